@@ -1,0 +1,2 @@
+//! What is in a model on disk and where: headers only.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The flash-moe command line.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! The API: Engine, Session, Request, Event; memory plan.
+#![forbid(unsafe_code)]

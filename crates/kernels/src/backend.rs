@@ -1,0 +1,230 @@
+//! The ops contract that models are written against.
+//!
+//! Activations are f32, row-major `[tokens, dim]`, in buffers that live where the back-end computes. An op reads and writes
+//! whole buffers from row 0; `n` is the number of token rows in use. Ops are recorded in order; the only op that hands data
+//! back to the host is [`Backend::read`], which is where streaming hooks in (the router's logits). A back-end may therefore
+//! run ahead of the caller between two reads.
+//!
+//! Every op has a fixed order of summation: one thread owns a row, so a result does not depend on the number of threads.
+
+use std::sync::Arc;
+
+use tensor::{Format, MatrixView};
+
+/// Bytes of one or more dense matrices, owned by whoever loaded them (for instance an aligned buffer of the storage layer).
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A dense weight matrix handed to a back-end: `rows` x `cols` weights at `offset` in `bytes`.
+#[derive(Clone)]
+pub struct HostMatrix {
+    /// Block format of each row.
+    pub format: Format,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Owner of the bytes.
+    pub bytes: SharedBytes,
+    /// Where the first row starts in `bytes`.
+    pub offset: usize,
+}
+
+/// Shape of a gated full-attention layer (Qwen3.5-MoE section 3.1).
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Dimensions of one head.
+    pub head_dim: usize,
+    /// Leading dimensions of a head that are rotated (even).
+    pub rotary_dim: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Epsilon of the query and key norms.
+    pub eps: f32,
+}
+
+/// Shape of a Gated DeltaNet layer (Qwen3.5-MoE section 3.2).
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct DeltaNetShape {
+    /// Key heads, Nk.
+    pub key_heads: usize,
+    /// Value heads, Nv; a multiple of Nk. Value head n belongs to key head n / (Nv / Nk).
+    pub value_heads: usize,
+    /// dk.
+    pub key_dim: usize,
+    /// dv.
+    pub value_dim: usize,
+    /// Taps of the causal convolution.
+    pub conv_kernel: usize,
+    /// Epsilon of the gated norm.
+    pub eps: f32,
+}
+
+impl DeltaNetShape {
+    /// Channels of the convolution: q, k and v of all heads.
+    pub fn conv_channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+    }
+
+    /// Values of all value heads.
+    pub fn value_len(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
+
+    /// Floats of the recurrent state, [Nv, dk, dv].
+    pub fn state_len(&self) -> usize {
+        self.value_heads * self.key_dim * self.value_dim
+    }
+}
+
+/// The three matrices of one expert, borrowed from its slot for the length of one op.
+#[derive(Copy, Clone)]
+pub struct ExpertWeights<'a> {
+    /// [F, H]
+    pub gate: MatrixView<'a>,
+    /// [F, H]
+    pub up: MatrixView<'a>,
+    /// [H, F]
+    pub down: MatrixView<'a>,
+}
+
+/// About twenty fused ops, tensor-resident. Shapes are preconditions: a back-end may panic when a caller breaks them, since
+/// `models` has checked every shape that comes from a file before the first op.
+pub trait Backend {
+    /// f32 values, resident where the back-end computes.
+    type Buffer;
+    /// A dense weight matrix, resident.
+    type Matrix;
+
+    /// A zeroed buffer of `len` floats.
+    fn buffer(&mut self, len: usize) -> Self::Buffer;
+    /// Copies `src` to `dst[at..]`.
+    fn write(&mut self, dst: &mut Self::Buffer, at: usize, src: &[f32]);
+    /// The explicit readback: copies `src[at..at + dst.len()]` to the host.
+    fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [f32]);
+    /// Zeroes a buffer (a state at the start of a sequence).
+    fn clear(&mut self, dst: &mut Self::Buffer);
+    /// Copies `len` floats from `src[src_at..]` to `dst[dst_at..]`.
+    fn copy(&mut self, src: &Self::Buffer, src_at: usize, dst: &mut Self::Buffer, dst_at: usize, len: usize);
+    /// Takes a dense matrix.
+    fn matrix(&mut self, data: HostMatrix) -> Self::Matrix;
+
+    /// `out[i] = table[ids[i]]`, decoded to f32. ids are within the table.
+    fn get_rows(&mut self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Buffer);
+    /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight` over rows of `dim`; `weight` as multiplied (1 + w already added).
+    fn rms_norm(&mut self, x: &Self::Buffer, weight: &Self::Buffer, eps: f32, n: usize, dim: usize, out: &mut Self::Buffer);
+    /// `out[i] = w @ x[i]`: x is [n, cols], out is [n, rows].
+    fn mul_mat(&mut self, w: &Self::Matrix, x: &Self::Buffer, n: usize, out: &mut Self::Buffer);
+    /// `out[i] += bias` over rows of `dim`.
+    fn add_bias(&mut self, bias: &Self::Buffer, n: usize, dim: usize, out: &mut Self::Buffer);
+    /// `x[..len] += y[..len]`.
+    fn add(&mut self, y: &Self::Buffer, len: usize, x: &mut Self::Buffer);
+
+    /// Queries, in place: `qg` is [n, heads, 2, head_dim] (query then gate per head); the query half is normed with `q_norm`
+    /// and rotated. Keys: `k` is [n, kv_heads, head_dim], normed with `k_norm`, rotated, and written with `v` to rows
+    /// `pos .. pos + n` of the caches, [ctx, kv_heads, head_dim].
+    #[allow(clippy::too_many_arguments)]
+    fn qk_norm_rope_store(
+        &mut self,
+        shape: &AttentionShape,
+        pos: usize,
+        n: usize,
+        q_norm: &Self::Buffer,
+        k_norm: &Self::Buffer,
+        qg: &mut Self::Buffer,
+        k: &mut Self::Buffer,
+        v: &Self::Buffer,
+        k_cache: &mut Self::Buffer,
+        v_cache: &mut Self::Buffer,
+    );
+    /// Causal attention of rows `pos .. pos + n` over the cache, times sigmoid(gate): out is [n, heads, head_dim].
+    #[allow(clippy::too_many_arguments)]
+    fn gated_attention(
+        &mut self,
+        shape: &AttentionShape,
+        pos: usize,
+        n: usize,
+        qg: &Self::Buffer,
+        k_cache: &Self::Buffer,
+        v_cache: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+
+    /// Causal depthwise convolution and silu over `u` [n, channels]; `weight` is [channels, kernel] (last tap = current
+    /// token); `state` is [kernel - 1, channels], the previous inputs, oldest first, and is advanced. `out` is [n, channels].
+    fn conv1d_silu(
+        &mut self,
+        shape: &DeltaNetShape,
+        n: usize,
+        weight: &Self::Buffer,
+        u: &Self::Buffer,
+        state: &mut Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// The gated delta rule. `qkv` [n, channels] is the convolution's output (all q, all k, all v); q and k are L2-normed
+    /// (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a` are [n, Nv]; beta = sigmoid(b),
+    /// g = `a_neg` * softplus(a + dt_bias), with `a_neg` = -exp(A_log), both [Nv]. `state` is [Nv, dk, dv], advanced.
+    /// `out` is [n, Nv, dv], before the gated norm. Recurrent for few tokens, chunked (64) for many.
+    #[allow(clippy::too_many_arguments)]
+    fn gated_delta_net(
+        &mut self,
+        shape: &DeltaNetShape,
+        n: usize,
+        qkv: &Self::Buffer,
+        a: &Self::Buffer,
+        b: &Self::Buffer,
+        a_neg: &Self::Buffer,
+        dt_bias: &Self::Buffer,
+        state: &mut Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// `o[r] = o[r] / sqrt(mean(o[r]^2) + eps) * weight * silu(z[r])` over `rows` rows of `dim`, in place.
+    fn gated_rms_norm(
+        &mut self,
+        z: &Self::Buffer,
+        weight: &Self::Buffer,
+        eps: f32,
+        rows: usize,
+        dim: usize,
+        o: &mut Self::Buffer,
+    );
+
+    /// The resident shared expert: `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`, x [n, H].
+    #[allow(clippy::too_many_arguments)]
+    fn shared_expert(
+        &mut self,
+        gate: &Self::Matrix,
+        up: &Self::Matrix,
+        down: &Self::Matrix,
+        gate_row: &Self::Matrix,
+        x: &Self::Buffer,
+        n: usize,
+        out: &mut Self::Buffer,
+    );
+    /// One routed expert on the token rows that chose it: for each j,
+    /// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x is [_, H], out is [_, H].
+    fn expert(
+        &mut self,
+        weights: ExpertWeights<'_>,
+        x: &Self::Buffer,
+        x_rows: &[u32],
+        out_rows: &[u32],
+        out: &mut Self::Buffer,
+    );
+    /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router order. x, shared are [n, H],
+    /// routed is [n, k_len, H].
+    #[allow(clippy::too_many_arguments)]
+    fn moe_combine(
+        &mut self,
+        weights: &[f32],
+        routed: &Self::Buffer,
+        shared: &Self::Buffer,
+        n: usize,
+        k_len: usize,
+        dim: usize,
+        x: &mut Self::Buffer,
+    );
+}

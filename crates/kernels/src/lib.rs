@@ -1,0 +1,1 @@
+//! The ops contract, its scalar oracle and the CPU implementation.

@@ -1,0 +1,2 @@
+//! Layers and architectures.
+#![forbid(unsafe_code)]

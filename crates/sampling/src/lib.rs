@@ -1,0 +1,2 @@
+//! Logits to token id.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Bytes from disk: aligned buffers, direct reads in parallel, a fault-injecting twin.

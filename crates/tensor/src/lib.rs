@@ -1,0 +1,2 @@
+//! Element types and quantised block formats with their scalar codecs.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Ids and text, chat templates.
+#![forbid(unsafe_code)]
