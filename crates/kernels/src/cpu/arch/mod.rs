@@ -1,0 +1,1 @@
+//! Intrinsics, one folder per architecture. Nothing outside this module uses any.

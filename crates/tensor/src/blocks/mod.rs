@@ -1,0 +1,53 @@
+//! The blocks themselves: one `repr(C)` struct per format with its scalar codec.
+//!
+//! Every field is made of bytes, so a block has alignment 1 and a slice of blocks can be borrowed from bytes that lie
+//! anywhere in a file. Numbers of more than one byte are little endian on every machine.
+
+mod float;
+mod k_scales;
+mod q4_0;
+mod q4_k;
+mod q5_0;
+mod q6_k;
+mod q8_0;
+mod search;
+
+pub use float::{BlockBf16, BlockF16, BlockF32};
+pub use q4_0::BlockQ4_0;
+pub use q4_k::BlockQ4K;
+pub use q5_0::BlockQ5_0;
+pub use q6_k::BlockQ6K;
+pub use q8_0::BlockQ8_0;
+
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+
+/// One block: the unit that is encoded and decoded as a whole.
+pub trait Block: Pod {
+    /// Weights in a block.
+    const LEN: usize;
+
+    /// Writes the block's `LEN` weights to `dst`, which has that length.
+    fn decode(&self, dst: &mut [f32]);
+
+    /// The block that stands for `src`, `LEN` finite weights.
+    fn encode(src: &[f32]) -> Self;
+}
+
+/// A half-precision number as it lies in a block.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct HalfLe([u8; 2]);
+
+impl HalfLe {
+    /// The nearest half to `value`; what is too large for a half becomes the largest finite one.
+    pub fn saturated(value: f32) -> Self {
+        let limit = f16::MAX.to_f32();
+        Self(f16::from_f32(value.clamp(-limit, limit)).to_le_bytes())
+    }
+
+    /// The number.
+    pub fn to_f32(self) -> f32 {
+        f16::from_le_bytes(self.0).to_f32()
+    }
+}

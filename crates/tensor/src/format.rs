@@ -1,0 +1,334 @@
+//! The list of formats: names, sizes and codecs, as one table.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::TensorError;
+use crate::blocks::{
+    Block, BlockBf16, BlockF16, BlockF32, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0,
+};
+
+/// Element or block format of a row of weights (ggml names and bytes).
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(non_camel_case_types)]
+#[non_exhaustive]
+pub enum Format {
+    /// IEEE single precision, little endian.
+    F32,
+    /// IEEE half precision, little endian.
+    F16,
+    /// The upper half of a single, little endian.
+    BF16,
+    /// 32 weights: a half-precision scale and 4-bit codes minus 8.
+    Q4_0,
+    /// 32 weights: a half-precision scale and 5-bit codes minus 16.
+    Q5_0,
+    /// 32 weights: a half-precision scale and signed 8-bit codes.
+    Q8_0,
+    /// 256 weights: 8 sub-blocks of 32 with 6-bit scales and minima, 4-bit codes.
+    Q4K,
+    /// 256 weights: 16 sub-blocks of 16 with 8-bit scales, 6-bit codes minus 32.
+    Q6K,
+}
+
+/// One row of the table: all that tells a format from the others.
+struct Spec {
+    name: &'static str,
+    block_len: usize,
+    block_bytes: usize,
+    decode: fn(&[u8], &mut [f32]),
+    encode: fn(&[f32], &mut [u8]),
+}
+
+const fn spec<B: Block>(name: &'static str) -> Spec {
+    Spec {
+        name,
+        block_len: B::LEN,
+        block_bytes: size_of::<B>(),
+        decode: decode_blocks::<B>,
+        encode: encode_blocks::<B>,
+    }
+}
+
+static F32: Spec = spec::<BlockF32>("f32");
+static F16: Spec = spec::<BlockF16>("f16");
+static BF16: Spec = spec::<BlockBf16>("bf16");
+static Q4_0: Spec = spec::<BlockQ4_0>("q4_0");
+static Q5_0: Spec = spec::<BlockQ5_0>("q5_0");
+static Q8_0: Spec = spec::<BlockQ8_0>("q8_0");
+static Q4K: Spec = spec::<BlockQ4K>("q4_K");
+static Q6K: Spec = spec::<BlockQ6K>("q6_K");
+
+impl Format {
+    /// Every format, floats first, then in the order of bits within a block size.
+    pub const ALL: &[Format] = &[
+        Format::F32,
+        Format::F16,
+        Format::BF16,
+        Format::Q4_0,
+        Format::Q5_0,
+        Format::Q8_0,
+        Format::Q4K,
+        Format::Q6K,
+    ];
+
+    fn spec(self) -> &'static Spec {
+        match self {
+            Format::F32 => &F32,
+            Format::F16 => &F16,
+            Format::BF16 => &BF16,
+            Format::Q4_0 => &Q4_0,
+            Format::Q5_0 => &Q5_0,
+            Format::Q8_0 => &Q8_0,
+            Format::Q4K => &Q4K,
+            Format::Q6K => &Q6K,
+        }
+    }
+
+    /// ggml's name, for instance `q4_K`.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The format with this name, in upper or lower case.
+    ///
+    /// # Errors
+    /// [`TensorError::UnknownFormat`], which lists the known names.
+    pub fn parse(s: &str) -> Result<Format, TensorError> {
+        let found = Format::ALL
+            .iter()
+            .find(|format| format.name().eq_ignore_ascii_case(s));
+        found.copied().ok_or_else(|| TensorError::UnknownFormat {
+            name: s.to_owned(),
+            known: Format::ALL
+                .iter()
+                .map(|format| format.name())
+                .collect::<Vec<_>>()
+                .join(" "),
+        })
+    }
+
+    /// Weights in a block: 1, 32 or 256.
+    pub fn block_len(self) -> usize {
+        self.spec().block_len
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        self.spec().block_bytes
+    }
+
+    /// Bytes of a row of `cols` weights.
+    ///
+    /// # Errors
+    /// If `cols` is no multiple of [`Format::block_len`], or the size overflows.
+    pub fn row_bytes(self, cols: usize) -> Result<usize, TensorError> {
+        let block_len = self.block_len();
+        if !cols.is_multiple_of(block_len) {
+            let instead = self.for_cols(cols);
+            return Err(TensorError::PartialBlock {
+                format: self,
+                block_len,
+                cols,
+                instead,
+            });
+        }
+        (cols / block_len)
+            .checked_mul(self.block_bytes())
+            .ok_or(TensorError::SizeOverflow {
+                format: self,
+                rows: 1,
+                cols,
+            })
+    }
+
+    /// Bits that a weight takes, scales included.
+    pub fn bits_per_weight(self) -> f64 {
+        (self.block_bytes() * 8) as f64 / self.block_len() as f64
+    }
+
+    /// The format a row of `cols` weights is stored in when `self` is asked for: itself, or the 32-wide format of the same
+    /// or more bits, or bf16 when `cols` is no multiple of 32 (bf16 and not f16: it has the range of every checkpoint, and
+    /// most checkpoints are bf16, which makes it lossless there).
+    pub fn for_cols(self, cols: usize) -> Format {
+        if cols.is_multiple_of(self.block_len()) {
+            return self;
+        }
+        let narrow = match self {
+            Format::Q4K => Format::Q5_0,
+            Format::Q6K => Format::Q8_0,
+            other => other,
+        };
+        if cols.is_multiple_of(narrow.block_len()) {
+            narrow
+        } else {
+            Format::BF16
+        }
+    }
+
+    /// Whether a block holds more than one weight.
+    pub fn is_quantised(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Decodes one row; the scalar oracle that every kernel is tested against.
+    ///
+    /// # Errors
+    /// If `dst` is not a whole number of blocks, or `src` has another length than `dst.len()` weights take.
+    pub fn decode_row(self, src: &[u8], dst: &mut [f32]) -> Result<(), TensorError> {
+        self.check_row(dst.len(), src.len())?;
+        (self.spec().decode)(src, dst);
+        Ok(())
+    }
+
+    /// Encodes one row, deterministically. A magnitude beyond what the format's half-precision scale can express is
+    /// saturated, never turned into an infinity.
+    ///
+    /// # Errors
+    /// If `src` is not a whole number of blocks or `dst` has not the length that it takes, and for the quantised formats if
+    /// a weight is not finite. (The float formats store infinities and NaNs as they are.)
+    pub fn encode_row(self, src: &[f32], dst: &mut [u8]) -> Result<(), TensorError> {
+        self.check_row(src.len(), dst.len())?;
+        if self.is_quantised()
+            && let Some(index) = src.iter().position(|value| !value.is_finite())
+        {
+            return Err(TensorError::NotFinite {
+                format: self,
+                index,
+                value: src[index],
+            });
+        }
+        (self.spec().encode)(src, dst);
+        Ok(())
+    }
+
+    fn check_row(self, cols: usize, got: usize) -> Result<(), TensorError> {
+        let expected = self.row_bytes(cols)?;
+        if got != expected {
+            return Err(TensorError::ByteLength {
+                format: self,
+                rows: 1,
+                cols,
+                expected,
+                got,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = TensorError;
+
+    fn from_str(s: &str) -> Result<Self, TensorError> {
+        Format::parse(s)
+    }
+}
+
+// Lengths were checked by `check_row`, so the blocks and the chunks are equally many.
+fn decode_blocks<B: Block>(src: &[u8], dst: &mut [f32]) {
+    let blocks: &[B] = bytemuck::cast_slice(src);
+    for (block, weights) in blocks.iter().zip(dst.chunks_exact_mut(B::LEN)) {
+        block.decode(weights);
+    }
+}
+
+fn encode_blocks<B: Block>(src: &[f32], dst: &mut [u8]) {
+    let blocks: &mut [B] = bytemuck::cast_slice_mut(dst);
+    for (block, weights) in blocks.iter_mut().zip(src.chunks_exact(B::LEN)) {
+        *block = B::encode(weights);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_in_any_case() {
+        for &format in Format::ALL {
+            assert_eq!(Format::parse(format.name()), Ok(format));
+            assert_eq!(Format::parse(&format.name().to_uppercase()), Ok(format));
+            assert_eq!(format.to_string().parse(), Ok(format));
+        }
+        assert_eq!(Format::parse("q4_k"), Ok(Format::Q4K));
+        let error = Format::parse("q9").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q5_0 q8_0 q4_K q6_K"
+        );
+    }
+
+    #[test]
+    fn sizes_are_those_of_ggml() {
+        let sizes: Vec<_> = Format::ALL
+            .iter()
+            .map(|format| (format.block_len(), format.block_bytes()))
+            .collect();
+        let expected = [
+            (1, 4),
+            (1, 2),
+            (1, 2),
+            (32, 18),
+            (32, 22),
+            (32, 34),
+            (256, 144),
+            (256, 210),
+        ];
+        assert_eq!(sizes, expected);
+        assert_eq!(Format::Q4K.bits_per_weight(), 4.5);
+    }
+
+    #[test]
+    fn row_sizes() {
+        assert_eq!(Format::Q4K.row_bytes(4096), Ok(2304));
+        assert_eq!(Format::Q4K.row_bytes(0), Ok(0));
+        assert_eq!(
+            Format::Q4K.row_bytes(96).unwrap_err().to_string(),
+            "q4_K stores blocks of 256 weights, so a row of 96 weights does not fit it; use q5_0 for this row"
+        );
+        assert!(matches!(
+            Format::F32.row_bytes(usize::MAX),
+            Err(TensorError::SizeOverflow { .. })
+        ));
+    }
+
+    #[test]
+    fn fallback_never_has_fewer_bits() {
+        for &format in Format::ALL {
+            for cols in [1, 17, 32, 96, 256, 320, 4096] {
+                let stored = format.for_cols(cols);
+                assert!(stored.row_bytes(cols).is_ok(), "{format} {cols}");
+                assert!(
+                    stored.bits_per_weight() >= format.bits_per_weight(),
+                    "{format} {cols}"
+                );
+            }
+        }
+        assert_eq!(Format::Q4K.for_cols(512), Format::Q4K);
+        assert_eq!(Format::Q4K.for_cols(96), Format::Q5_0);
+        assert_eq!(Format::Q6K.for_cols(96), Format::Q8_0);
+        assert_eq!(Format::Q8_0.for_cols(100), Format::BF16);
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        let mut bytes = [0_u8; 34];
+        let mut row = [0.0_f32; 32];
+        assert!(Format::Q8_0.decode_row(&bytes, &mut row).is_ok());
+        assert!(Format::Q8_0.decode_row(&bytes[1..], &mut row).is_err());
+        assert!(Format::Q8_0.decode_row(&bytes, &mut row[1..]).is_err());
+        row[7] = f32::INFINITY;
+        let error = Format::Q8_0.encode_row(&row, &mut bytes).unwrap_err();
+        assert!(
+            matches!(error, TensorError::NotFinite { index: 7, .. }),
+            "{error}"
+        );
+    }
+}
