@@ -1,0 +1,266 @@
+//! Page-aligned memory, and the one way in which several threads may fill it at the same time.
+//!
+//! A read of one expert is several reads into one buffer by several threads. Instead of handing raw
+//! pointers around, [`Lender`] splits a buffer into [`Piece`]s that cannot overlap; each is a `&mut
+//! [u8]` of its own and keeps the memory alive. The buffer is whole again when the last piece is
+//! gone. All the `unsafe` of this crate that is not a system call lies in this file.
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+
+use crate::{BLOCK_BYTES, StorageError, os};
+
+/// Page-aligned, zero-initialised memory of a fixed length that owns its bytes.
+///
+/// A page is [`BLOCK_BYTES`] or the system's page, whichever is larger. On Linux and Apple's
+/// systems no physical memory is taken until a page is first written.
+pub struct AlignedBuf {
+    /// Dangling but aligned when `bytes` is 0.
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: an AlignedBuf owns its memory alone, as a Box<[u8]> does.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: a shared AlignedBuf only gives out shared slices of plain bytes.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// `bytes` zeroed bytes.
+    ///
+    /// # Errors
+    /// [`StorageError::Allocate`] if there is no such memory.
+    pub fn new(bytes: usize) -> Result<AlignedBuf, StorageError> {
+        if bytes == 0 {
+            return Ok(AlignedBuf::empty());
+        }
+        let refused = |source| StorageError::Allocate { bytes, source };
+        if isize::try_from(bytes).is_err() {
+            return Err(refused(io::ErrorKind::OutOfMemory.into()));
+        }
+        let start = os::map_zeroed(bytes).map_err(refused)?;
+        debug_assert!(start.addr().get().is_multiple_of(BLOCK_BYTES));
+        Ok(AlignedBuf { start, bytes })
+    }
+
+    /// A buffer of length 0, which takes no memory.
+    pub fn empty() -> AlignedBuf {
+        AlignedBuf {
+            start: NonNull::<Page>::dangling().cast(),
+            bytes: 0,
+        }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the length is 0.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: `start` and `bytes` come from `map_zeroed` in `new`, and the owner is going
+            // away.
+            unsafe { os::unmap(self.start, self.bytes) };
+        }
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` is valid for `bytes` initialised bytes (or dangling, aligned, with length
+        // 0). Writing through `start` elsewhere needs `&mut self` or, in `Piece`, `self` moved into
+        // a Lender.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` is exclusive.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for AlignedBuf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlignedBuf({} bytes)", self.bytes)
+    }
+}
+
+/// For the alignment of the empty buffer.
+#[repr(align(4096))]
+struct Page;
+
+/// A buffer that is out on loan: holds it until every [`Piece`] is gone.
+pub(crate) struct Lender {
+    /// Never dereferenced as a slice while pieces are out.
+    lent: Arc<AlignedBuf>,
+    /// Pieces may only start here or later, which is why they cannot overlap.
+    taken_to: usize,
+}
+
+impl Lender {
+    pub(crate) fn new(buf: AlignedBuf) -> Self {
+        Lender {
+            lent: Arc::new(buf),
+            taken_to: 0,
+        }
+    }
+
+    /// Length of the buffer.
+    pub(crate) fn len(&self) -> usize {
+        self.lent.len()
+    }
+
+    /// Lends a part of the buffer. None if it starts before the end of an earlier one or leaves the
+    /// buffer.
+    pub(crate) fn take(&mut self, range: Range<usize>) -> Option<Piece> {
+        if range.start < self.taken_to || range.end < range.start || range.end > self.lent.len() {
+            return None;
+        }
+        self.taken_to = range.end;
+        Some(Piece {
+            lent: Arc::clone(&self.lent),
+            range,
+        })
+    }
+
+    /// The buffer, if every piece is gone.
+    pub(crate) fn into_inner(self) -> Option<AlignedBuf> {
+        Arc::into_inner(self.lent)
+    }
+}
+
+/// A part of a lent buffer that nobody else has.
+pub(crate) struct Piece {
+    lent: Arc<AlignedBuf>,
+    range: Range<usize>,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range lies in the buffer (checked by `take`), whose memory `lent` keeps
+        // alive. No other piece has any byte of it (`take` only goes forward), and the buffer
+        // itself is out of everyone's reach: `lent` is private to Lender and Piece, and neither
+        // makes a slice of the whole.
+        unsafe {
+            slice::from_raw_parts(
+                self.lent.start.as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}
+
+impl DerefMut for Piece {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` is the only way to these bytes. The pointer comes from
+        // the mapping itself and not from a shared slice, so it may be written through.
+        unsafe {
+            slice::from_raw_parts_mut(
+                self.lent.start.as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_zero_aligned_and_of_the_length_asked_for() {
+        for bytes in [1, 4095, 4096, 4097, 3 << 20] {
+            let mut buf = AlignedBuf::new(bytes).unwrap();
+            assert_eq!(buf.len(), bytes);
+            assert_eq!(buf.as_ptr().addr() % BLOCK_BYTES, 0);
+            assert!(buf.iter().all(|b| *b == 0));
+            buf.fill(7);
+            assert!(buf.iter().all(|b| *b == 7));
+        }
+        let empty = AlignedBuf::new(0).unwrap();
+        assert!(empty.is_empty() && empty.as_ptr().addr().is_multiple_of(BLOCK_BYTES));
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
+            assert!(matches!(
+                AlignedBuf::new(bytes),
+                Err(StorageError::Allocate { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn pieces_never_overlap_or_leave_the_buffer() {
+        let mut lender = Lender::new(AlignedBuf::new(100).unwrap());
+        assert!(lender.take(0..10).is_some());
+        assert!(lender.take(9..20).is_none());
+        assert!(lender.take(0..0).is_none());
+        #[expect(clippy::reversed_empty_ranges)]
+        let reversed = 30..20;
+        assert!(lender.take(reversed).is_none());
+        assert!(lender.take(50..101).is_none());
+        assert!(lender.take(50..100).is_some());
+        assert!(lender.take(100..100).is_some());
+    }
+
+    #[test]
+    fn threads_fill_pieces_and_the_buffer_comes_back() {
+        let mut lender = Lender::new(AlignedBuf::new(64 * 1000).unwrap());
+        let pieces: Vec<_> = (0..64)
+            .map(|i| lender.take(i * 1000..(i + 1) * 1000).unwrap())
+            .collect();
+        std::thread::scope(|scope| {
+            for (i, mut piece) in pieces.into_iter().enumerate() {
+                scope.spawn(move || {
+                    piece.fill(i as u8);
+                    assert!(piece.iter().all(|b| *b == i as u8));
+                });
+            }
+        });
+        let buf = lender.into_inner().unwrap();
+        assert!(
+            buf.iter()
+                .enumerate()
+                .all(|(at, b)| *b == (at / 1000) as u8)
+        );
+    }
+
+    #[test]
+    fn a_buffer_with_pieces_out_does_not_come_back() {
+        let mut lender = Lender::new(AlignedBuf::new(10).unwrap());
+        let mut piece = lender.take(0..10).unwrap();
+        assert!(lender.into_inner().is_none());
+        piece.fill(1); // The memory is still there.
+    }
+}
