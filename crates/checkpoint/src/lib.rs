@@ -1,6 +1,257 @@
-//! What is in a model on disk and where: headers only.
+//! What is in a model on disk and where: headers only, never a tensor's bytes.
+//!
+//! [`Checkpoint::open`] finds out what lies at a path (a Hugging Face directory or a packed
+//! container), reads and checks all that describes it, and yields names, formats, shapes and
+//! extents. It knows no architecture: which tensors a model must have is the business of `models`.
+//!
+//! Everything read here is untrusted. Sizes are checked before they allocate, offsets before they
+//! point, names before they become paths; limits are named constants. Each error is one line with
+//! path, tensor, offset, expected, got and what to do.
+//!
+//! * [`table`]: the vocabulary – extents, tensors, experts
+//! * `safetensors`, `hf`: one shard's header; a directory of shards
+//! * [`manifest`], [`journal`], `packed`: our own container
 #![forbid(unsafe_code)]
+#![deny(missing_docs, clippy::as_conversions)]
 
-mod table;
+mod error;
+mod hf;
+pub mod journal;
+pub mod manifest;
+mod packed;
+mod read;
+mod safetensors;
+pub mod table;
 
-pub use table::{Extent, ExpertPart, ExpertTable, LayerExperts, TensorInfo};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use error::{CheckpointError, shown};
+pub use hf::{INDEX_BYTES_MAX, SHARDS_MAX};
+pub use manifest::Manifest;
+pub use packed::PackedExperts;
+pub use read::CONFIG_BYTES_MAX;
+pub use safetensors::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX};
+pub use table::{ExpertPart, ExpertTable, Extent, LayerExperts, TensorInfo};
+
+/// What kind of checkpoint lies at a path.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// `config.json` and safetensors files, as published.
+    HfDirectory,
+    /// A container that `flash-moe pack` made.
+    Packed,
+}
+
+/// An opened model: what it consists of and where each piece lies.
+#[derive(Debug)]
+pub struct Checkpoint {
+    kind: Kind,
+    root: PathBuf,
+    files: Vec<PathBuf>,
+    config: serde_json::Value,
+    /// Sorted by name.
+    tensors: Vec<TensorInfo>,
+    packed: Option<PackedExperts>,
+    manifest: Option<Manifest>,
+}
+
+impl Checkpoint {
+    /// Opens the model at `path`, whatever kind it is.
+    ///
+    /// # Errors
+    /// When there is no model, or anything in its headers is wrong; see [`CheckpointError`].
+    pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        match detect(path)? {
+            Kind::HfDirectory => {
+                let config = read::read_config(&path.join(manifest::CONFIG))?;
+                let hf::Shards { files, tensors } = hf::open(path)?;
+                Ok(Checkpoint {
+                    kind: Kind::HfDirectory,
+                    root: path.to_path_buf(),
+                    files,
+                    config,
+                    tensors,
+                    packed: None,
+                    manifest: None,
+                })
+            }
+            Kind::Packed => {
+                let (manifest, resolved) = packed::open(path)?;
+                let config = read::read_config(&path.join(manifest::CONFIG))?;
+                Ok(Checkpoint {
+                    kind: Kind::Packed,
+                    root: path.to_path_buf(),
+                    files: resolved.files,
+                    config,
+                    tensors: resolved.tensors,
+                    packed: Some(resolved.experts),
+                    manifest: Some(manifest),
+                })
+            }
+        }
+    }
+
+    /// What kind of checkpoint it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The files that hold tensors and records; [`Extent::file`] is an index in here.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// `config.json` as it is; a nested `text_config` stays nested.
+    pub fn config(&self) -> &serde_json::Value {
+        &self.config
+    }
+
+    /// A small file beside the weights (`tokenizer.json`, `chat_template.jinja`, …), if present.
+    pub fn aux_file(&self, name: &str) -> Option<PathBuf> {
+        let path = self.root.join(name);
+        (read::is_plain_name(name) && path.is_file()).then_some(path)
+    }
+
+    /// All tensors, sorted by name; of a packed container the dense ones.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.iter()
+    }
+
+    /// The tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        let position = self
+            .tensors
+            .binary_search_by(|t| t.name.as_str().cmp(name))
+            .ok()?;
+        self.tensors.get(position)
+    }
+
+    /// The expert records, if this is a packed container.
+    pub fn packed(&self) -> Option<&PackedExperts> {
+        self.packed.as_ref()
+    }
+
+    /// The manifest, if this is a packed container.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+}
+
+/// Finds out what lies at `path`, from names and a few first bytes.
+fn detect(path: &Path) -> Result<Kind, CheckpointError> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(CheckpointError::NotFound {
+                path: path.to_path_buf(),
+            });
+        }
+        Err(e) => return Err(CheckpointError::io(path, "open the model", e)),
+    };
+    if !metadata.is_dir() {
+        return Err(not_a_directory(path));
+    }
+    let has = |name: &str| path.join(name).is_file();
+    let has_weights = has(hf::INDEX) || has(hf::SINGLE);
+    if packed::has_manifest(path) || (has(manifest::MANIFEST) && !has_weights) {
+        return Ok(Kind::Packed);
+    }
+    if has(manifest::JOURNAL) {
+        return Err(packed::incomplete(path));
+    }
+    match (has(manifest::CONFIG), has_weights) {
+        (true, true) => Ok(Kind::HfDirectory),
+        (false, true) => Err(CheckpointError::MissingFile {
+            path: path.join(manifest::CONFIG),
+            advice: "download it from where the safetensors files came from",
+        }),
+        (has_config, false) => Err(no_weights(path, has_config)),
+    }
+}
+
+/// The error for a path that is a file.
+fn not_a_directory(path: &Path) -> CheckpointError {
+    let path_buf = || path.to_path_buf();
+    let mut magic = Vec::new();
+    // An unreadable file simply has no magic.
+    let _ = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    let has_extension = |extension: &str| {
+        path.extension()
+            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+    };
+    if magic == GGUF_MAGIC || has_extension("gguf") {
+        return CheckpointError::GgufUnsupported { path: path_buf() };
+    }
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let sibling = |name: &str| directory.join(name).is_file();
+    if has_extension("safetensors") || sibling(manifest::CONFIG) || sibling(manifest::MANIFEST) {
+        return CheckpointError::FileOfModel {
+            path: path_buf(),
+            directory: directory.to_path_buf(),
+        };
+    }
+    CheckpointError::NotAModel {
+        path: path_buf(),
+        found: "a file that is no model".to_owned(),
+    }
+}
+
+/// The error for a directory that has neither safetensors nor a container.
+fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
+    let mut names: Vec<String> = match std::fs::read_dir(path) {
+        Err(e) => return CheckpointError::io(path, "list the directory", e),
+        Ok(entries) => entries
+            .take(LISTED_ENTRIES_MAX)
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .collect(),
+    };
+    names.sort();
+    if let Some(gguf) = names
+        .iter()
+        .find(|name| name.to_lowercase().ends_with(".gguf"))
+    {
+        return CheckpointError::GgufUnsupported {
+            path: path.join(gguf),
+        };
+    }
+    if names.iter().any(|name| name.ends_with(".safetensors")) {
+        return CheckpointError::MissingFile {
+            path: path.join(hf::INDEX),
+            advice: "the shards need their index; download it from where they came from",
+        };
+    }
+    if has_config {
+        return CheckpointError::MissingFile {
+            path: path.join(hf::SINGLE),
+            advice: "the directory has config.json but no weights; download the model's \
+                     safetensors files and, if there are several, model.safetensors.index.json",
+        };
+    }
+    let found = match names.as_slice() {
+        [] => "an empty directory".to_owned(),
+        names => {
+            let more = if names.len() > 3 { ", …" } else { "" };
+            shown(&(names.iter().take(3).cloned().collect::<Vec<_>>().join(", ") + more))
+        }
+    };
+    CheckpointError::NotAModel {
+        path: path.to_path_buf(),
+        found,
+    }
+}
+
+/// First bytes of a GGUF file.
+const GGUF_MAGIC: &[u8] = b"GGUF";
+/// Directory entries that are looked at for an error message.
+const LISTED_ENTRIES_MAX: usize = 4096;
