@@ -115,7 +115,15 @@ pub trait Backend {
     /// `out[i] = table[ids[i]]`, decoded to f32. ids are within the table.
     fn get_rows(&mut self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Buffer);
     /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight` over rows of `dim`; `weight` as multiplied (1 + w already added).
-    fn rms_norm(&mut self, x: &Self::Buffer, weight: &Self::Buffer, eps: f32, n: usize, dim: usize, out: &mut Self::Buffer);
+    fn rms_norm(
+        &mut self,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        eps: f32,
+        n: usize,
+        dim: usize,
+        out: &mut Self::Buffer,
+    );
     /// `out[i] = w @ x[i]`: x is [n, cols], out is [n, rows].
     fn mul_mat(&mut self, w: &Self::Matrix, x: &Self::Buffer, n: usize, out: &mut Self::Buffer);
     /// `out[i] += bias` over rows of `dim`.

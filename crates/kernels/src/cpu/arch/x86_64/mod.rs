@@ -1,0 +1,3 @@
+//! AVX2 and FMA.
+
+pub(crate) mod f32_ops;

@@ -1,0 +1,318 @@
+//! The ops on the CPU.
+//!
+//! One file per family of ops; [`CpuBackend`] itself only hands out what they need: the thread pool, the loops of the
+//! chosen instruction set, and scratch memory that is kept between ops, so that an op repeated with the same shapes
+//! allocates nothing.
+
+#[allow(unsafe_code)]
+mod arch;
+mod attention;
+mod conv;
+mod elementwise;
+mod f32_ops;
+mod gated_delta_net;
+mod matmul;
+mod moe;
+mod norm;
+#[allow(unsafe_code)]
+mod pool;
+mod rope;
+
+pub use pool::{THREADS_MAX, ThreadPool};
+
+use tensor::MatrixView;
+
+use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix};
+use crate::dot::Isa;
+use attention::AttentionScratch;
+use f32_ops::F32Ops;
+use gated_delta_net::DeltaNetScratch;
+use matmul::MatmulScratch;
+use moe::MoeScratch;
+use rope::RopeScratch;
+
+/// How the CPU back-end runs. None of it changes a result except `isa`, which may change rounding.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct CpuOptions {
+    /// Threads, the caller included; 0 takes as many as the system offers.
+    pub threads: usize,
+    /// Instruction set; `None` takes the best that the machine has.
+    pub isa: Option<Isa>,
+}
+
+/// f32 values in memory.
+#[derive(Clone, Debug, Default)]
+pub struct CpuBuffer(Vec<f32>);
+
+impl CpuBuffer {
+    /// All values.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// All values.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+/// A dense matrix whose bytes are used where they lie.
+#[derive(Clone)]
+pub struct CpuMatrix(HostMatrix);
+
+impl CpuMatrix {
+    /// The matrix, borrowed.
+    pub fn view(&self) -> MatrixView<'_> {
+        host_view(&self.0)
+    }
+}
+
+/// The bytes of a host matrix as a view.
+///
+/// # Panics
+/// If the matrix does not lie inside its bytes, which breaks a precondition of [`Backend::matrix`].
+pub(crate) fn host_view(matrix: &HostMatrix) -> MatrixView<'_> {
+    let HostMatrix { format, rows, cols, ref bytes, offset } = *matrix;
+    let bytes: &[u8] = (**bytes).as_ref();
+    let len = format.row_bytes(cols).map(|row| row * rows);
+    let view = len.and_then(|len| MatrixView::new(format, rows, cols, &bytes[offset..][..len]));
+    view.unwrap_or_else(|error| panic!("a matrix that models has not checked: {error}"))
+}
+
+/// Everything that an op works with besides its operands.
+struct Context {
+    pool: ThreadPool,
+    isa: Isa,
+    ops: F32Ops,
+}
+
+/// The ops on the CPU; see the module's documentation.
+pub struct CpuBackend {
+    context: Context,
+    matmul: MatmulScratch,
+    moe: MoeScratch,
+    rope: RopeScratch,
+    attention: AttentionScratch,
+    delta_net: DeltaNetScratch,
+}
+
+impl CpuBackend {
+    /// Starts the threads. An instruction set that the machine lacks is replaced by portable code.
+    pub fn new(options: CpuOptions) -> CpuBackend {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, |threads| threads.get()),
+            threads => threads,
+        };
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let pool = ThreadPool::new(threads);
+        let threads = pool.threads();
+        CpuBackend {
+            context: Context { pool, isa, ops: F32Ops::new(isa) },
+            matmul: MatmulScratch::new(threads),
+            moe: MoeScratch::new(threads),
+            rope: RopeScratch::new(threads),
+            attention: AttentionScratch::new(threads),
+            delta_net: DeltaNetScratch::new(threads),
+        }
+    }
+
+    /// Threads that take part, the caller included.
+    pub fn threads(&self) -> usize {
+        self.context.pool.threads()
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.context.isa
+    }
+}
+
+/// The first `len` floats of scratch that only ever grows. Their values are left over from earlier ops.
+fn scratch(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if memory.len() < len {
+        memory.resize(len, 0.0);
+    }
+    &mut memory[..len]
+}
+
+impl Backend for CpuBackend {
+    type Buffer = CpuBuffer;
+    type Matrix = CpuMatrix;
+
+    fn buffer(&mut self, len: usize) -> CpuBuffer {
+        CpuBuffer(vec![0.0; len])
+    }
+
+    fn write(&mut self, dst: &mut CpuBuffer, at: usize, src: &[f32]) {
+        dst.0[at..][..src.len()].copy_from_slice(src);
+    }
+
+    fn read(&mut self, src: &CpuBuffer, at: usize, dst: &mut [f32]) {
+        dst.copy_from_slice(&src.0[at..][..dst.len()]);
+    }
+
+    fn clear(&mut self, dst: &mut CpuBuffer) {
+        dst.0.fill(0.0);
+    }
+
+    fn copy(&mut self, src: &CpuBuffer, src_at: usize, dst: &mut CpuBuffer, dst_at: usize, len: usize) {
+        dst.0[dst_at..][..len].copy_from_slice(&src.0[src_at..][..len]);
+    }
+
+    fn matrix(&mut self, data: HostMatrix) -> CpuMatrix {
+        host_view(&data);
+        CpuMatrix(data)
+    }
+
+    fn get_rows(&mut self, table: &CpuMatrix, ids: &[u32], out: &mut CpuBuffer) {
+        matmul::get_rows(&mut self.context, table.view(), ids, &mut out.0);
+    }
+
+    fn rms_norm(
+        &mut self,
+        x: &CpuBuffer,
+        weight: &CpuBuffer,
+        eps: f32,
+        n: usize,
+        dim: usize,
+        out: &mut CpuBuffer,
+    ) {
+        norm::rms_norm(&mut self.context, (&x.0, &weight.0), eps, n, dim, &mut out.0);
+    }
+
+    fn mul_mat(&mut self, w: &CpuMatrix, x: &CpuBuffer, n: usize, out: &mut CpuBuffer) {
+        matmul::mul_mat(&mut self.context, &mut self.matmul, w.view(), &x.0, n, &mut out.0);
+    }
+
+    fn add_bias(&mut self, bias: &CpuBuffer, n: usize, dim: usize, out: &mut CpuBuffer) {
+        elementwise::add_bias(&mut self.context, &bias.0, n, dim, &mut out.0);
+    }
+
+    fn add(&mut self, y: &CpuBuffer, len: usize, x: &mut CpuBuffer) {
+        elementwise::add(&mut self.context, &y.0[..len], &mut x.0[..len]);
+    }
+
+    fn qk_norm_rope_store(
+        &mut self,
+        shape: &AttentionShape,
+        pos: usize,
+        n: usize,
+        q_norm: &CpuBuffer,
+        k_norm: &CpuBuffer,
+        qg: &mut CpuBuffer,
+        k: &mut CpuBuffer,
+        v: &CpuBuffer,
+        k_cache: &mut CpuBuffer,
+        v_cache: &mut CpuBuffer,
+    ) {
+        let norms = rope::Norms { q: &q_norm.0, k: &k_norm.0 };
+        self.rope.set_up(shape);
+        rope::queries(&mut self.context, &mut self.rope, shape, pos, n, norms, &mut qg.0);
+        rope::keys(&mut self.context, &mut self.rope, shape, pos, n, norms, &mut k.0);
+        let rows = pos * shape.kv_heads * shape.head_dim..(pos + n) * shape.kv_heads * shape.head_dim;
+        k_cache.0[rows.clone()].copy_from_slice(&k.0[..rows.len()]);
+        v_cache.0[rows.clone()].copy_from_slice(&v.0[..rows.len()]);
+    }
+
+    fn gated_attention(
+        &mut self,
+        shape: &AttentionShape,
+        pos: usize,
+        n: usize,
+        qg: &CpuBuffer,
+        k_cache: &CpuBuffer,
+        v_cache: &CpuBuffer,
+        out: &mut CpuBuffer,
+    ) {
+        let inputs = attention::Inputs { shape, pos, n, qg: &qg.0, k_cache: &k_cache.0, v_cache: &v_cache.0 };
+        attention::gated_attention(&mut self.context, &mut self.attention, &inputs, &mut out.0);
+    }
+
+    fn conv1d_silu(
+        &mut self,
+        shape: &DeltaNetShape,
+        n: usize,
+        weight: &CpuBuffer,
+        u: &CpuBuffer,
+        state: &mut CpuBuffer,
+        out: &mut CpuBuffer,
+    ) {
+        conv::conv1d_silu(&mut self.context, shape, n, (&weight.0, &u.0), &mut state.0, &mut out.0);
+    }
+
+    fn gated_delta_net(
+        &mut self,
+        shape: &DeltaNetShape,
+        n: usize,
+        qkv: &CpuBuffer,
+        a: &CpuBuffer,
+        b: &CpuBuffer,
+        a_neg: &CpuBuffer,
+        dt_bias: &CpuBuffer,
+        state: &mut CpuBuffer,
+        out: &mut CpuBuffer,
+    ) {
+        let inputs = gated_delta_net::Inputs {
+            shape,
+            n,
+            qkv: &qkv.0,
+            a: &a.0,
+            b: &b.0,
+            a_neg: &a_neg.0,
+            dt_bias: &dt_bias.0,
+        };
+        let form = gated_delta_net::Form::for_tokens(n);
+        gated_delta_net::run(&mut self.context, &mut self.delta_net, &inputs, form, &mut state.0, &mut out.0);
+    }
+
+    fn gated_rms_norm(
+        &mut self,
+        z: &CpuBuffer,
+        weight: &CpuBuffer,
+        eps: f32,
+        rows: usize,
+        dim: usize,
+        o: &mut CpuBuffer,
+    ) {
+        norm::gated_rms_norm(&mut self.context, (&z.0, &weight.0), eps, rows, dim, &mut o.0);
+    }
+
+    fn shared_expert(
+        &mut self,
+        gate: &CpuMatrix,
+        up: &CpuMatrix,
+        down: &CpuMatrix,
+        gate_row: &CpuMatrix,
+        x: &CpuBuffer,
+        n: usize,
+        out: &mut CpuBuffer,
+    ) {
+        let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
+        moe::shared_expert(&mut self.context, &mut self.moe, weights, gate_row.view(), &x.0, n, &mut out.0);
+    }
+
+    fn expert(
+        &mut self,
+        weights: ExpertWeights<'_>,
+        x: &CpuBuffer,
+        x_rows: &[u32],
+        out_rows: &[u32],
+        out: &mut CpuBuffer,
+    ) {
+        moe::expert(&mut self.context, &mut self.moe, weights, &x.0, (x_rows, out_rows), &mut out.0);
+    }
+
+    fn moe_combine(
+        &mut self,
+        weights: &[f32],
+        routed: &CpuBuffer,
+        shared: &CpuBuffer,
+        n: usize,
+        k_len: usize,
+        dim: usize,
+        x: &mut CpuBuffer,
+    ) {
+        let inputs = moe::Outputs { weights, routed: &routed.0, shared: &shared.0, k_len, dim };
+        moe::moe_combine(&mut self.context, &inputs, n, &mut x.0);
+    }
+}
