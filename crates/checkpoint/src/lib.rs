@@ -35,6 +35,11 @@ pub use read::CONFIG_BYTES_MAX;
 pub use safetensors::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX};
 pub use table::{ExpertPart, ExpertTable, Extent, LayerExperts, TensorInfo};
 
+/// The checksum that containers store for tensors and expert records: XXH3-64, seed 0.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
 /// What kind of checkpoint lies at a path.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
