@@ -49,10 +49,7 @@ impl AlignedBuf {
 
     /// A buffer of length 0, which takes no memory.
     pub fn empty() -> AlignedBuf {
-        AlignedBuf {
-            start: NonNull::<Page>::dangling().cast(),
-            bytes: 0,
-        }
+        AlignedBuf { start: NonNull::<Page>::dangling().cast(), bytes: 0 }
     }
 
     /// Length in bytes.
@@ -126,10 +123,7 @@ pub(crate) struct Lender {
 
 impl Lender {
     pub(crate) fn new(buf: AlignedBuf) -> Self {
-        Lender {
-            lent: Arc::new(buf),
-            taken_to: 0,
-        }
+        Lender { lent: Arc::new(buf), taken_to: 0 }
     }
 
     /// Length of the buffer.
@@ -144,10 +138,7 @@ impl Lender {
             return None;
         }
         self.taken_to = range.end;
-        Some(Piece {
-            lent: Arc::clone(&self.lent),
-            range,
-        })
+        Some(Piece { lent: Arc::clone(&self.lent), range })
     }
 
     /// The buffer, if every piece is gone.
@@ -170,12 +161,7 @@ impl Deref for Piece {
         // alive. No other piece has any byte of it (`take` only goes forward), and the buffer
         // itself is out of everyone's reach: `lent` is private to Lender and Piece, and neither
         // makes a slice of the whole.
-        unsafe {
-            slice::from_raw_parts(
-                self.lent.start.as_ptr().add(self.range.start),
-                self.range.len(),
-            )
-        }
+        unsafe { slice::from_raw_parts(self.lent.start.as_ptr().add(self.range.start), self.range.len()) }
     }
 }
 
@@ -183,12 +169,7 @@ impl DerefMut for Piece {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` is the only way to these bytes. The pointer comes from
         // the mapping itself and not from a shared slice, so it may be written through.
-        unsafe {
-            slice::from_raw_parts_mut(
-                self.lent.start.as_ptr().add(self.range.start),
-                self.range.len(),
-            )
-        }
+        unsafe { slice::from_raw_parts_mut(self.lent.start.as_ptr().add(self.range.start), self.range.len()) }
     }
 }
 
@@ -213,10 +194,7 @@ mod tests {
     #[test]
     fn memory_that_is_not_there_is_an_error() {
         for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
-            assert!(matches!(
-                AlignedBuf::new(bytes),
-                Err(StorageError::Allocate { .. })
-            ));
+            assert!(matches!(AlignedBuf::new(bytes), Err(StorageError::Allocate { .. })));
         }
     }
 
@@ -237,9 +215,7 @@ mod tests {
     #[test]
     fn threads_fill_pieces_and_the_buffer_comes_back() {
         let mut lender = Lender::new(AlignedBuf::new(64 * 1000).unwrap());
-        let pieces: Vec<_> = (0..64)
-            .map(|i| lender.take(i * 1000..(i + 1) * 1000).unwrap())
-            .collect();
+        let pieces: Vec<_> = (0..64).map(|i| lender.take(i * 1000..(i + 1) * 1000).unwrap()).collect();
         std::thread::scope(|scope| {
             for (i, mut piece) in pieces.into_iter().enumerate() {
                 scope.spawn(move || {
@@ -249,11 +225,7 @@ mod tests {
             }
         });
         let buf = lender.into_inner().unwrap();
-        assert!(
-            buf.iter()
-                .enumerate()
-                .all(|(at, b)| *b == (at / 1000) as u8)
-        );
+        assert!(buf.iter().enumerate().all(|(at, b)| *b == (at / 1000) as u8));
     }
 
     #[test]

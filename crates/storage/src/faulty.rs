@@ -16,8 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::{
-    AlignedBuf, Completion, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage,
-    StorageError,
+    AlignedBuf, Completion, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage, StorageError,
 };
 
 /// What is wrong with a read.
@@ -102,15 +101,8 @@ impl FaultyStorage {
     /// # Errors
     /// [`StorageError::Spawn`] if its thread cannot be started.
     pub fn new(inner: Arc<dyn Storage>, plan: FaultPlan) -> Result<Arc<Self>, StorageError> {
-        let state = State {
-            random: SplitMix64::new(plan.seed),
-            submitted: 0,
-            under_way: HashMap::new(),
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            queue: CompletionQueue::new(),
-        });
+        let state = State { random: SplitMix64::new(plan.seed), submitted: 0, under_way: HashMap::new() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), queue: CompletionQueue::new() });
         let pump = thread::Builder::new()
             .name("storage-faults".into())
             .spawn({
@@ -119,13 +111,7 @@ impl FaultyStorage {
             })
             .map_err(|source| StorageError::Spawn { source })?;
         let calm = AtomicBool::new(false);
-        Ok(Arc::new(FaultyStorage {
-            inner,
-            plan,
-            calm,
-            shared,
-            pump: Some(pump),
-        }))
+        Ok(Arc::new(FaultyStorage { inner, plan, calm, shared, pump: Some(pump) }))
     }
 
     /// The seed, to be printed when a test fails.
@@ -150,9 +136,7 @@ impl FaultyStorage {
         state.submitted += 1;
         // Always the same number of draws, so that one decision does not shift the others.
         let roll = state.random.below(1000);
-        let delay = state
-            .random
-            .below(self.plan.latency_us_max.saturating_add(1));
+        let delay = state.random.below(self.plan.latency_us_max.saturating_add(1));
         let (which, place) = (state.random.next_u64(), state.random.next_u64());
         drop(state);
         let eio_below = u64::from(self.plan.eio_per_mille);
@@ -168,25 +152,11 @@ impl FaultyStorage {
         // A request without bytes has nothing that could fail.
         let fault = kind.zip(segment).and_then(|(kind, segment)| {
             let got = below(place, segment.bytes)?;
-            Some(Fault {
-                kind,
-                segment,
-                path: self.inner.path(segment.file),
-                got,
-            })
+            Some(Fault { kind, segment, path: self.inner.path(segment.file), got })
         });
         let submitted = Instant::now();
         let due = submitted + Duration::from_micros(delay);
-        (
-            number,
-            Fate {
-                tag: request.tag,
-                queue: queue.clone(),
-                submitted,
-                due,
-                fault,
-            },
-        )
+        (number, Fate { tag: request.tag, queue: queue.clone(), submitted, due, fault })
     }
 }
 
@@ -236,14 +206,7 @@ impl Storage for FaultyStorage {
         let (number, fate) = self.decide(&request, queue);
         let ReadRequest { buf, segments, .. } = request;
         self.shared.lock().under_way.insert(number, fate);
-        self.inner.submit(
-            ReadRequest {
-                tag: number,
-                buf,
-                segments,
-            },
-            &self.shared.queue,
-        );
+        self.inner.submit(ReadRequest { tag: number, buf, segments }, &self.shared.queue);
     }
 
     fn bytes_read(&self) -> u64 {
@@ -265,9 +228,9 @@ impl Shared {
         while !(stopping && held.is_empty() && self.lock().under_way.is_empty()) {
             let arrived = match due_first.peek() {
                 None => Some(self.queue.wait()),
-                Some(Reverse((due, _))) => self
-                    .queue
-                    .wait_timeout(due.saturating_duration_since(Instant::now())),
+                Some(Reverse((due, _))) => {
+                    self.queue.wait_timeout(due.saturating_duration_since(Instant::now()))
+                }
             };
             if let Some(mut completion) = arrived {
                 let number = completion.tag;
@@ -314,40 +277,19 @@ impl Fault {
         if completion.result.is_err() {
             return;
         }
-        let Fault {
-            kind,
-            segment,
-            path,
-            got,
-        } = self;
-        let Segment {
-            offset,
-            bytes: expected,
-            buf_offset,
-            ..
-        } = segment;
+        let Fault { kind, segment, path, got } = self;
+        let Segment { offset, bytes: expected, buf_offset, .. } = segment;
         let target = &mut completion.buf[buf_offset..buf_offset + expected];
         match kind {
             FaultKind::Eio => {
                 target.fill(RUBBISH);
-                let source = io::Error::other(format!(
-                    "injected input/output error (seed {seed}, read {number})"
-                ));
-                completion.result = Err(StorageError::Read {
-                    path,
-                    offset,
-                    expected,
-                    source,
-                });
+                let source =
+                    io::Error::other(format!("injected input/output error (seed {seed}, read {number})"));
+                completion.result = Err(StorageError::Read { path, offset, expected, source });
             }
             FaultKind::Short => {
                 target[got..].fill(RUBBISH);
-                completion.result = Err(StorageError::ShortRead {
-                    path,
-                    offset,
-                    expected,
-                    got,
-                });
+                completion.result = Err(StorageError::ShortRead { path, offset, expected, got });
             }
             FaultKind::FlippedBit => target[got] ^= 1 << (number % 8),
         }

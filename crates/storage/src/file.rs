@@ -17,8 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::pool::{Job, Pool, Task};
 use crate::{
-    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage,
-    StorageError, os,
+    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage, StorageError, os,
 };
 
 /// Reads are split into pieces of at most this many bytes, so that one record alone keeps several
@@ -39,10 +38,7 @@ pub struct StorageOptions {
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        StorageOptions {
-            mode: IoMode::Direct,
-            threads: 16,
-        }
+        StorageOptions { mode: IoMode::Direct, threads: 16 }
     }
 }
 
@@ -69,42 +65,25 @@ impl FileStorage {
     ///
     /// # Errors
     /// As [`FileStorage::new`].
-    pub fn with_piece_bytes(
-        options: StorageOptions,
-        piece_bytes: usize,
-    ) -> Result<Arc<Self>, StorageError> {
+    pub fn with_piece_bytes(options: StorageOptions, piece_bytes: usize) -> Result<Arc<Self>, StorageError> {
         let StorageOptions { mode, threads } = options;
         if threads == 0 || threads > THREADS_MAX {
-            return Err(StorageError::Threads {
-                got: threads,
-                max: THREADS_MAX,
-            });
+            return Err(StorageError::Threads { got: threads, max: THREADS_MAX });
         }
         let piece_bytes = piece_bytes
             .max(1)
             .checked_next_multiple_of(BLOCK_BYTES)
             .filter(|bytes| isize::try_from(*bytes).is_ok())
-            .ok_or(StorageError::TooLarge {
-                offset: 0,
-                bytes: piece_bytes,
-            })?;
+            .ok_or(StorageError::TooLarge { offset: 0, bytes: piece_bytes })?;
         let pool = Pool::new(threads, piece_bytes.saturating_add(2 * BLOCK_BYTES))?;
         let files = RwLock::new(Vec::new());
-        Ok(Arc::new(FileStorage {
-            mode,
-            piece_bytes,
-            files,
-            pool,
-        }))
+        Ok(Arc::new(FileStorage { mode, piece_bytes, files, pool }))
     }
 
     fn file(&self, id: FileId) -> Result<Arc<OpenFile>, StorageError> {
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
         let index = usize::try_from(id.0).unwrap_or(usize::MAX);
-        files
-            .get(index)
-            .cloned()
-            .ok_or(StorageError::UnknownFile { id: id.0 })
+        files.get(index).cloned().ok_or(StorageError::UnknownFile { id: id.0 })
     }
 
     /// Splits the segments of a job into tasks.
@@ -140,17 +119,14 @@ impl Storage for FileStorage {
     fn open(&self, path: &Path) -> Result<FileId, StorageError> {
         let file = Arc::new(OpenFile::open(path, self.mode)?);
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let id = u32::try_from(files.len()).map_err(|_| StorageError::TooManyFiles {
-            path: path.to_path_buf(),
-        })?;
+        let id = u32::try_from(files.len())
+            .map_err(|_| StorageError::TooManyFiles { path: path.to_path_buf() })?;
         files.push(file);
         Ok(FileId(id))
     }
 
     fn path(&self, file: FileId) -> PathBuf {
-        self.file(file)
-            .map(|file| file.path.clone())
-            .unwrap_or_default()
+        self.file(file).map(|file| file.path.clone()).unwrap_or_default()
     }
 
     fn len_bytes(&self, file: FileId) -> Result<u64, StorageError> {
@@ -167,8 +143,7 @@ impl Storage for FileStorage {
     }
 
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue) {
-        self.pool
-            .submit(Job::new(request, queue), |job, tasks| self.plan(job, tasks));
+        self.pool.submit(Job::new(request, queue), |job, tasks| self.plan(job, tasks));
     }
 
     fn bytes_read(&self) -> u64 {
@@ -192,26 +167,15 @@ pub(crate) struct OpenFile {
 
 impl OpenFile {
     fn open(path: &Path, mode: IoMode) -> Result<Self, StorageError> {
-        let failed = |source| StorageError::Open {
-            path: path.to_path_buf(),
-            source,
-        };
+        let failed = |source| StorageError::Open { path: path.to_path_buf(), source };
         // Before opening: to open a pipe is to wait for its writer.
         if !fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(StorageError::NotAFile {
-                path: path.to_path_buf(),
-            });
+            return Err(StorageError::NotAFile { path: path.to_path_buf() });
         }
         let buffered = os::open_buffered(path).map_err(failed)?;
         let len_bytes = buffered.metadata().map_err(failed)?.len();
         let path = path.to_path_buf();
-        let mut file = OpenFile {
-            path,
-            len_bytes,
-            buffered,
-            direct: None,
-            refusal: OnceLock::new(),
-        };
+        let mut file = OpenFile { path, len_bytes, buffered, direct: None, refusal: OnceLock::new() };
         if mode == IoMode::Direct {
             match os::open_direct(&file.path) {
                 Ok(direct) => file.direct = Some(direct),
@@ -238,8 +202,7 @@ impl OpenFile {
 
     fn refuse(&self, error: &io::Error) {
         let path = self.path.display();
-        let reason =
-            format!("{path}: direct reads refused ({error}), reading through the page cache");
+        let reason = format!("{path}: direct reads refused ({error}), reading through the page cache");
         // Several threads may be refused at once; one reason is enough.
         let _ = self.refusal.set(reason);
     }
@@ -252,29 +215,18 @@ impl OpenFile {
     }
 
     fn direct_handle(&self) -> Option<&File> {
-        self.direct
-            .as_ref()
-            .filter(|_| self.refusal.get().is_none())
+        self.direct.as_ref().filter(|_| self.refusal.get().is_none())
     }
 
     /// Where a segment ends in the file. An aligned one may end in the block that the file's end
     /// lies in.
     fn check_end(&self, segment: &Segment) -> Result<u64, StorageError> {
-        let &Segment {
-            offset,
-            bytes,
-            buf_offset,
-            ..
-        } = segment;
+        let &Segment { offset, bytes, buf_offset, .. } = segment;
         let too_large = StorageError::TooLarge { offset, bytes };
-        let end = u64::try_from(bytes)
-            .ok()
-            .and_then(|bytes| offset.checked_add(bytes));
+        let end = u64::try_from(bytes).ok().and_then(|bytes| offset.checked_add(bytes));
         let end = end.ok_or(too_large)?;
         let limit = if is_aligned(offset, bytes, buf_offset) {
-            self.len_bytes
-                .checked_next_multiple_of(BLOCK_BYTES as u64)
-                .unwrap_or(u64::MAX)
+            self.len_bytes.checked_next_multiple_of(BLOCK_BYTES as u64).unwrap_or(u64::MAX)
         } else {
             self.len_bytes
         };
@@ -286,12 +238,7 @@ impl OpenFile {
     }
 
     fn short(&self, offset: u64, expected: usize, got: usize) -> StorageError {
-        StorageError::ShortRead {
-            path: self.path.clone(),
-            offset,
-            expected,
-            got,
-        }
+        StorageError::ShortRead { path: self.path.clone(), offset, expected, got }
     }
 
     /// Fills at least the first `expected` bytes of `target` from `offset`. Returns how many bytes
@@ -305,12 +252,10 @@ impl OpenFile {
     ) -> Result<u64, StorageError> {
         debug_assert!(expected <= target.len());
         let filled = match self.direct_handle() {
-            None => self
-                .fill_buffered(offset, target, expected, 0)
-                .map(Filled::plain),
-            Some(direct) if is_aligned(offset, target.len(), target.as_ptr().addr()) => self
-                .fill_direct(direct, offset, target, expected)
-                .map(Filled::plain),
+            None => self.fill_buffered(offset, target, expected, 0).map(Filled::plain),
+            Some(direct) if is_aligned(offset, target.len(), target.as_ptr().addr()) => {
+                self.fill_direct(direct, offset, target, expected).map(Filled::plain)
+            }
             Some(direct) => self.fill_by_bounce(direct, offset, &mut target[..expected], bounce),
         };
         let Filled { delivered, got } = filled.map_err(|source| StorageError::Read {
@@ -364,11 +309,7 @@ impl OpenFile {
         mut got: usize,
     ) -> io::Result<usize> {
         while got < expected {
-            match os::read_at(
-                &self.buffered,
-                &mut target[got..expected],
-                offset + got as u64,
-            ) {
+            match os::read_at(&self.buffered, &mut target[got..expected], offset + got as u64) {
                 Ok(0) => break,
                 Ok(bytes) => got += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -408,10 +349,7 @@ struct Filled {
 
 impl Filled {
     fn plain(got: usize) -> Self {
-        Filled {
-            delivered: got,
-            got,
-        }
+        Filled { delivered: got, got }
     }
 }
 
@@ -424,10 +362,7 @@ pub(crate) struct Bounce {
 
 impl Bounce {
     pub(crate) fn new(bytes: usize) -> Self {
-        Bounce {
-            bytes,
-            buf: AlignedBuf::empty(),
-        }
+        Bounce { bytes, buf: AlignedBuf::empty() }
     }
 
     fn take(&mut self, bytes: usize) -> io::Result<&mut [u8]> {
@@ -443,4 +378,42 @@ fn is_aligned(offset: u64, bytes: usize, address: usize) -> bool {
     offset.is_multiple_of(BLOCK_BYTES as u64)
         && bytes.is_multiple_of(BLOCK_BYTES)
         && address.is_multiple_of(BLOCK_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_on_block_bounds() {
+        let mut offset = 5;
+        let mut pieces = Vec::new();
+        while offset < 20_000 {
+            let bytes = piece_bytes_at(offset, 20_000, 8192);
+            pieces.push(bytes);
+            offset += bytes as u64;
+        }
+        assert_eq!(pieces, [8187, 8192, 3616]);
+    }
+
+    #[test]
+    fn a_read_that_is_refused_is_done_through_the_page_cache_and_remembered() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        let contents: Vec<u8> = (0..10_000u32).map(|at| (at % 251) as u8).collect();
+        fs::write(&path, &contents).unwrap();
+        let file = OpenFile::open(&path, IoMode::Direct).unwrap();
+        let Some(direct) = file.direct_handle() else { return };
+        let mut target = AlignedBuf::new(8192).unwrap();
+        // An offset that no direct read can take: what a file system with larger blocks would say.
+        let got = file.fill_direct(direct, 1, &mut target, 8192).unwrap();
+        assert!(got == 8192 && target[..] == contents[1..8193]);
+        if file.mode() == IoMode::Direct {
+            return; // A file system that takes any offset, such as tmpfs.
+        }
+        let reason = file.refusal.get().unwrap();
+        assert!(reason.contains("direct reads refused"), "{reason}");
+        let read = file.read(0, &mut target, 8192, &mut Bounce::new(0)).unwrap();
+        assert!(read == 8192 && target[..] == contents[..8192]);
+    }
 }

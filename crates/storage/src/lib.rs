@@ -174,14 +174,7 @@ pub trait Storage: Send + Sync {
         let layout = widen(&[(file, offset, wanted)], self.block_bytes())?;
         let buf = AlignedBuf::new(layout.buf_bytes)?;
         let queue = CompletionQueue::new();
-        self.submit(
-            ReadRequest {
-                tag: 0,
-                buf,
-                segments: layout.segments,
-            },
-            &queue,
-        );
+        self.submit(ReadRequest { tag: 0, buf, segments: layout.segments }, &queue);
         let completion = queue.wait();
         completion.result?;
         Ok((completion.buf, layout.starts.first().copied().unwrap_or(0)))

@@ -62,10 +62,7 @@ impl Pool {
             bytes_read: AtomicU64::new(0),
         });
         // Made before the threads, so that those which did start are ended if one does not.
-        let mut pool = Pool {
-            shared,
-            threads: Vec::with_capacity(threads),
-        };
+        let mut pool = Pool { shared, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
             let shared = Arc::clone(&pool.shared);
             let thread = thread::Builder::new()
@@ -107,10 +104,7 @@ impl Pool {
 
     pub(crate) fn busy(&self) -> Duration {
         let state = self.shared.lock();
-        state.busy
-            + state
-                .busy_since
-                .map_or(Duration::ZERO, |since| since.elapsed())
+        state.busy + state.busy_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -154,10 +148,7 @@ impl Shared {
                 state.reading += 1;
                 return Some(task);
             }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -199,20 +190,12 @@ struct Progress {
 
 impl Job {
     pub(crate) fn new(request: ReadRequest, queue: &CompletionQueue) -> Arc<Job> {
-        let ReadRequest {
-            tag,
-            buf,
-            mut segments,
-        } = request;
+        let ReadRequest { tag, buf, mut segments } = request;
         if !segments.is_sorted_by_key(|segment| segment.buf_offset) {
             segments.sort_unstable_by_key(|segment| segment.buf_offset);
         }
-        let progress = Progress {
-            lender: Some(Lender::new(buf)),
-            tasks_left: 0,
-            bytes_read: 0,
-            failure: None,
-        };
+        let progress =
+            Progress { lender: Some(Lender::new(buf)), tasks_left: 0, bytes_read: 0, failure: None };
         Arc::new(Job {
             tag,
             segments,
@@ -242,20 +225,9 @@ impl Job {
         let piece = buf_offset
             .checked_add(bytes)
             .and_then(|end| lender?.take(buf_offset..end))
-            .ok_or(StorageError::BadSegment {
-                buf_offset,
-                bytes,
-                buf_bytes,
-            })?;
+            .ok_or(StorageError::BadSegment { buf_offset, bytes, buf_bytes })?;
         progress.tasks_left += 1;
-        Ok(Task {
-            piece,
-            file: Arc::clone(file),
-            offset,
-            expected,
-            buf_offset,
-            job: Arc::clone(self),
-        })
+        Ok(Task { piece, file: Arc::clone(file), offset, expected, buf_offset, job: Arc::clone(self) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -266,11 +238,7 @@ impl Job {
 impl Progress {
     /// Keeps the failure that lies first in the buffer, whichever thread met its own first.
     fn fail(&mut self, buf_offset: usize, error: StorageError) {
-        if self
-            .failure
-            .as_ref()
-            .is_none_or(|(first, _)| buf_offset < *first)
-        {
+        if self.failure.as_ref().is_none_or(|(first, _)| buf_offset < *first) {
             self.failure = Some((buf_offset, error));
         }
     }
@@ -278,10 +246,7 @@ impl Progress {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let progress = self
-            .progress
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let progress = self.progress.get_mut().unwrap_or_else(PoisonError::into_inner);
         let buf = progress.lender.take().and_then(Lender::into_inner);
         debug_assert!(buf.is_some(), "a task drops its piece before its job");
         let result = match progress.failure.take() {
@@ -314,8 +279,7 @@ pub(crate) struct Task {
 
 impl Task {
     fn read(&mut self, bounce: &mut Bounce) -> Result<u64, StorageError> {
-        self.file
-            .read(self.offset, &mut self.piece, self.expected, bounce)
+        self.file.read(self.offset, &mut self.piece, self.expected, bounce)
     }
 
     fn finish(self, result: Result<u64, StorageError>) {

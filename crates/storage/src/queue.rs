@@ -31,11 +31,7 @@ impl CompletionQueue {
             if let Some(completion) = done.pop_front() {
                 return completion;
             }
-            done = self
-                .shared
-                .arrived
-                .wait(done)
-                .unwrap_or_else(PoisonError::into_inner);
+            done = self.shared.arrived.wait(done).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -48,12 +44,7 @@ impl CompletionQueue {
                 return Some(completion);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            done = self
-                .shared
-                .arrived
-                .wait_timeout(done, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            done = self.shared.arrived.wait_timeout(done, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -70,9 +61,6 @@ impl CompletionQueue {
     // A poisoned lock only says that a thread panicked while it moved a completion; the deque is
     // whole.
     fn lock(&self) -> MutexGuard<'_, VecDeque<Completion>> {
-        self.shared
-            .done
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,44 +53,28 @@ pub fn widen_into(
             target.starts.push(target.buf_bytes);
             continue;
         }
-        let bytes_in_memory = usize::try_from(bytes).map_err(|_| StorageError::TooLarge {
-            offset,
-            bytes: usize::MAX,
-        })?;
-        let too_large = || StorageError::TooLarge {
-            offset,
-            bytes: bytes_in_memory,
-        };
+        let bytes_in_memory =
+            usize::try_from(bytes).map_err(|_| StorageError::TooLarge { offset, bytes: usize::MAX })?;
+        let too_large = || StorageError::TooLarge { offset, bytes: bytes_in_memory };
         let first = offset & !(block - 1);
         let end = offset
             .checked_add(bytes)
             .and_then(|end| end.checked_next_multiple_of(block))
             .ok_or_else(too_large)?;
         let to_usize = |value: u64| usize::try_from(value).map_err(|_| too_large());
-        if let Some(last) = target
-            .segments
-            .last_mut()
-            .filter(|last| joins(last, file, first))
-        {
+        if let Some(last) = target.segments.last_mut().filter(|last| joins(last, file, first)) {
             // The joined segment is the last one, so it ends where the buffer does.
             let last_end = last.offset + last.bytes as u64;
             let more = to_usize(end.saturating_sub(last_end))?;
             target.buf_bytes = target.buf_bytes.checked_add(more).ok_or_else(too_large)?;
             last.bytes += more;
-            target
-                .starts
-                .push(last.buf_offset + to_usize(offset - last.offset)?);
+            target.starts.push(last.buf_offset + to_usize(offset - last.offset)?);
         } else {
             let length = to_usize(end - first)?;
             let buf_offset = target.buf_bytes;
             target.buf_bytes = buf_offset.checked_add(length).ok_or_else(too_large)?;
             target.starts.push(buf_offset + to_usize(offset - first)?);
-            target.segments.push(Segment {
-                file,
-                offset: first,
-                bytes: length,
-                buf_offset,
-            });
+            target.segments.push(Segment { file, offset: first, bytes: length, buf_offset });
         }
     }
     Ok(())
@@ -111,17 +95,10 @@ mod tests {
 
     fn check(extents: &[(FileId, u64, u64)], segments: &[(u64, usize, usize)], starts: &[usize]) {
         let widened = widen(extents, 4096).unwrap();
-        let got: Vec<_> = widened
-            .segments
-            .iter()
-            .map(|s| (s.offset, s.bytes, s.buf_offset))
-            .collect();
+        let got: Vec<_> = widened.segments.iter().map(|s| (s.offset, s.bytes, s.buf_offset)).collect();
         assert_eq!(got, segments);
         assert_eq!(widened.starts, starts);
-        assert_eq!(
-            widened.buf_bytes,
-            segments.iter().map(|s| s.1).sum::<usize>()
-        );
+        assert_eq!(widened.buf_bytes, segments.iter().map(|s| s.1).sum::<usize>());
     }
 
     #[test]
@@ -131,52 +108,22 @@ mod tests {
         check(&[(F, 4095, 2)], &[(0, 8192, 0)], &[4095]);
         check(&[(F, 5000, 0), (F, 1, 1)], &[(0, 4096, 0)], &[0, 1]);
         // Neighbours become one read; a range in a block that is read already costs nothing.
-        check(
-            &[(F, 100, 8000), (F, 8100, 4188)],
-            &[(0, 12288, 0)],
-            &[100, 8100],
-        );
-        check(
-            &[(F, 4096, 8192), (F, 5000, 10)],
-            &[(4096, 8192, 0)],
-            &[0, 904],
-        );
+        check(&[(F, 100, 8000), (F, 8100, 4188)], &[(0, 12288, 0)], &[100, 8100]);
+        check(&[(F, 4096, 8192), (F, 5000, 10)], &[(4096, 8192, 0)], &[0, 904]);
         // A gap, a step back and another file each start a segment.
-        check(
-            &[(F, 0, 10), (F, 8192, 10)],
-            &[(0, 4096, 0), (8192, 4096, 4096)],
-            &[0, 4096],
-        );
-        check(
-            &[(F, 8192, 10), (F, 7, 10)],
-            &[(8192, 4096, 0), (0, 4096, 4096)],
-            &[0, 4103],
-        );
-        check(
-            &[(F, 0, 10), (G, 10, 10)],
-            &[(0, 4096, 0), (0, 4096, 4096)],
-            &[0, 4106],
-        );
+        check(&[(F, 0, 10), (F, 8192, 10)], &[(0, 4096, 0), (8192, 4096, 4096)], &[0, 4096]);
+        check(&[(F, 8192, 10), (F, 7, 10)], &[(8192, 4096, 0), (0, 4096, 4096)], &[0, 4103]);
+        check(&[(F, 0, 10), (G, 10, 10)], &[(0, 4096, 0), (0, 4096, 4096)], &[0, 4106]);
     }
 
     #[test]
     fn hostile_ranges_are_refused() {
-        for extent in [
-            (F, u64::MAX, 1),
-            (F, 1, u64::MAX),
-            (F, u64::MAX - 4096, 4096),
-        ] {
-            assert!(matches!(
-                widen(&[extent], 4096),
-                Err(StorageError::TooLarge { .. })
-            ));
+        for extent in [(F, u64::MAX, 1), (F, 1, u64::MAX), (F, u64::MAX - 4096, 4096)] {
+            assert!(matches!(widen(&[extent], 4096), Err(StorageError::TooLarge { .. })));
         }
         let half = 1 << 63;
         assert!(widen(&[(F, 0, half), (G, 0, half)], 4096).is_err());
-        assert!(matches!(
-            widen(&[], 1000),
-            Err(StorageError::BadBlock { .. })
-        ));
+        assert!(matches!(widen(&[], 1000), Err(StorageError::BadBlock { .. })));
         assert!(matches!(widen(&[], 0), Err(StorageError::BadBlock { .. })));
     }
 
@@ -187,13 +134,7 @@ mod tests {
         for round in 0..2000 {
             let block = 1usize << (random.below(4) * 4);
             let extents: Vec<_> = (0..random.below(6))
-                .map(|_| {
-                    (
-                        FileId(random.below(2) as u32),
-                        random.below(200_000),
-                        random.below(50_000),
-                    )
-                })
+                .map(|_| (FileId(random.below(2) as u32), random.below(200_000), random.below(50_000)))
                 .collect();
             let widened = widen(&extents, block).unwrap();
             let context = format!("seed {seed} round {round} {extents:?} {widened:?}");
@@ -201,10 +142,7 @@ mod tests {
             for segment in &widened.segments {
                 assert_eq!(segment.buf_offset, end, "{context}");
                 assert!(segment.offset.is_multiple_of(block as u64), "{context}");
-                assert!(
-                    segment.bytes.is_multiple_of(block) && segment.bytes > 0,
-                    "{context}"
-                );
+                assert!(segment.bytes.is_multiple_of(block) && segment.bytes > 0, "{context}");
                 end += segment.bytes;
             }
             assert_eq!(end, widened.buf_bytes, "{context}");

@@ -19,10 +19,7 @@ pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
 }
 
 pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(FILE_FLAG_NO_BUFFERING)
-        .open(path)
+    OpenOptions::new().read(true).custom_flags(FILE_FLAG_NO_BUFFERING).open(path)
 }
 
 pub(crate) fn read_at(file: &File, target: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -33,10 +30,7 @@ pub(crate) fn read_at(file: &File, target: &mut [u8], offset: u64) -> io::Result
 }
 
 pub(crate) fn refuses_direct(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(ERROR_NOT_SUPPORTED | ERROR_INVALID_PARAMETER)
-    )
+    matches!(error.raw_os_error(), Some(ERROR_NOT_SUPPORTED | ERROR_INVALID_PARAMETER))
 }
 
 /// Zeroed, block-aligned memory. `bytes` is not 0.
