@@ -1,2 +1,42 @@
 //! Which experts are in memory: slots, policy, loader, statistics, packing.
+//!
+//! A model's routed experts lie on the drive; memory holds as many of them as there are slots. A
+//! layer asks for the experts that its router chose:
+//!
+//! ```text
+//! fetch(layer, experts) ─► resident: pinned                    ─► next(), in the order given
+//!                       └► missing:  read, all of them at once  ─► next(), as each lands
+//! ```
+//!
+//! Invariants:
+//! * Slots are allocated when the store is made, all of one size, and never again. Their number
+//!   comes from the memory budget.
+//! * A slot is free, being read into, or holds one expert whose bytes were read in full (and match
+//!   their checksum, where there is one). A read that fails leaves its slot free.
+//! * What is given out is pinned: nothing overwrites it before the consumer asks for the next one.
+//! * Which experts are resident changes when a result comes, never what it is.
+//!
+//! This crate knows no operation on weights; it gives out matrices.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod layout;
+mod policy;
+mod store;
+
+pub use error::ExpertsError;
+pub use policy::{Lru, Policy};
+pub use store::{ExpertStore, Fetch, LoadedExpert, Occupancy, StoreOptions, StoreStats, Verify};
+
+/// One routed expert of one layer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExpertId {
+    /// Index of the layer in the model.
+    pub layer: u32,
+    /// Index of the expert in its layer.
+    pub expert: u32,
+}
+
+/// Names of an expert's matrices, in the order of `ExpertPart`s.
+pub const PART_NAMES: [&str; 3] = ["gate", "up", "down"];

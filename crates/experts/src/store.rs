@@ -1,0 +1,551 @@
+//! The slots, and the fetching of a layer's experts into them.
+//!
+//! At most one fetch is under way; it borrows the store. What it needs beyond its borrow lives in
+//! the store ([`Fetching`]), in vectors that are used again: after the first few tokens a fetch
+//! allocates nothing that stays.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use checkpoint::ExpertTable;
+use storage::{AlignedBuf, Completion, CompletionQueue, FileId, ReadRequest, Storage, Widened};
+use tensor::MatrixView;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::layout::{self, Layout};
+use crate::{ExpertId, ExpertsError, Lru, PART_NAMES, Policy};
+
+/// When an expert's checksum is compared, where the container has checksums.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// The first time that an expert is read.
+    #[default]
+    FirstLoad,
+    /// Every time that an expert is read.
+    EveryLoad,
+}
+
+/// How an [`ExpertStore`] is set up.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Experts that fit into memory, at least 1. More than there are experts are not allocated.
+    pub slots: usize,
+    /// When checksums are compared.
+    pub verify: Verify,
+}
+
+/// What the store has done since it was made or [`ExpertStore::reset_stats`] was called.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Calls of [`ExpertStore::fetch`] that were accepted.
+    pub fetches: u64,
+    /// Experts asked for: `hits` + `misses`.
+    pub requests: u64,
+    /// Experts that were resident when they were asked for.
+    pub hits: u64,
+    /// Experts that were not.
+    pub misses: u64,
+    /// Bytes that the drive delivered for experts, widened to blocks.
+    pub bytes_read: u64,
+    /// Time that the consumer was blocked because no expert was ready.
+    pub read_wait_us: u64,
+    /// Experts that made room for others.
+    pub evictions: u64,
+    /// Checksums compared.
+    pub verifications: u64,
+}
+
+impl StoreStats {
+    /// Share of the experts asked for that were resident, 0 if none was asked for.
+    pub fn hit_rate(&self) -> f64 {
+        if self.requests == 0 { 0.0 } else { self.hits as f64 / self.requests as f64 }
+    }
+}
+
+/// What the slots are doing. `free + resident + reading` is the number of slots.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Slots that hold nothing.
+    pub free: usize,
+    /// Slots that hold an expert.
+    pub resident: usize,
+    /// Slots that an expert is being read into.
+    pub reading: usize,
+}
+
+/// The experts of a model, some of them in memory.
+pub struct ExpertStore {
+    layout: Layout,
+    storage: Arc<dyn Storage>,
+    queue: CompletionQueue,
+    verify: Verify,
+    policy: Box<dyn Policy>,
+    slots: Vec<Slot>,
+    /// Slots that hold nothing.
+    free: Vec<usize>,
+    /// [record]: the slot that holds it, or [`NONE`].
+    slot_of: Vec<u32>,
+    /// [record]: whether its checksum has been compared.
+    verified: Vec<bool>,
+    /// [expert]: number of the fetch that listed it last, to find duplicates.
+    listed_in: Vec<u64>,
+    fetch_number: u64,
+    fetching: Fetching,
+    stats: StoreStats,
+}
+
+/// Memory for one expert.
+struct Slot {
+    /// Empty while it is being read into: the reading owns it then.
+    buf: AlignedBuf,
+    reads: Widened,
+    /// The expert that is in it or being read into it.
+    id: Option<ExpertId>,
+    /// The expert's position in the list of the fetch that it was last part of.
+    index: usize,
+    /// In use by the fetch: must not be evicted.
+    pinned: bool,
+}
+
+/// The fetch under way.
+#[derive(Default)]
+struct Fetching {
+    layer: u32,
+    /// As given.
+    experts: Vec<u32>,
+    /// Indices of the experts that were resident, and how many of them were given out.
+    resident: Vec<usize>,
+    resident_given: usize,
+    /// Indices of the experts that were not, and how many of their reads were submitted.
+    missing: Vec<usize>,
+    missing_submitted: usize,
+    /// [slot] of the expert given out last.
+    current: Option<usize>,
+    /// Reads under way.
+    reading: usize,
+    failed: bool,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl ExpertStore {
+    /// A store over the experts that `table` describes; `files` are the table's files as `storage`
+    /// knows them. Allocates the slots; memory is taken by the system as they are first filled.
+    ///
+    /// # Errors
+    /// What does not fit together in table and files, naming file, offset, expected and got; no
+    /// slots; no memory.
+    pub fn new(
+        table: ExpertTable,
+        files: &[FileId],
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+    ) -> Result<Self, ExpertsError> {
+        Self::with_policy(table, files, storage, options, |slots| Box::new(Lru::new(slots)))
+    }
+
+    /// [`ExpertStore::new`] with another policy than [`Lru`]; `policy` is told the number of slots.
+    ///
+    /// # Errors
+    /// As [`ExpertStore::new`].
+    pub fn with_policy(
+        table: ExpertTable,
+        files: &[FileId],
+        storage: Arc<dyn Storage>,
+        options: StoreOptions,
+        policy: impl FnOnce(usize) -> Box<dyn Policy>,
+    ) -> Result<Self, ExpertsError> {
+        let layout = Layout::new(table, files, storage.as_ref())?;
+        // NONE is no slot's number: there are no more slots than experts, and fewer of those.
+        let slot_count = options.slots.min(layout.record_count.max(1));
+        if slot_count == 0 {
+            return Err(ExpertsError::NoSlots);
+        }
+        let slots = (0..slot_count).map(|_| Slot::new(layout.slot_bytes)).collect::<Result<Vec<_>, _>>()?;
+        Ok(ExpertStore {
+            queue: CompletionQueue::new(),
+            verify: options.verify,
+            policy: policy(slot_count),
+            slots,
+            free: (0..slot_count).rev().collect(),
+            slot_of: vec![NONE; layout.record_count],
+            verified: vec![false; layout.record_count],
+            listed_in: vec![0; layout.experts_max],
+            fetch_number: 0,
+            fetching: Fetching::default(),
+            stats: StoreStats::default(),
+            layout,
+            storage,
+        })
+    }
+
+    /// Memory of one slot in bytes: the largest expert of the table, widened to blocks.
+    ///
+    /// # Errors
+    /// If an expert is too large to address.
+    pub fn slot_bytes(table: &ExpertTable, block_bytes: usize) -> Result<usize, ExpertsError> {
+        layout::slot_bytes(table, block_bytes)
+    }
+
+    /// Starts fetching these experts of a layer: all reads are submitted now, as slots allow. Each
+    /// expert must be listed once. With fewer slots than experts the rest is read as the consumer
+    /// goes on.
+    ///
+    /// # Errors
+    /// A layer or expert that does not exist, or one listed twice; nothing is fetched then.
+    pub fn fetch(&mut self, layer: u32, experts: &[u32]) -> Result<Fetch<'_>, ExpertsError> {
+        // Nothing to do unless a fetch was leaked instead of dropped.
+        self.settle();
+        self.check_list(layer, experts)?;
+        let fetching = &mut self.fetching;
+        fetching.layer = layer;
+        fetching.experts.clear();
+        fetching.experts.extend_from_slice(experts);
+        fetching.resident.clear();
+        fetching.resident_given = 0;
+        fetching.missing.clear();
+        fetching.missing_submitted = 0;
+        fetching.failed = false;
+        for (index, &expert) in experts.iter().enumerate() {
+            let id = ExpertId { layer, expert };
+            let slot_number = self.slot_of[self.layout.record(id)];
+            if slot_number == NONE {
+                fetching.missing.push(index);
+            } else {
+                let slot_index = slot_number as usize;
+                self.slots[slot_index].pinned = true;
+                self.slots[slot_index].index = index;
+                self.policy.touch(slot_index, id);
+                fetching.resident.push(slot_index);
+            }
+        }
+        self.stats.fetches += 1;
+        self.stats.requests += experts.len() as u64;
+        self.stats.hits += fetching.resident.len() as u64;
+        self.stats.misses += fetching.missing.len() as u64;
+        let fetch = Fetch { store: self };
+        // An error from here on drops the fetch, which settles what was submitted before it.
+        fetch.store.submit_reads()?;
+        Ok(fetch)
+    }
+
+    /// Sets the statistics to 0.
+    pub fn reset_stats(&mut self) {
+        self.stats = StoreStats::default();
+    }
+
+    /// Statistics.
+    pub fn stats(&self) -> &StoreStats {
+        &self.stats
+    }
+
+    /// Routed experts of all layers together.
+    pub fn expert_count(&self) -> usize {
+        self.layout.record_count
+    }
+
+    /// Routed experts of one layer, 0 for a layer without any or beyond the last.
+    pub fn layer_expert_count(&self, layer: u32) -> usize {
+        self.layout.layers.get(layer as usize).map_or(0, |layer| layer.experts.extents.len())
+    }
+
+    /// Slots.
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Memory of all slots in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.slots.len() * self.layout.slot_bytes // All of it was allocated.
+    }
+
+    /// Whether an expert's bytes are in memory.
+    pub fn is_resident(&self, id: ExpertId) -> bool {
+        let exists = (id.expert as usize) < self.layer_expert_count(id.layer);
+        exists && self.slot_of[self.layout.record(id)] != NONE
+    }
+
+    /// What the slots are doing. Counts them, so not for every token.
+    pub fn occupancy(&self) -> Occupancy {
+        let resident = self.slot_of.iter().filter(|slot| **slot != NONE).count();
+        Occupancy { free: self.free.len(), resident, reading: self.fetching.reading }
+    }
+
+    fn check_list(&mut self, layer: u32, experts: &[u32]) -> Result<(), ExpertsError> {
+        let layers = self.layout.layers.len();
+        if layer as usize >= layers {
+            return Err(ExpertsError::NoSuchLayer { layer, layers });
+        }
+        let count = self.layer_expert_count(layer);
+        self.fetch_number += 1;
+        for &expert in experts {
+            if expert as usize >= count {
+                return Err(ExpertsError::NoSuchExpert { layer, expert, experts: count });
+            }
+            let listed_in = &mut self.listed_in[expert as usize];
+            if mem::replace(listed_in, self.fetch_number) == self.fetch_number {
+                return Err(ExpertsError::Duplicate { layer, expert });
+            }
+        }
+        Ok(())
+    }
+
+    /// Submits reads of missing experts, in the order given, until all are submitted or no slot is
+    /// to be had.
+    fn submit_reads(&mut self) -> Result<(), ExpertsError> {
+        while self.fetching.missing_submitted < self.fetching.missing.len() {
+            let Some(slot_index) = self.empty_slot() else { return Ok(()) };
+            let index = self.fetching.missing[self.fetching.missing_submitted];
+            let id = ExpertId { layer: self.fetching.layer, expert: self.fetching.experts[index] };
+            let slot = &mut self.slots[slot_index];
+            if let Err(error) = self.layout.reads(id, &mut slot.reads) {
+                self.free.push(slot_index);
+                return Err(error);
+            }
+            slot.id = Some(id);
+            slot.index = index;
+            slot.pinned = true;
+            let request = ReadRequest {
+                tag: slot_index as u64,
+                buf: mem::replace(&mut slot.buf, AlignedBuf::empty()),
+                segments: mem::take(&mut slot.reads.segments),
+            };
+            self.policy.insert(slot_index, id);
+            self.fetching.missing_submitted += 1;
+            self.fetching.reading += 1;
+            self.storage.submit(request, &self.queue);
+        }
+        Ok(())
+    }
+
+    /// A slot that holds nothing: a free one, or the policy's victim emptied. None if all are in
+    /// use.
+    fn empty_slot(&mut self) -> Option<usize> {
+        if let Some(slot_index) = self.free.pop() {
+            return Some(slot_index);
+        }
+        let slots = &self.slots;
+        let slot_index = self.policy.victim(&|slot| slots[slot].pinned)?;
+        debug_assert!(!slots[slot_index].pinned);
+        self.vacate(slot_index);
+        self.stats.evictions += 1;
+        Some(slot_index)
+    }
+
+    /// Forgets what is in a slot. The caller puts it to use or among the free ones.
+    fn vacate(&mut self, slot_index: usize) {
+        self.policy.remove(slot_index);
+        let slot = &mut self.slots[slot_index];
+        slot.pinned = false;
+        if let Some(id) = slot.id.take() {
+            self.slot_of[self.layout.record(id)] = NONE;
+        }
+    }
+
+    /// Takes a finished read back into its slot: the slot's number, or, with the slot free again,
+    /// the error.
+    fn land(&mut self, completion: Completion) -> Result<usize, ExpertsError> {
+        let Completion { tag, buf, segments, result, bytes_read, .. } = completion;
+        let slot_index = tag as usize; // From a usize, in `submit_reads`.
+        let slot = &mut self.slots[slot_index];
+        slot.buf = buf;
+        slot.reads.segments = segments;
+        self.fetching.reading -= 1;
+        self.stats.bytes_read += bytes_read;
+        let id = slot.id.expect("a slot that is read into has an expert since submit_reads");
+        let ExpertId { layer, expert } = id;
+        let checked = match result {
+            Ok(()) => self.verify(id, slot_index),
+            Err(source) => Err(ExpertsError::Read { layer, expert, source }),
+        };
+        if let Err(error) = checked {
+            self.vacate(slot_index);
+            self.free.push(slot_index);
+            return Err(error);
+        }
+        self.slot_of[self.layout.record(id)] = slot_index as u32; // Fewer than NONE slots.
+        Ok(slot_index)
+    }
+
+    /// Compares the checksum of what was read with that of the container, if that is called for.
+    fn verify(&mut self, id: ExpertId, slot_index: usize) -> Result<(), ExpertsError> {
+        let record = self.layout.record(id);
+        let Some(expected) = self.layout.checksum(id) else { return Ok(()) };
+        if self.verify == Verify::FirstLoad && self.verified[record] {
+            return Ok(());
+        }
+        let extents = self.layout.extents(id);
+        let got = self.slots[slot_index].checksum(extents.iter().map(|extent| extent.bytes));
+        self.stats.verifications += 1;
+        if got != expected {
+            let first = extents.first();
+            return Err(ExpertsError::Checksum {
+                layer: id.layer,
+                expert: id.expert,
+                path: first.map(|extent| self.storage.path(self.layout.file(extent))).unwrap_or_default(),
+                offset: first.map_or(0, |extent| extent.offset),
+                expected,
+                got,
+            });
+        }
+        self.verified[record] = true;
+        Ok(())
+    }
+
+    /// The slot of the next expert that is ready, or None when all were given.
+    fn next_slot(&mut self) -> Result<Option<usize>, ExpertsError> {
+        let layer = self.fetching.layer;
+        if self.fetching.failed {
+            return Err(ExpertsError::FetchFailed { layer });
+        }
+        if let Some(slot_index) = self.fetching.current.take() {
+            self.slots[slot_index].pinned = false;
+        }
+        self.submit_reads()?;
+        let fetching = &mut self.fetching;
+        let ready = if let Some(&slot_index) = fetching.resident.get(fetching.resident_given) {
+            fetching.resident_given += 1;
+            slot_index
+        } else if fetching.reading > 0 {
+            let completion = self.wait();
+            self.land(completion)?
+        } else if fetching.missing_submitted < fetching.missing.len() {
+            return Err(ExpertsError::NoVictim { layer });
+        } else {
+            return Ok(None);
+        };
+        self.fetching.current = Some(ready);
+        Ok(Some(ready))
+    }
+
+    /// The next completion. Only while reads are under way.
+    fn wait(&mut self) -> Completion {
+        if let Some(completion) = self.queue.try_next() {
+            return completion;
+        }
+        let started = Instant::now();
+        let completion = self.queue.wait();
+        let wait_us = started.elapsed().as_micros();
+        self.stats.read_wait_us += u64::try_from(wait_us).unwrap_or(u64::MAX);
+        completion
+    }
+
+    /// Ends the fetch under way: takes back every read and unpins every slot. Experts that landed
+    /// well stay resident; the error of one that did not is nobody's any more.
+    fn settle(&mut self) {
+        while self.fetching.reading > 0 {
+            let completion = self.wait();
+            if let Ok(slot_index) = self.land(completion) {
+                self.slots[slot_index].pinned = false;
+            }
+        }
+        if let Some(slot_index) = self.fetching.current.take() {
+            self.slots[slot_index].pinned = false;
+        }
+        for &slot_index in &self.fetching.resident[self.fetching.resident_given..] {
+            self.slots[slot_index].pinned = false;
+        }
+        self.fetching.resident.clear();
+        self.fetching.resident_given = 0;
+    }
+
+    /// The matrices in a slot that holds an expert.
+    fn matrices(&self, slot_index: usize) -> Result<[MatrixView<'_>; 3], ExpertsError> {
+        let slot = &self.slots[slot_index];
+        let layer = &self.layout.layers[self.fetching.layer as usize];
+        let matrix = |which: usize| {
+            let part = &layer.experts.parts[which];
+            let start = slot.reads.starts[part.extent] + part.offset as usize; // Fits into the slot.
+            let bytes = &slot.buf[start..start + layer.part_bytes[which]];
+            MatrixView::new(part.format, part.rows, part.cols, bytes).map_err(|source| {
+                let layer = self.fetching.layer as usize;
+                ExpertsError::BadPart { layer, part: PART_NAMES[which], source }
+            })
+        };
+        Ok([matrix(0)?, matrix(1)?, matrix(2)?])
+    }
+}
+
+impl Slot {
+    fn new(bytes: usize) -> Result<Self, ExpertsError> {
+        let buf = AlignedBuf::new(bytes).map_err(|source| ExpertsError::Storage { source })?;
+        Ok(Slot { buf, reads: Widened::default(), id: None, index: 0, pinned: false })
+    }
+
+    /// XXH3-64 of the extents of these lengths, one after the other.
+    fn checksum(&self, lengths: impl Iterator<Item = u64>) -> u64 {
+        let extent = |(start, bytes): (&usize, u64)| &self.buf[*start..*start + bytes as usize];
+        let mut extents = self.reads.starts.iter().zip(lengths).map(extent);
+        match (extents.next(), extents.next()) {
+            (Some(only), None) => xxh3_64(only),
+            (first, second) => {
+                let mut hash = Xxh3::new();
+                first.into_iter().chain(second).chain(extents).for_each(|bytes| hash.update(bytes));
+                hash.digest()
+            }
+        }
+    }
+}
+
+/// The fetching of some experts of one layer. Dropping it midway waits for the reads under way and
+/// keeps what they brought.
+pub struct Fetch<'a> {
+    store: &'a mut ExpertStore,
+}
+
+/// An expert in memory.
+pub struct LoadedExpert<'a> {
+    /// Position in the list that was given to `fetch`.
+    pub index: usize,
+    /// Number in its layer.
+    pub expert: u32,
+    /// Gate, up, down.
+    pub parts: [MatrixView<'a>; 3],
+}
+
+impl Fetch<'_> {
+    /// The next expert that is ready: resident ones first (in the order given), then each as it
+    /// lands. None when all were given. The previously returned expert's slot may be reused from
+    /// this call on.
+    ///
+    /// # Errors
+    /// [`ExpertsError::Read`] or [`ExpertsError::Checksum`] for an expert that could not be read.
+    /// The fetch has failed then: it gives nothing more. The store stays usable.
+    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from self")]
+    pub fn next(&mut self) -> Result<Option<LoadedExpert<'_>>, ExpertsError> {
+        let slot_index = match self.store.next_slot() {
+            Ok(Some(slot_index)) => slot_index,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.store.fetching.failed = true;
+                return Err(error);
+            }
+        };
+        let parts = self.store.matrices(slot_index)?;
+        let index = self.store.slots[slot_index].index;
+        Ok(Some(LoadedExpert { index, expert: self.store.fetching.experts[index], parts }))
+    }
+
+    /// Experts that were asked for.
+    pub fn len(&self) -> usize {
+        self.store.fetching.experts.len()
+    }
+
+    /// Whether no expert was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.store.fetching.experts.is_empty()
+    }
+
+    /// How many of them were resident when they were asked for.
+    pub fn resident_count(&self) -> usize {
+        self.store.fetching.resident.len()
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        self.store.settle();
+    }
+}
