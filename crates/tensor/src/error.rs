@@ -54,9 +54,7 @@ pub enum TensorError {
         got: usize,
     },
     /// A weight that is infinite or not a number cannot be quantised.
-    #[error(
-        "weight {index} of the row is {value}, which {format} cannot hold; the source tensor is damaged"
-    )]
+    #[error("weight {index} of the row is {value}, which {format} cannot hold; the source tensor is damaged")]
     NotFinite {
         /// The format that was asked for.
         format: Format,

@@ -95,16 +95,10 @@ impl Format {
     /// # Errors
     /// [`TensorError::UnknownFormat`], which lists the known names.
     pub fn parse(s: &str) -> Result<Format, TensorError> {
-        let found = Format::ALL
-            .iter()
-            .find(|format| format.name().eq_ignore_ascii_case(s));
+        let found = Format::ALL.iter().find(|format| format.name().eq_ignore_ascii_case(s));
         found.copied().ok_or_else(|| TensorError::UnknownFormat {
             name: s.to_owned(),
-            known: Format::ALL
-                .iter()
-                .map(|format| format.name())
-                .collect::<Vec<_>>()
-                .join(" "),
+            known: Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(" "),
         })
     }
 
@@ -126,20 +120,13 @@ impl Format {
         let block_len = self.block_len();
         if !cols.is_multiple_of(block_len) {
             let instead = self.for_cols(cols);
-            return Err(TensorError::PartialBlock {
-                format: self,
-                block_len,
-                cols,
-                instead,
-            });
+            return Err(TensorError::PartialBlock { format: self, block_len, cols, instead });
         }
-        (cols / block_len)
-            .checked_mul(self.block_bytes())
-            .ok_or(TensorError::SizeOverflow {
-                format: self,
-                rows: 1,
-                cols,
-            })
+        (cols / block_len).checked_mul(self.block_bytes()).ok_or(TensorError::SizeOverflow {
+            format: self,
+            rows: 1,
+            cols,
+        })
     }
 
     /// Bits that a weight takes, scales included.
@@ -159,11 +146,7 @@ impl Format {
             Format::Q6K => Format::Q8_0,
             other => other,
         };
-        if cols.is_multiple_of(narrow.block_len()) {
-            narrow
-        } else {
-            Format::BF16
-        }
+        if cols.is_multiple_of(narrow.block_len()) { narrow } else { Format::BF16 }
     }
 
     /// Whether a block holds more than one weight.
@@ -192,11 +175,7 @@ impl Format {
         if self.is_quantised()
             && let Some(index) = src.iter().position(|value| !value.is_finite())
         {
-            return Err(TensorError::NotFinite {
-                format: self,
-                index,
-                value: src[index],
-            });
+            return Err(TensorError::NotFinite { format: self, index, value: src[index] });
         }
         (self.spec().encode)(src, dst);
         Ok(())
@@ -205,13 +184,7 @@ impl Format {
     fn check_row(self, cols: usize, got: usize) -> Result<(), TensorError> {
         let expected = self.row_bytes(cols)?;
         if got != expected {
-            return Err(TensorError::ByteLength {
-                format: self,
-                rows: 1,
-                cols,
-                expected,
-                got,
-            });
+            return Err(TensorError::ByteLength { format: self, rows: 1, cols, expected, got });
         }
         Ok(())
     }
@@ -247,6 +220,7 @@ fn encode_blocks<B: Block>(src: &[f32], dst: &mut [u8]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -267,20 +241,9 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_ggml() {
-        let sizes: Vec<_> = Format::ALL
-            .iter()
-            .map(|format| (format.block_len(), format.block_bytes()))
-            .collect();
-        let expected = [
-            (1, 4),
-            (1, 2),
-            (1, 2),
-            (32, 18),
-            (32, 22),
-            (32, 34),
-            (256, 144),
-            (256, 210),
-        ];
+        let sizes: Vec<_> =
+            Format::ALL.iter().map(|format| (format.block_len(), format.block_bytes())).collect();
+        let expected = [(1, 4), (1, 2), (1, 2), (32, 18), (32, 22), (32, 34), (256, 144), (256, 210)];
         assert_eq!(sizes, expected);
         assert_eq!(Format::Q4K.bits_per_weight(), 4.5);
     }
@@ -293,10 +256,7 @@ mod tests {
             Format::Q4K.row_bytes(96).unwrap_err().to_string(),
             "q4_K stores blocks of 256 weights, so a row of 96 weights does not fit it; use q5_0 for this row"
         );
-        assert!(matches!(
-            Format::F32.row_bytes(usize::MAX),
-            Err(TensorError::SizeOverflow { .. })
-        ));
+        assert!(matches!(Format::F32.row_bytes(usize::MAX), Err(TensorError::SizeOverflow { .. })));
     }
 
     #[test]
@@ -305,10 +265,7 @@ mod tests {
             for cols in [1, 17, 32, 96, 256, 320, 4096] {
                 let stored = format.for_cols(cols);
                 assert!(stored.row_bytes(cols).is_ok(), "{format} {cols}");
-                assert!(
-                    stored.bits_per_weight() >= format.bits_per_weight(),
-                    "{format} {cols}"
-                );
+                assert!(stored.bits_per_weight() >= format.bits_per_weight(), "{format} {cols}");
             }
         }
         assert_eq!(Format::Q4K.for_cols(512), Format::Q4K);
@@ -326,9 +283,6 @@ mod tests {
         assert!(Format::Q8_0.decode_row(&bytes, &mut row[1..]).is_err());
         row[7] = f32::INFINITY;
         let error = Format::Q8_0.encode_row(&row, &mut bytes).unwrap_err();
-        assert!(
-            matches!(error, TensorError::NotFinite { index: 7, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, TensorError::NotFinite { index: 7, .. }), "{error}");
     }
 }

@@ -22,31 +22,16 @@ impl<'a> MatrixView<'a> {
     ///
     /// # Errors
     /// If `cols` is no multiple of the format's block, or `bytes` has not exactly the length that the shape takes.
-    pub fn new(
-        format: Format,
-        rows: usize,
-        cols: usize,
-        bytes: &'a [u8],
-    ) -> Result<Self, TensorError> {
-        let expected = format
-            .row_bytes(cols)?
-            .checked_mul(rows)
-            .ok_or(TensorError::SizeOverflow { format, rows, cols })?;
-        if bytes.len() != expected {
-            return Err(TensorError::ByteLength {
-                format,
-                rows,
-                cols,
-                expected,
-                got: bytes.len(),
-            });
-        }
-        Ok(Self {
+    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, TensorError> {
+        let expected = format.row_bytes(cols)?.checked_mul(rows).ok_or(TensorError::SizeOverflow {
             format,
             rows,
             cols,
-            bytes,
-        })
+        })?;
+        if bytes.len() != expected {
+            return Err(TensorError::ByteLength { format, rows, cols, expected, got: bytes.len() });
+        }
+        Ok(Self { format, rows, cols, bytes })
     }
 
     /// Bytes of one row.
@@ -66,6 +51,7 @@ impl<'a> MatrixView<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -75,10 +61,7 @@ mod tests {
         assert!(MatrixView::new(Format::Q8_0, 2, 64, &bytes[..136]).is_ok());
         for wrong in [0, 135, 137, 144] {
             let got = MatrixView::new(Format::Q8_0, 2, 64, &bytes[..wrong]);
-            assert!(
-                matches!(got, Err(TensorError::ByteLength { expected: 136, .. })),
-                "{wrong}: {got:?}"
-            );
+            assert!(matches!(got, Err(TensorError::ByteLength { expected: 136, .. })), "{wrong}: {got:?}");
         }
         assert!(matches!(
             MatrixView::new(Format::F32, usize::MAX / 8, 4, &bytes),

@@ -40,10 +40,22 @@ pub trait Block: Pod {
 pub struct HalfLe([u8; 2]);
 
 impl HalfLe {
-    /// The nearest half to `value`; what is too large for a half becomes the largest finite one.
-    pub fn saturated(value: f32) -> Self {
+    /// The half that serves `value` best as a scale: the nearest one, but neither infinite nor, unless `value` is, zero.
+    pub fn scale(value: f32) -> Self {
         let limit = f16::MAX.to_f32();
-        Self(f16::from_f32(value.clamp(-limit, limit)).to_le_bytes())
+        let smallest = f16::MIN_POSITIVE_SUBNORMAL.to_f32();
+        let magnitude = value.abs().clamp(smallest, limit).copysign(value);
+        Self(f16::from_f32(if value == 0.0 { 0.0 } else { magnitude }).to_le_bytes())
+    }
+
+    /// As [`HalfLe::scale`], but no smaller than `value` by more than the rounding of a normal half. Subnormal halves are so
+    /// coarse that the nearest one may put the largest weight out of the codes' reach.
+    pub fn scale_reaching(value: f32) -> Self {
+        let nearest = Self::scale(value);
+        let bits = u16::from_le_bytes(nearest.0);
+        let reaches = nearest.to_f32().abs() >= value.abs() * (1.0 - 1.0 / 1024.0);
+        let is_largest = bits & 0x7FFF == f16::MAX.to_bits();
+        if reaches || is_largest { nearest } else { Self((bits + 1).to_le_bytes()) }
     }
 
     /// The number.

@@ -54,11 +54,6 @@ impl Block for BlockQ4K {
             found.codes[2 * pair][within] | found.codes[2 * pair + 1][within] << 4
         });
         let scales = k_scales::pack(&(found.scales, found.mins));
-        Self {
-            d: found.d,
-            d_min: found.d_min,
-            scales,
-            nibbles,
-        }
+        Self { d: found.d, d_min: found.d_min, scales, nibbles }
     }
 }

@@ -37,10 +37,6 @@ impl Block for BlockQ5_0 {
         let (d, codes) = search::scaled_block::<32>(src, 16.0);
         let nibbles = std::array::from_fn(|i| codes[i] & 15 | codes[i + 16] << 4);
         let high = (0..32).fold(0_u32, |bits, i| bits | u32::from(codes[i] >> 4) << i);
-        Self {
-            d,
-            high: high.to_le_bytes(),
-            nibbles,
-        }
+        Self { d, high: high.to_le_bytes(), nibbles }
     }
 }

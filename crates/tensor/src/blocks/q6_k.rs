@@ -47,11 +47,6 @@ impl Block for BlockQ6K {
             low[64 * half + 32 * (k % 2) + l] |= (code & 15) << (4 * (k / 2));
             high[32 * half + l] |= code >> 4 << (2 * k);
         }
-        Self {
-            low,
-            high,
-            scales: found.scales,
-            d: found.d,
-        }
+        Self { low, high, scales: found.scales, d: found.d }
     }
 }

@@ -28,7 +28,7 @@ impl Block for BlockQ8_0 {
 
     fn encode(src: &[f32]) -> Self {
         let largest = src.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
-        let d = HalfLe::saturated(largest / 127.0);
+        let d = HalfLe::scale_reaching(largest / 127.0);
         // Codes are taken against the rounded scale, which halves the error of very small rows.
         let scale = d.to_f32();
         let mut codes = [0_i8; 32];
