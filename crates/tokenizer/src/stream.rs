@@ -1,0 +1,191 @@
+//! Text from ids that come one at a time, in whole characters.
+
+use crate::{Tokenizer, TokenizerError};
+
+/// Most ids that are held back while they end in an incomplete character. A character is at most
+/// 4 bytes, so at most 4 ids of single bytes; beyond this the bytes are not going to become one.
+const PENDING_MAX: usize = 16;
+
+/// Turns ids into text as they come, and holds back bytes until they are a whole character.
+///
+/// For byte-level tokenizers (Qwen, GPT, Llama 3, DeepSeek, GLM) everything pushed and flushed,
+/// put together, is exactly [`Tokenizer::decode`] of all ids, and at most 3 bytes are held
+/// back. For the others (SentencePiece conversions such as Mixtral's) it is, too, as long as runs
+/// of byte tokens are valid UTF-8; in an invalid run the stream keeps the valid characters, where
+/// `decode` replaces the whole run. Memory is bounded either way.
+///
+/// A U+FFFD that comes out stands for bytes that are no UTF-8, never for part of a character that
+/// the next ids complete.
+#[derive(Clone, Debug)]
+pub struct StreamDecoder<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Bytes that are the beginning of a character.
+    Bytes(Vec<u8>),
+    /// Ids whose text was given out, which the next ones need as context (a leading space is
+    /// dropped only at the very beginning), then ids held back.
+    Window { ids: Vec<u32>, given: usize },
+}
+
+impl<'a> StreamDecoder<'a> {
+    pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+        let state = if tokenizer.is_byte_level() {
+            State::Bytes(Vec::new())
+        } else {
+            State::Window { ids: Vec::new(), given: 0 }
+        };
+        Self { tokenizer, skip_special, state }
+    }
+
+    /// Takes the next id; returns the characters that are now complete, if any. An id outside the
+    /// vocabulary has no text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`] if the tokenizer's decoder fails.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>, TokenizerError> {
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return Ok(None);
+        }
+        let text = match &mut self.state {
+            State::Bytes(held) => {
+                held.extend(self.tokenizer.token_bytes(id).unwrap_or_default());
+                take_characters(held)
+            }
+            State::Window { ids, given } => {
+                ids.push(id);
+                let must = ids.len() - *given >= PENDING_MAX;
+                take_window(self.tokenizer, ids, given, must)?
+            }
+        };
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    /// Ends the text: returns what was held back, with U+FFFD for an incomplete character. The
+    /// decoder is then as new.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`] if the tokenizer's decoder fails.
+    pub fn flush(&mut self) -> Result<Option<String>, TokenizerError> {
+        let text = match &mut self.state {
+            State::Bytes(held) => String::from_utf8_lossy(&std::mem::take(held)).into_owned(),
+            State::Window { ids, given } => {
+                let text = take_window(self.tokenizer, ids, given, true)?;
+                ids.clear();
+                *given = 0;
+                text
+            }
+        };
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+}
+
+/// Takes everything from `held` but an incomplete character at its end. Invalid bytes become
+/// U+FFFD in the way `String::from_utf8_lossy` does it.
+fn take_characters(held: &mut Vec<u8>) -> String {
+    let mut text = String::with_capacity(held.len());
+    let mut rest = 0;
+    for chunk in held.utf8_chunks() {
+        text.push_str(chunk.valid());
+        rest += chunk.valid().len();
+        let invalid = chunk.invalid();
+        // Only the end of the bytes can be an incomplete character rather than a wrong one.
+        let at_end = rest + invalid.len() == held.len();
+        if at_end && is_incomplete(invalid) {
+            break;
+        }
+        if !invalid.is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+        rest += invalid.len();
+    }
+    held.drain(..rest);
+    text
+}
+
+/// Whether further bytes could make this a character.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && std::str::from_utf8(bytes).is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none())
+}
+
+/// The text that the ids from `given` on add to the ones before, unless it ends in U+FFFD, which
+/// may be an incomplete character, and `must` is not set.
+fn take_window(
+    tokenizer: &Tokenizer,
+    ids: &mut Vec<u32>,
+    given: &mut usize,
+    must: bool,
+) -> Result<String, TokenizerError> {
+    let all = tokenizer.decode(ids, false)?;
+    if all.ends_with(char::REPLACEMENT_CHARACTER) && !must {
+        return Ok(String::new());
+    }
+    let before = tokenizer.decode(&ids[..*given], false)?;
+    let text = match all.strip_prefix(before.as_str()) {
+        Some(text) => text.to_owned(),
+        // New bytes made the run they continue invalid; its text is out already.
+        None => tokenizer.decode(&ids[*given..], false)?,
+    };
+    // Ids without text (the dropped space of the beginning) stay, for they are context, too.
+    if !text.is_empty() {
+        ids.drain(..*given);
+        *given = ids.len();
+    } else if must {
+        *given = ids.len();
+        ids.drain(..ids.len().saturating_sub(PENDING_MAX));
+        *given = ids.len();
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Pushes bytes in pieces and compares with the conversion of all of them.
+    fn check(bytes: &[u8], pieces: &[usize]) {
+        let (mut held, mut out, mut rest) = (Vec::new(), String::new(), bytes);
+        for &piece in pieces.iter().cycle() {
+            let (now, later) = rest.split_at(piece.clamp(1, 8).min(rest.len()));
+            held.extend_from_slice(now);
+            out.push_str(&take_characters(&mut held));
+            assert!(held.len() <= 3, "{held:?}");
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        out.push_str(&String::from_utf8_lossy(&held));
+        assert_eq!(out, String::from_utf8_lossy(bytes));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces(
+            bytes in prop::collection::vec(prop_oneof![
+                any::<u8>(), Just(0xf0), Just(0x9f), Just(0x98), Just(0xe2), Just(0xed), Just(0xa0)
+            ], 0..40),
+            pieces in prop::collection::vec(1usize..5, 1..10),
+        ) {
+            check(&bytes, &pieces);
+        }
+
+        #[test]
+        fn valid_text_never_shows_a_replacement(text in "\\PC{0,20}") {
+            prop_assume!(!text.contains(char::REPLACEMENT_CHARACTER));
+            let mut held = Vec::new();
+            for byte in text.bytes() {
+                held.push(byte);
+                let shown = take_characters(&mut held);
+                prop_assert!(!shown.contains(char::REPLACEMENT_CHARACTER));
+            }
+            prop_assert!(held.is_empty());
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Chat templates: Jinja programs that come with the model.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value as JinjaValue};
+use serde_json::{Map, Value};
+
+use crate::error::one_line;
+use crate::files::CHAT_TEMPLATE_BYTES_MAX;
+use crate::{TemplateOptions, TokenizerError, python, time};
+
+/// Work a template may do for one rendering, in minijinja's units: one instruction, 64 bytes
+/// produced, or 2 list items visited cost 1. A conversation of 1,000 messages takes some 300,000.
+/// All of it is spent within seconds, and at most about 64 bytes are allocated per unit.
+pub const TEMPLATE_FUEL: u64 = 4_000_000;
+/// Longest text a template may write, in bytes.
+pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Deepest recursion of macros and nested statements (a macro call counts about ten).
+pub const TEMPLATE_RECURSION_MAX: usize = 250;
+/// Most named templates of one model.
+pub const TEMPLATES_MAX: usize = 64;
+
+const DEFAULT: &str = "default";
+const TOOL_USE: &str = "tool_use";
+
+/// A model's templates and the special tokens they can name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChatTemplates {
+    /// (name, source)
+    templates: Vec<(String, String)>,
+    /// `bos_token`, `eos_token` and so on, as text.
+    variables: Map<String, Value>,
+}
+
+/// What `raise_exception` carries, so that it can be told from an error of the template.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Raised(String);
+
+/// What the writer reports when the output is too long.
+#[derive(Debug, thiserror::Error)]
+#[error("output too long")]
+struct TooLong;
+
+impl ChatTemplates {
+    /// Takes templates and special tokens from a parsed `tokenizer_config.json`.
+    pub(crate) fn from_config(config: &Value, path: &Path) -> Result<Self, TokenizerError> {
+        let malformed = |what: String| TokenizerError::Malformed { path: path.to_owned(), what };
+        let mut this = Self { templates: Vec::new(), variables: special_tokens(config) };
+        match config.get("chat_template") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(source)) => this.add(DEFAULT, source, path)?,
+            Some(Value::Array(list)) if list.len() <= TEMPLATES_MAX => {
+                for entry in list {
+                    let text = |key: &str| entry.get(key).and_then(Value::as_str);
+                    let (Some(name), Some(source)) = (text("name"), text("template")) else {
+                        let what = "an entry of chat_template lacks the texts name and template";
+                        return Err(malformed(what.to_owned()));
+                    };
+                    this.add(name, source, path)?;
+                }
+            }
+            Some(Value::Array(list)) => {
+                let count = list.len();
+                let what = format!("chat_template has {count} entries, expected {TEMPLATES_MAX}");
+                return Err(malformed(what + " at most"));
+            }
+            Some(_) => {
+                return Err(malformed("chat_template is neither a text nor a list".to_owned()));
+            }
+        }
+        Ok(this)
+    }
+
+    /// Adds a template; one of the same name is replaced.
+    pub(crate) fn add(&mut self, name: &str, source: &str, path: &Path) -> Result<(), TokenizerError> {
+        if source.len() as u64 > CHAT_TEMPLATE_BYTES_MAX {
+            let limit = CHAT_TEMPLATE_BYTES_MAX;
+            return Err(TokenizerError::TooLarge { path: path.to_owned(), limit });
+        }
+        self.templates.retain(|(known, _)| known != name);
+        self.templates.push((name.to_owned(), without_generation_tags(source)));
+        Ok(())
+    }
+
+    /// Adds the one template of `chat_template.jinja`, which wins over the configuration's.
+    pub(crate) fn add_default(&mut self, source: &str, path: &Path) -> Result<(), TokenizerError> {
+        self.add(DEFAULT, source, path)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.templates.is_empty()
+    }
+
+    /// Renders `messages` (a list of objects).
+    pub(crate) fn render(
+        &self,
+        messages: Value,
+        options: &TemplateOptions,
+    ) -> Result<String, TokenizerError> {
+        let (name, source) = self.choose(options)?;
+        let environment = environment(options.now_s);
+        let failed = |error: Error| failure(name, &error);
+        let template = environment.template_from_named_str(name, source).map_err(failed)?;
+        let context = JinjaValue::from(Serde(self.context(messages, options)));
+        let mut out = Limited { bytes: Vec::new(), limit: TEMPLATE_OUTPUT_BYTES_MAX };
+        template.render_captured_to(context, &mut out).map_err(failed)?;
+        String::from_utf8(out.bytes).map_err(|_| TokenizerError::Template {
+            template: name.to_owned(),
+            line: 0,
+            what: "it wrote bytes that are no text".to_owned(),
+        })
+    }
+
+    fn choose(&self, options: &TemplateOptions) -> Result<(&str, &str), TokenizerError> {
+        let find = |wanted: &str| self.templates.iter().find(|(name, _)| name == wanted);
+        let chosen = match &options.template {
+            Some(wanted) => find(wanted).ok_or_else(|| self.unknown(wanted))?,
+            None if self.templates.is_empty() => return Err(TokenizerError::NoChatTemplate),
+            None => has_tools(options)
+                .then(|| find(TOOL_USE))
+                .flatten()
+                .or_else(|| find(DEFAULT))
+                // The only one there is must be meant.
+                .or_else(|| self.templates.first().filter(|_| self.templates.len() == 1))
+                .ok_or_else(|| self.unknown(DEFAULT))?,
+        };
+        Ok((&chosen.0, &chosen.1))
+    }
+
+    fn unknown(&self, wanted: &str) -> TokenizerError {
+        let names: Vec<&str> = self.templates.iter().map(|(name, _)| name.as_str()).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        TokenizerError::UnknownTemplate { wanted: one_line(wanted), known: one_line(&known) }
+    }
+
+    /// Every variable that the template sees, as transformers sets them.
+    fn context(&self, messages: Value, options: &TemplateOptions) -> Map<String, Value> {
+        let mut context = self.variables.clone();
+        context.insert("documents".into(), Value::Null);
+        context.insert("tools".into(), options.tools.clone().unwrap_or(Value::Null));
+        context.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
+        if let Some(thinking) = options.enable_thinking {
+            context.insert("enable_thinking".into(), thinking.into());
+        }
+        context.extend(options.extra.clone());
+        context.insert("messages".into(), messages);
+        context
+    }
+}
+
+fn has_tools(options: &TemplateOptions) -> bool {
+    !matches!(options.tools, None | Some(Value::Null))
+}
+
+/// The entries `*_token`, texts or objects with `content`, and `additional_special_tokens`.
+fn special_tokens(config: &Value) -> Map<String, Value> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(token) => token.get("content").and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    };
+    let mut variables = Map::new();
+    for (key, value) in config.as_object().into_iter().flatten() {
+        if key.ends_with("_token") {
+            if let Some(token) = text(value) {
+                variables.insert(key.clone(), token.into());
+            }
+        } else if key == "additional_special_tokens" {
+            let tokens = value.as_array().map_or(&[][..], Vec::as_slice);
+            let tokens: Vec<String> = tokens.iter().filter_map(text).collect();
+            variables.insert(key.clone(), tokens.into());
+        }
+    }
+    variables
+}
+
+/// The dialect of transformers' environment; see `utils/chat_template_utils.py` there.
+fn environment(now_s: Option<i64>) -> Environment<'static> {
+    let mut env = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    // The default delimiters are always valid.
+    env.set_syntax(syntax.unwrap_or_default());
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_formatter(write_value);
+    env.set_unknown_method_callback(python::method);
+    env.set_fuel(Some(TEMPLATE_FUEL));
+    env.set_recursion_limit(TEMPLATE_RECURSION_MAX);
+    env.add_filter("tojson", python::tojson);
+    env.add_test("sequence", python::is_sequence);
+    env.add_function("raise_exception", raise_exception);
+    env.add_function("strftime_now", move |format: &str| {
+        time::strftime(format, now_s.unwrap_or_else(utc_now_s))
+    });
+    env
+}
+
+/// Writes a value where `{{ }}` stands: as Python's `str`.
+fn write_value(out: &mut Output, state: &mut State, value: &JinjaValue) -> Result<(), Error> {
+    match f64::try_from(value.clone()) {
+        Ok(float) if value.is_number() && !value.is_integer() => {
+            out.write_str(&python::float_repr(float)).map_err(Error::from)
+        }
+        _ => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+fn raise_exception(message: &JinjaValue) -> Result<JinjaValue, Error> {
+    let message = message.to_string();
+    let error = Error::new(ErrorKind::InvalidOperation, "raise_exception");
+    Err(error.with_source(Raised(message)))
+}
+
+fn utc_now_s() -> i64 {
+    // A clock before 1970 is a broken clock; the template then tells 1970.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Says in this crate's words what went wrong in a template.
+fn failure(name: &str, error: &Error) -> TokenizerError {
+    let template = one_line(name);
+    let line = error.line().unwrap_or(0);
+    let mut what = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        what = format!("{what}: {detail}");
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(Raised(message)) = cause.downcast_ref() {
+            return TokenizerError::Refused { message: one_line(message) };
+        }
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            if io.get_ref().is_some_and(|inner| inner.is::<TooLong>()) {
+                let limit = TEMPLATE_OUTPUT_BYTES_MAX;
+                return TokenizerError::TemplateOutput { template, limit };
+            }
+        }
+        what = format!("{what}: {cause}");
+        source = cause.source();
+    }
+    if error.kind() == ErrorKind::OutOfFuel {
+        return TokenizerError::TemplateFuel { template, line, fuel: TEMPLATE_FUEL };
+    }
+    TokenizerError::Template { template, line, what: one_line(&what) }
+}
+
+/// Collects output up to a limit.
+struct Limited {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.bytes.len() {
+            return Err(io::Error::other(TooLong));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Turns the tags `generation` and `endgeneration`, with which transformers marks the assistant's
+/// words for training, into an `if` that always holds. Everything else stays, also line numbers.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(end) = rest[start..].find("%}").map(|end| start + end) else { break };
+        let tag = &rest[start + 2..end];
+        let word = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        let replacement = match word {
+            "generation" => "if true",
+            "endgeneration" => "endif",
+            _ => word,
+        };
+        out.push_str(&rest[..start + 2]);
+        out.push_str(&if replacement == word { tag.to_owned() } else { tag.replace(word, replacement) });
+        out.push_str("%}");
+        rest = &rest[end + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generation_tags_become_an_if() {
+        let source = "a{%- generation -%}\nb {% endgeneration %}{% if x %}{{ '{%' }}";
+        let expected = "a{%- if true -%}\nb {% endif %}{% if x %}{{ '{%' }}";
+        assert_eq!(without_generation_tags(source), expected);
+        assert_eq!(without_generation_tags("{% generation"), "{% generation");
+    }
+
+    #[test]
+    fn special_tokens_are_texts_or_objects() {
+        let config = serde_json::json!({
+            "bos_token": "<s>", "eos_token": {"content": "</s>", "special": true},
+            "pad_token": null, "add_bos_token": true,
+            "additional_special_tokens": ["<a>", {"content": "<b>"}],
+        });
+        let expected = serde_json::json!({
+            "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<a>", "<b>"],
+        });
+        assert_eq!(Value::from(special_tokens(&config)), expected);
+    }
+}

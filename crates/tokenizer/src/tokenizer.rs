@@ -1,0 +1,321 @@
+//! The tokenizer of a model: `tokenizer.json` and what belongs to it.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
+use tokenizers::{AddedVocabulary, DecoderWrapper, Model as _, NormalizerWrapper, PreTokenizer as _};
+
+use crate::control::Breaker;
+use crate::error::one_line;
+use crate::files::{CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX, read};
+use crate::template::ChatTemplates;
+use crate::{Message, StreamDecoder, TemplateOptions, TokenizerError};
+
+/// A model's tokenizer with its chat template. Immutable: share it between threads.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The added tokens once more, in a mood to treat special ones as text.
+    plain: AddedVocabulary,
+    /// The texts of the special tokens.
+    control: Vec<String>,
+    byte_level: bool,
+    templates: ChatTemplates,
+}
+
+impl Tokenizer {
+    /// Makes a tokenizer from a model's files. Without `tokenizer_config` and
+    /// `chat_template_jinja` it has no chat template; with both, the `.jinja` file's template
+    /// takes the place of the default one.
+    ///
+    /// Truncation and padding that `tokenizer.json` may ask for are switched off: nothing may
+    /// silently shorten a prompt.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Io`], [`TokenizerError::TooLarge`] or [`TokenizerError::Malformed`],
+    /// naming the file. A template is compiled only when it is used, so that a broken one does not
+    /// keep the model from running without it.
+    pub fn from_files(
+        tokenizer_json: &Path,
+        tokenizer_config: Option<&Path>,
+        chat_template_jinja: Option<&Path>,
+    ) -> Result<Self, TokenizerError> {
+        let bytes = read(tokenizer_json, TOKENIZER_BYTES_MAX)?;
+        let malformed = |path: &Path, error: &dyn std::fmt::Display| TokenizerError::Malformed {
+            path: path.to_owned(),
+            what: one_line(&error.to_string()),
+        };
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| malformed(tokenizer_json, &e))?;
+        let mut templates = ChatTemplates::default();
+        if let Some(path) = tokenizer_config {
+            let bytes = read(path, TOKENIZER_CONFIG_BYTES_MAX)?;
+            let config: Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
+            templates = ChatTemplates::from_config(&config, path)?;
+        }
+        if let Some(path) = chat_template_jinja {
+            let source =
+                String::from_utf8(read(path, CHAT_TEMPLATE_BYTES_MAX)?).map_err(|e| malformed(path, &e))?;
+            templates.add_default(&source, path)?;
+        }
+        Self::new(inner, templates).map_err(|e| malformed(tokenizer_json, &e))
+    }
+
+    /// Makes a tokenizer from the files of a model directory, as [`Self::from_files`].
+    ///
+    /// # Errors
+    /// As [`Self::from_files`]; a missing `tokenizer.json` is [`TokenizerError::Io`].
+    pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
+        let config = directory.join("tokenizer_config.json");
+        let template = directory.join("chat_template.jinja");
+        Self::from_files(
+            &directory.join("tokenizer.json"),
+            config.exists().then_some(config.as_path()),
+            template.exists().then_some(template.as_path()),
+        )
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer, templates: ChatTemplates) -> Result<Self, tokenizers::Error> {
+        inner.with_padding(None);
+        inner.with_truncation(None)?;
+        let mut plain = inner.get_added_vocabulary().clone();
+        plain.set_encode_special_tokens(true);
+        let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+        let control = added.values().filter(|token| token.special).map(|t| t.content.clone()).collect();
+        let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        Ok(Self { inner, plain, control, byte_level, templates })
+    }
+
+    /// The ids of a text. Special tokens in the text are recognised, as rendered templates need;
+    /// with `add_special_tokens` the tokenizer also adds those it puts around every text (the
+    /// beginning-of-text token, where the model has one), which rendered templates already hold.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] if the tokenizer cannot represent the text.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens);
+        let encoding = encoding.map_err(|error| encode_error(text, error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a text in which nothing is a special token: `<|im_end|>` becomes the ids of its
+    /// characters. Added tokens that are not special are still recognised. Adds nothing.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] if the tokenizer cannot represent the text.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let inner = &self.inner;
+        let mut pieces = self.plain.extract_and_normalize(inner.get_normalizer(), text);
+        let failed = |error| encode_error(text, error);
+        if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces).map_err(failed)?;
+        }
+        let model = inner.get_model();
+        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
+        let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids, all at once. Ids outside the vocabulary have no text; `skip_special`
+    /// leaves out special tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`] if the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|error| TokenizerError::Decode { count: ids.len(), what: one_line(&error.to_string()) })
+    }
+
+    /// A decoder for ids that come one at a time.
+    pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
+        StreamDecoder::new(self, skip_special)
+    }
+
+    /// The bytes that a token stands for inside a text, or `None` outside the vocabulary. They may
+    /// be part of a character. For SentencePiece conversions the leading space is there.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.token(id)?;
+        if self.byte_level {
+            // As the decoder does it: a token with any other character (an added one) is text.
+            let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
+            return Some(bytes.unwrap_or_else(|| token.into_bytes()));
+        }
+        if self.inner.get_added_vocabulary().simple_id_to_token(id).is_some() {
+            return Some(token.into_bytes());
+        }
+        if let Some(byte) = byte_token(&token) {
+            return Some(vec![byte]);
+        }
+        // U+2581 is how SentencePiece writes a space.
+        Some(token.replace('\u{2581}', " ").into_bytes())
+    }
+
+    /// A token as the vocabulary writes it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token as the vocabulary writes it, for instance `<|im_end|>`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether an id is a special token, which is no part of the text.
+    pub fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&id).is_some_and(|token| token.special)
+    }
+
+    /// How many tokens there are, added ones included. The model's `vocab_size` is often larger:
+    /// it is padded.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Whether the model has a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        !self.templates.is_empty()
+    }
+
+    /// Renders messages with the model's chat template, as transformers'
+    /// `apply_chat_template(tokenize=False)`. Encode the result with [`Self::encode`] without
+    /// adding special tokens; or use [`Self::encode_chat`], which also keeps users from writing
+    /// control tokens.
+    ///
+    /// # Errors
+    /// * [`TokenizerError::NoChatTemplate`], [`TokenizerError::UnknownTemplate`].
+    /// * [`TokenizerError::Refused`] if the template does not accept the messages.
+    /// * [`TokenizerError::Template`], [`TokenizerError::TemplateFuel`],
+    ///   [`TokenizerError::TemplateOutput`] if the template is broken or exceeds its limits.
+    pub fn apply_chat_template(
+        &self,
+        messages: &[Message],
+        options: &TemplateOptions,
+    ) -> Result<String, TokenizerError> {
+        self.templates.render(messages_value(messages)?, options)
+    }
+
+    /// Renders messages with the model's chat template and encodes the result. Control tokens in
+    /// the messages, tools and extra variables become ordinary text; those of the template are
+    /// control tokens. See the crate's documentation on prompt injection.
+    ///
+    /// # Errors
+    /// As [`Self::apply_chat_template`] and [`Self::encode`].
+    pub fn encode_chat(
+        &self,
+        messages: &[Message],
+        options: &TemplateOptions,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let mut messages = messages_value(messages)?;
+        let mut tools = options.tools.clone().unwrap_or(Value::Null);
+        let mut extra = Value::Object(options.extra.clone());
+        let mut breaker = Breaker::new(&self.control, &[&messages, &tools, &extra])?;
+        for value in [&mut messages, &mut tools, &mut extra] {
+            breaker.mark(value);
+        }
+        if !breaker.found() {
+            // The usual case, and exactly what transformers does.
+            let text = self.templates.render(messages, options)?;
+            return self.encode(&text, false);
+        }
+        let mut options = options.clone();
+        options.tools = Some(tools).filter(|tools| !tools.is_null());
+        if let Value::Object(extra) = extra {
+            options.extra = extra;
+        }
+        let text = self.templates.render(messages, &options)?;
+        self.encode_marked(&text, &breaker)
+    }
+
+    /// Encodes a rendered text with marks: special tokens in it are the template's own; what lies
+    /// between them is plain text once the marks are out.
+    fn encode_marked(&self, text: &str, breaker: &Breaker) -> Result<Vec<u32>, TokenizerError> {
+        let added = self.inner.get_added_vocabulary();
+        let pieces: PreTokenizedString = added.extract_and_normalize(None::<&NormalizerWrapper>, text);
+        let mut ids = Vec::new();
+        let mut between = String::new();
+        for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Original, OffsetType::None) {
+            let special = tokens.as_ref().filter(|tokens| tokens.iter().all(|t| self.is_special(t.id)));
+            let Some(tokens) = special else {
+                between.push_str(piece);
+                continue;
+            };
+            ids.extend(self.encode_plain(&breaker.unmarked(&std::mem::take(&mut between)))?);
+            ids.extend(tokens.iter().map(|token| token.id));
+        }
+        ids.extend(self.encode_plain(&breaker.unmarked(&between))?);
+        Ok(ids)
+    }
+
+    pub(crate) fn is_byte_level(&self) -> bool {
+        self.byte_level
+    }
+}
+
+/// The messages as JSON, with reasoning under each of the names that templates use for it, as
+/// transformers fills them.
+fn messages_value(messages: &[Message]) -> Result<Value, TokenizerError> {
+    const NAMES: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+    let mut value = serde_json::to_value(messages)
+        .map_err(|error| TokenizerError::Messages { what: one_line(&error.to_string()) })?;
+    for message in value.as_array_mut().into_iter().flatten() {
+        let Some(fields) = message.as_object_mut() else { continue };
+        let reasoning = NAMES.iter().filter_map(|&name| fields.get(name)).find(|v| !v.is_null());
+        if let Some(reasoning) = reasoning.cloned() {
+            fields.entry("thinking").or_insert_with(|| reasoning.clone());
+            fields.insert("reasoning_content".to_owned(), reasoning);
+        }
+    }
+    Ok(value)
+}
+
+fn encode_error(text: &str, error: tokenizers::Error) -> TokenizerError {
+    TokenizerError::Encode { bytes: text.len(), what: one_line(&error.to_string()) }
+}
+
+/// The byte that byte-level BPE writes as this character: printable Latin-1 characters are
+/// themselves, the other 68 bytes are U+0100 and following in their order.
+fn byte_of_char(c: char) -> Option<u8> {
+    match u32::from(c) {
+        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => Some(code as u8),
+        code @ 0x100..=0x120 => Some((code - 0x100) as u8),
+        code @ 0x121..=0x142 => Some((code - 0x121 + 0x7f) as u8),
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+/// The byte of a token `<0xAB>`.
+fn byte_token(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_characters_match_one_to_one() {
+        let mut seen = [false; 256];
+        let mut next = 0x100;
+        for byte in 0..=255u8 {
+            let printable = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+            let code = if printable { u32::from(byte) } else { next };
+            next += u32::from(!printable);
+            let back = char::from_u32(code).and_then(byte_of_char).unwrap();
+            assert_eq!(back, byte);
+            seen[back as usize] = true;
+        }
+        assert!(seen.iter().all(|s| *s));
+        assert_eq!(byte_of_char('\u{144}'), None);
+        assert_eq!(byte_of_char(' '), None);
+    }
+
+    #[test]
+    fn byte_tokens() {
+        assert_eq!(byte_token("<0x0A>"), Some(10));
+        assert_eq!(byte_token("<0xA>"), None);
+    }
+}
