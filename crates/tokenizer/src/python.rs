@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
 /// Deepest nesting that `tojson` writes; JSON from outside is at most this deep, too.
@@ -192,7 +192,7 @@ impl Json<'_, '_, '_> {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                c if c < ' ' || (self.style.ascii && !c.is_ascii()) => {
+                c if c < ' ' || (self.style.ascii && c >= '\u{7f}') => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         // Writing to a string cannot fail.
                         let _ = write!(self.out, "\\u{unit:04x}");
@@ -247,10 +247,8 @@ pub(crate) fn is_sequence(value: &Value) -> bool {
 
 /// Python's methods on values: a few more string methods than minijinja-contrib has, then its.
 pub(crate) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    if let Some(text) = value.as_str() {
-        if let Some(result) = string_method(text, name, args) {
-            return result;
-        }
+    if let Some(result) = value.as_str().and_then(|text| string_method(text, name, args)) {
+        return result;
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
@@ -278,7 +276,7 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value,
 }
 
 fn three(before: &str, separator: &str, after: &str) -> Value {
-    Value::from(vec![before.to_owned(), separator.to_owned(), after.to_owned()])
+    Value::from(Tuple::from(vec![before.into(), separator.into(), after.into()]))
 }
 
 fn one_text(args: &[Value]) -> Result<&str, Error> {

@@ -235,11 +235,10 @@ fn failure(name: &str, error: &Error) -> TokenizerError {
         if let Some(Raised(message)) = cause.downcast_ref() {
             return TokenizerError::Refused { message: one_line(message) };
         }
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            if io.get_ref().is_some_and(|inner| inner.is::<TooLong>()) {
-                let limit = TEMPLATE_OUTPUT_BYTES_MAX;
-                return TokenizerError::TemplateOutput { template, limit };
-            }
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<TooLong>()) {
+            let limit = TEMPLATE_OUTPUT_BYTES_MAX;
+            return TokenizerError::TemplateOutput { template, limit };
         }
         what = format!("{what}: {cause}");
         source = cause.source();

@@ -1,0 +1,196 @@
+//! The template environment against transformers' own, and its limits.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{load, with_config, word_level};
+use tokenizer::{Message, TemplateOptions, TokenizerError};
+
+/// Renders one template without messages.
+fn render(template: &str, options: &TemplateOptions) -> Result<String, TokenizerError> {
+    with_config(&json!({"bos_token": "<s>", "chat_template": template})).apply_chat_template(&[], options)
+}
+
+fn plain(template: &str) -> Result<String, TokenizerError> {
+    render(template, &TemplateOptions::default())
+}
+
+/// `data/jinja_cases.json` was rendered by transformers; `data/make_jinja_cases.py` makes it.
+#[test]
+fn same_as_transformers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/jinja_cases.json");
+    let data: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut options = TemplateOptions::default();
+    options.extra.insert("x".into(), data["x"].clone());
+    for case in data["cases"].as_array().unwrap() {
+        let template = case["template"].as_str().unwrap();
+        let got = render(template, &options);
+        match case["output"].as_str() {
+            Some(expected) => assert_eq!(got.unwrap(), expected, "{template}"),
+            None => assert!(got.is_err(), "{template}: {got:?}, expected {}", case["error"]),
+        }
+    }
+}
+
+/// Where minijinja differs from Jinja2 and no known chat template notices. Should one of these
+/// begin to work, move it to `make_jinja_cases.py`.
+#[test]
+fn known_differences() {
+    for (template, expected, jinja2) in [
+        ("{{ {'a': 1e22}.a }} {{ {'a': 1e22} }}", Some("1e+22 {'a': 1e22}"), "1e+22 {'a': 1e+22}"),
+        ("{{ '%s-%d' % ('a', 3) }}", None, "a-3"),
+        ("{{ 'a b' | wordcount }}", None, "2"),
+        ("{{ '\"' | e }}", Some("&quot;"), "&#34;"),
+        ("{{ {}.items is defined }}", Some("False"), "True"),
+    ] {
+        let got = plain(template).ok();
+        assert_eq!(got.as_deref(), expected, "{template}");
+        assert_ne!(got.as_deref(), Some(jinja2), "{template} works now");
+    }
+}
+
+#[test]
+fn variables_reach_the_template() {
+    let tokenizer = with_config(&json!({
+        "eos_token": {"content": "</s>"},
+        "chat_template": "{{ eos_token }}|{{ tools }}|{{ enable_thinking is defined }}|\
+                          {{ add_generation_prompt }}|{{ effort }}|{{ messages[0].content }}",
+    }));
+    let messages = [Message::user("hi")];
+    let mut options = TemplateOptions::default();
+    let rendered = tokenizer.apply_chat_template(&messages, &options).unwrap();
+    assert_eq!(rendered, "</s>|None|False|False||hi");
+    options.add_generation_prompt = true;
+    options.enable_thinking = Some(false);
+    options.tools = Some(json!([1]));
+    options.extra.insert("effort".into(), "high".into());
+    options.extra.insert("messages".into(), "no".into());
+    let rendered = tokenizer.apply_chat_template(&messages, &options).unwrap();
+    assert_eq!(rendered, "</s>|[1]|True|True|high|hi");
+}
+
+#[test]
+fn reasoning_is_there_under_every_name() {
+    let template = "{{ messages[0].reasoning_content }}|{{ messages[0].thinking }}";
+    let tokenizer = with_config(&json!({"chat_template": template}));
+    for name in ["reasoning_content", "thinking", "reasoning"] {
+        let mut message = Message::assistant("4");
+        message.fields.insert(name.into(), "hm".into());
+        let rendered = tokenizer.apply_chat_template(&[message], &TemplateOptions::default());
+        assert_eq!(rendered.unwrap(), "hm|hm");
+    }
+}
+
+#[test]
+fn the_clock_is_a_parameter() {
+    let options = TemplateOptions { now_s: Some(1_754_028_305), ..Default::default() };
+    assert_eq!(render("{{ strftime_now('%d %b %Y') }}", &options).unwrap(), "01 Aug 2025");
+    assert!(plain("{{ strftime_now('%Y') }}").unwrap().as_str() >= "2025");
+}
+
+#[test]
+fn named_templates() {
+    let list = json!([{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"},
+                      {"name": "rag", "template": "R"}]);
+    let tokenizer = with_config(&json!({"chat_template": list}));
+    let mut options = TemplateOptions::default();
+    assert_eq!(tokenizer.apply_chat_template(&[], &options).unwrap(), "D");
+    options.tools = Some(json!([]));
+    assert_eq!(tokenizer.apply_chat_template(&[], &options).unwrap(), "T");
+    options.template = Some("rag".into());
+    assert_eq!(tokenizer.apply_chat_template(&[], &options).unwrap(), "R");
+    options.template = Some("nope".into());
+    let error = tokenizer.apply_chat_template(&[], &options).unwrap_err().to_string();
+    assert!(error.contains("\"nope\"") && error.contains("default, tool_use, rag"), "{error}");
+}
+
+#[test]
+fn the_jinja_file_takes_the_place_of_the_default() {
+    let config = json!({"eos_token": "E", "chat_template": "config"});
+    let tokenizer = load(&word_level(), Some(&config), Some("file {{ eos_token }}\n")).unwrap();
+    let rendered = tokenizer.apply_chat_template(&[], &TemplateOptions::default());
+    assert_eq!(rendered.unwrap(), "file E");
+
+    let tokenizer = load(&word_level(), None, None).unwrap();
+    assert!(!tokenizer.has_chat_template());
+    let error = tokenizer.apply_chat_template(&[], &TemplateOptions::default()).unwrap_err();
+    assert!(matches!(error, TokenizerError::NoChatTemplate), "{error}");
+}
+
+#[test]
+fn errors_teach() {
+    for (template, expected) in [
+        ("a\nb\n{{ x.y.z }}", "line 3: undefined value"),
+        ("\n{% if %}", "line 2: syntax error"),
+        ("{{ 1 | nope }}", "filter nope is unknown"),
+        ("{{ messages.append(1) }}", "line 1: unknown method"),
+        ("{{ raise_exception('Only\n two roles.') }}", "refuses these messages: Only two roles"),
+    ] {
+        let error = plain(template).unwrap_err().to_string();
+        assert!(error.contains(expected), "{template}: {error}");
+        assert!(!error.contains('\n') && !error.ends_with('.'), "{error}");
+    }
+}
+
+#[test]
+fn hostile_templates_are_stopped() {
+    let fuel = |template: &str| {
+        let error = plain(template).unwrap_err();
+        assert!(matches!(error, TokenizerError::TemplateFuel { .. }), "{template}: {error}");
+    };
+    fuel("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}");
+    fuel("{{ 'x' * 100000000000 }}");
+    fuel(
+        "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+    );
+    // Shared parts make a value that is small in memory and huge as text.
+    fuel(
+        "{% set ns = namespace(l=[1]) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}\
+         {% endfor %}{{ ns.l | tojson }}",
+    );
+    for template in [
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% set ns = namespace(l=[1]) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}\
+         {% endfor %}{{ ns.l | tojson }}",
+        "{% include 'default' %}",
+        "{% import '/etc/passwd' as p %}",
+        "{{ [1] | tojson(indent=1000000000) }}",
+        "{{ ''.__class__.__mro__ }}",
+    ] {
+        let error = plain(template).unwrap_err();
+        assert!(matches!(error, TokenizerError::Template { .. }), "{template}: {error}");
+    }
+    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+    assert!(plain(&nested).is_err());
+    let nested = "{% if true %}".repeat(50_000);
+    assert!(plain(&nested).is_err());
+}
+
+#[test]
+fn a_long_conversation_fits() {
+    let template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | trim }}{{ '\\n' }}{% endfor %}";
+    let tokenizer = with_config(&json!({"chat_template": template}));
+    let messages: Vec<Message> = (0..5000).map(|i| Message::user("word ".repeat(i % 500))).collect();
+    let text = tokenizer.apply_chat_template(&messages, &TemplateOptions::default()).unwrap();
+    assert!(text.len() > 5_000_000);
+}
+
+#[test]
+fn broken_files_are_named() {
+    let named = |error: TokenizerError, what: &str| {
+        let message = error.to_string();
+        assert!(message.contains(what) && !message.contains('\n'), "{message}");
+    };
+    named(load(&json!({"model": 1}), None, None).unwrap_err(), "tokenizer.json");
+    let config = |value: Value| load(&word_level(), Some(&value), None).unwrap_err();
+    named(config(json!({"chat_template": 3})), "tokenizer_config.json: chat_template is neither");
+    named(config(json!({"chat_template": [{"name": "a"}]})), "lacks the texts");
+    named(config(json!({"chat_template": vec![json!({}); 65]})), "65 entries");
+    named(config(json!({"chat_template": "x".repeat(2 << 20)})), "larger than 1048576 bytes");
+    let jinja = "x".repeat((1 << 20) + 1);
+    named(load(&word_level(), None, Some(&jinja)).unwrap_err(), "chat_template.jinja");
+    let missing = tokenizer::Tokenizer::from_directory(std::path::Path::new("no-such-model"));
+    named(missing.unwrap_err(), "cannot read");
+}
