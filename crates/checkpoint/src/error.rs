@@ -421,9 +421,7 @@ pub enum CheckpointError {
         got: u64,
     },
     /// A manifest whose checksum is right and whose content is impossible.
-    #[error(
-        "{path}: impossible manifest: {item}: expected {expected}, got {got}; pack the model again"
-    )]
+    #[error("{path}: impossible manifest: {item}: expected {expected}, got {got}; pack the model again")]
     ManifestInvalid {
         /// The manifest.
         path: PathBuf,
@@ -465,11 +463,7 @@ pub enum CheckpointError {
 impl CheckpointError {
     /// Wraps an operating-system error with the path and what was tried.
     pub(crate) fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
-        CheckpointError::Io {
-            path: path.to_path_buf(),
-            action,
-            source,
-        }
+        CheckpointError::Io { path: path.to_path_buf(), action, source }
     }
 }
 
@@ -477,24 +471,12 @@ impl CheckpointError {
 /// [`SHOWN_CHARS_MAX`] characters.
 pub fn shown(text: &str) -> String {
     let mut chars = text.chars();
-    let head: String = chars
-        .by_ref()
-        .take(SHOWN_CHARS_MAX)
-        .flat_map(escape)
-        .collect();
-    if chars.next().is_some() {
-        head + "…"
-    } else {
-        head
-    }
+    let head: String = chars.by_ref().take(SHOWN_CHARS_MAX).flat_map(escape).collect();
+    if chars.next().is_some() { head + "…" } else { head }
 }
 
 fn escape(c: char) -> impl Iterator<Item = char> {
-    let (escaped, plain) = if c.is_control() {
-        (Some(c.escape_default()), None)
-    } else {
-        (None, Some(c))
-    };
+    let (escaped, plain) = if c.is_control() { (Some(c.escape_default()), None) } else { (None, Some(c)) };
     escaped.into_iter().flatten().chain(plain)
 }
 

@@ -42,10 +42,7 @@ pub(crate) fn open(directory: &Path) -> Result<Shards, CheckpointError> {
     } else {
         let path = directory.join(SINGLE);
         let tensors = read_header(&path, 0)?;
-        Shards {
-            files: vec![path],
-            tensors,
-        }
+        Shards { files: vec![path], tensors }
     };
     shards.tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(shards)
@@ -133,10 +130,7 @@ fn shard_names<'a>(
                 got: shown(shard),
             });
         }
-        let claim = names.entry(shard.as_str()).or_insert(Claim {
-            first_tensor: tensor.as_str(),
-            count: 0,
-        });
+        let claim = names.entry(shard.as_str()).or_insert(Claim { first_tensor: tensor.as_str(), count: 0 });
         claim.count += 1;
     }
     if names.len() > SHARDS_MAX {
@@ -156,10 +150,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> 
 }
 
 /// Parses an index: tensor name to shard name.
-pub(crate) fn parse_index(
-    path: &Path,
-    text: &[u8],
-) -> Result<BTreeMap<String, String>, CheckpointError> {
+pub(crate) fn parse_index(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
     let invalid = |reason: String| CheckpointError::Json {
         path: path.to_path_buf(),
         expected: "safetensors index",
@@ -189,10 +180,7 @@ pub(crate) fn parse_index(
             });
         }
         if let Some(_earlier) = map.insert(name.clone(), shard) {
-            return Err(CheckpointError::DuplicateTensor {
-                path: path.to_path_buf(),
-                tensor: shown(&name),
-            });
+            return Err(CheckpointError::DuplicateTensor { path: path.to_path_buf(), tensor: shown(&name) });
         }
     }
     Ok(map)

@@ -132,10 +132,7 @@ impl Checkpoint {
 
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        let position = self
-            .tensors
-            .binary_search_by(|t| t.name.as_str().cmp(name))
-            .ok()?;
+        let position = self.tensors.binary_search_by(|t| t.name.as_str().cmp(name)).ok()?;
         self.tensors.get(position)
     }
 
@@ -155,9 +152,7 @@ fn detect(path: &Path) -> Result<Kind, CheckpointError> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CheckpointError::NotFound {
-                path: path.to_path_buf(),
-            });
+            return Err(CheckpointError::NotFound { path: path.to_path_buf() });
         }
         Err(e) => return Err(CheckpointError::io(path, "open the model", e)),
     };
@@ -188,28 +183,18 @@ fn not_a_directory(path: &Path) -> CheckpointError {
     let mut magic = Vec::new();
     // An unreadable file simply has no magic.
     let _ = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
-    let has_extension = |extension: &str| {
-        path.extension()
-            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
-    };
+    let has_extension =
+        |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
     if magic == GGUF_MAGIC || has_extension("gguf") {
         return CheckpointError::GgufUnsupported { path: path_buf() };
     }
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let sibling = |name: &str| directory.join(name).is_file();
     if has_extension("safetensors") || sibling(manifest::CONFIG) || sibling(manifest::MANIFEST) {
-        return CheckpointError::FileOfModel {
-            path: path_buf(),
-            directory: directory.to_path_buf(),
-        };
+        return CheckpointError::FileOfModel { path: path_buf(), directory: directory.to_path_buf() };
     }
-    CheckpointError::NotAModel {
-        path: path_buf(),
-        found: "a file that is no model".to_owned(),
-    }
+    CheckpointError::NotAModel { path: path_buf(), found: "a file that is no model".to_owned() }
 }
 
 /// The error for a directory that has neither safetensors nor a container.
@@ -222,13 +207,8 @@ fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
             .collect(),
     };
     names.sort();
-    if let Some(gguf) = names
-        .iter()
-        .find(|name| name.to_lowercase().ends_with(".gguf"))
-    {
-        return CheckpointError::GgufUnsupported {
-            path: path.join(gguf),
-        };
+    if let Some(gguf) = names.iter().find(|name| name.to_lowercase().ends_with(".gguf")) {
+        return CheckpointError::GgufUnsupported { path: path.join(gguf) };
     }
     if names.iter().any(|name| name.ends_with(".safetensors")) {
         return CheckpointError::MissingFile {
@@ -250,10 +230,7 @@ fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
             shown(&(names.iter().take(3).cloned().collect::<Vec<_>>().join(", ") + more))
         }
     };
-    CheckpointError::NotAModel {
-        path: path.to_path_buf(),
-        found,
-    }
+    CheckpointError::NotAModel { path: path.to_path_buf(), found }
 }
 
 /// First bytes of a GGUF file.

@@ -78,8 +78,7 @@ impl Serialize for Checksum {
 impl<'de> Deserialize<'de> for Checksum {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Checksum::parse(&text)
-            .ok_or_else(|| D::Error::custom("expected 16 lower-case hexadecimal digits"))
+        Checksum::parse(&text).ok_or_else(|| D::Error::custom("expected 16 lower-case hexadecimal digits"))
     }
 }
 
@@ -167,11 +166,7 @@ pub struct PartEntry {
 impl Manifest {
     /// The bytes of `manifest.json`, its checksum included.
     pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let envelope = Envelope {
-            format: FORMAT,
-            version: VERSION,
-            container: self,
-        };
+        let envelope = Envelope { format: FORMAT, version: VERSION, container: self };
         let json = serde_json::to_string(&envelope)?;
         // `json` begins with `{`; the checksum becomes the first key, at a fixed offset.
         let rest = format!("\",{}\n", json.trim_start_matches('{'));
@@ -213,11 +208,7 @@ impl Manifest {
             });
         }
         if head.version != u64::from(VERSION) {
-            return Err(field(
-                "version",
-                &VERSION.to_string(),
-                &head.version.to_string(),
-            ));
+            return Err(field("version", &VERSION.to_string(), &head.version.to_string()));
         }
         let file: ManifestFile = serde_json::from_slice(bytes).map_err(invalid)?;
         // Resolving is the check; its result is cheap to make again.
@@ -238,14 +229,9 @@ fn check_envelope(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
             ))
         ),
     };
-    let rest = bytes
-        .strip_prefix(MANIFEST_START.as_bytes())
-        .ok_or_else(foreign)?;
+    let rest = bytes.strip_prefix(MANIFEST_START.as_bytes()).ok_or_else(foreign)?;
     let (digits, covered) = rest.split_at_checked(CHECKSUM_DIGITS).ok_or_else(foreign)?;
-    let expected = str::from_utf8(digits)
-        .ok()
-        .and_then(Checksum::parse)
-        .ok_or_else(foreign)?;
+    let expected = str::from_utf8(digits).ok().and_then(Checksum::parse).ok_or_else(foreign)?;
     let got = Checksum(xxh3_64(covered));
     if got == expected {
         return Ok(());

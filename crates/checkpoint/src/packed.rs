@@ -22,8 +22,7 @@ use crate::error::{CheckpointError, shown};
 use crate::journal::{JournalHead, parse_journal_line};
 use crate::manifest::{
     AUX_BYTES_MAX, Checksum, DENSE, DENSE_ALIGN_BYTES, DenseEntry, FileEntry, JOURNAL, LAYERS_MAX,
-    LayerEntry, MANIFEST, MANIFEST_START, Manifest, PART_ALIGN_BYTES, PartEntry,
-    RECORD_ALIGN_BYTES,
+    LayerEntry, MANIFEST, MANIFEST_START, Manifest, PART_ALIGN_BYTES, PartEntry, RECORD_ALIGN_BYTES,
 };
 use crate::read::{is_plain_name, read_small};
 use crate::safetensors::{NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX};
@@ -71,14 +70,8 @@ pub(crate) fn incomplete(directory: &Path) -> CheckpointError {
     let head = read.ok().and_then(|_| text.split(|&b| b == b'\n').next());
     let resume = head
         .and_then(parse_journal_line::<JournalHead>)
-        .map_or_else(
-            || format!("flash-moe pack SRC {}", directory.display()),
-            |head| shown(&head.resume),
-        );
-    CheckpointError::Incomplete {
-        path: directory.to_path_buf(),
-        resume,
-    }
+        .map_or_else(|| format!("flash-moe pack SRC {}", directory.display()), |head| shown(&head.resume));
+    CheckpointError::Incomplete { path: directory.to_path_buf(), resume }
 }
 
 /// A file has the size of its entry and, if the entry has one, the checksum.
@@ -97,27 +90,15 @@ fn check_file(directory: &Path, entry: &FileEntry) -> Result<(), CheckpointError
         Err(e) => return Err(CheckpointError::io(&path, "find the size", e)),
     };
     if got != entry.bytes {
-        return Err(CheckpointError::FileSize {
-            path,
-            expected: entry.bytes,
-            got,
-        });
+        return Err(CheckpointError::FileSize { path, expected: entry.bytes, got });
     }
     let Some(expected) = entry.checksum else {
         return Ok(());
     };
-    let got = Checksum(xxh3_64(&read_small(
-        &path,
-        "the file in bytes",
-        AUX_BYTES_MAX,
-    )?));
+    let got = Checksum(xxh3_64(&read_small(&path, "the file in bytes", AUX_BYTES_MAX)?));
     if got != expected {
         let (expected, got) = (expected.to_string(), got.to_string());
-        return Err(CheckpointError::FileChecksum {
-            path,
-            expected,
-            got,
-        });
+        return Err(CheckpointError::FileChecksum { path, expected, got });
     }
     Ok(())
 }
@@ -130,11 +111,7 @@ pub(crate) fn resolve(manifest: &Manifest, path: &Path) -> Result<Resolved, Chec
     let table = check.layers(manifest, &data)?;
     let directory = path.parent().unwrap_or(Path::new(""));
     let files = data.names.iter().map(|name| directory.join(name)).collect();
-    Ok(Resolved {
-        files,
-        tensors,
-        experts: PackedExperts { table },
-    })
+    Ok(Resolved { files, tensors, experts: PackedExperts { table } })
 }
 
 /// The files whose bytes are tensors and records; the position of a name is its file number.
@@ -166,10 +143,7 @@ impl Check<'_> {
 
     fn data_files<'m>(&self, manifest: &'m Manifest) -> Result<DataFiles<'m>, CheckpointError> {
         let mut seen = HashSet::new();
-        let mut data = DataFiles {
-            names: vec![DENSE],
-            by_name: HashMap::new(),
-        };
+        let mut data = DataFiles { names: vec![DENSE], by_name: HashMap::new() };
         for entry in &manifest.files {
             let name = entry.name.as_str();
             let reserved = name == MANIFEST || name == JOURNAL;
@@ -193,11 +167,7 @@ impl Check<'_> {
         Ok(data)
     }
 
-    fn dense(
-        &self,
-        manifest: &Manifest,
-        data: &DataFiles<'_>,
-    ) -> Result<Vec<TensorInfo>, CheckpointError> {
+    fn dense(&self, manifest: &Manifest, data: &DataFiles<'_>) -> Result<Vec<TensorInfo>, CheckpointError> {
         let file_bytes = data.by_name.get(DENSE).map_or(0, |&(_, bytes)| bytes);
         if manifest.dense.len() > TENSORS_MAX {
             return Err(self.invalid("dense", TENSORS_MAX, manifest.dense.len()));
@@ -214,8 +184,7 @@ impl Check<'_> {
                 return Err(self.invalid(item(), expected, got));
             }
             if !entry.offset.is_multiple_of(DENSE_ALIGN_BYTES) || entry.offset < end_before {
-                let expected =
-                    format!("a multiple of {DENSE_ALIGN_BYTES} of at least {end_before}");
+                let expected = format!("a multiple of {DENSE_ALIGN_BYTES} of at least {end_before}");
                 return Err(self.invalid(item() + " offset", expected, entry.offset));
             }
             end_before = end.unwrap_or(end_before);
@@ -236,47 +205,29 @@ impl Check<'_> {
         let item = || format!("tensor {}", shown(&entry.name));
         if entry.name.len() > NAME_BYTES_MAX || entry.shape.len() > RANK_MAX {
             let expected = format!("name of {NAME_BYTES_MAX} bytes, {RANK_MAX} dimensions at most");
-            let got = format!(
-                "{} bytes, {} dimensions",
-                entry.name.len(),
-                entry.shape.len()
-            );
+            let got = format!("{} bytes, {} dimensions", entry.name.len(), entry.shape.len());
             return Err(self.invalid(item(), expected, got));
         }
         let format = self.format(item, &entry.format)?;
         let (&cols, outer) = entry.shape.split_last().unwrap_or((&1, &[]));
-        let rows = outer
-            .iter()
-            .try_fold(1u64, |rows, &dim| rows.checked_mul(dim));
+        let rows = outer.iter().try_fold(1u64, |rows, &dim| rows.checked_mul(dim));
         let expected = rows
             .ok_or_else(|| self.invalid(item(), "a size of 64 bits", "more"))
             .and_then(|rows| self.matrix_bytes(item, format, rows, cols))?;
         if entry.bytes != expected {
             return Err(self.invalid(item() + " bytes", expected, entry.bytes));
         }
-        let shape = entry
-            .shape
-            .iter()
-            .map(|&dim| usize::try_from(dim))
-            .collect::<Result<_, _>>();
+        let shape = entry.shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<_, _>>();
         Ok(TensorInfo {
             name: entry.name.clone(),
             format,
             shape: shape.map_err(|_| self.invalid(item(), "dimensions of usize", "more"))?,
-            extent: Extent {
-                file: 0,
-                offset: entry.offset,
-                bytes: entry.bytes,
-            },
+            extent: Extent { file: 0, offset: entry.offset, bytes: entry.bytes },
             checksum: Some(entry.checksum.0),
         })
     }
 
-    fn layers(
-        &self,
-        manifest: &Manifest,
-        data: &DataFiles<'_>,
-    ) -> Result<ExpertTable, CheckpointError> {
+    fn layers(&self, manifest: &Manifest, data: &DataFiles<'_>) -> Result<ExpertTable, CheckpointError> {
         let mut table = ExpertTable::default();
         for entry in &manifest.layers {
             let next = u32::try_from(table.layers.len()).unwrap_or(u32::MAX);
@@ -293,11 +244,7 @@ impl Check<'_> {
         Ok(table)
     }
 
-    fn layer(
-        &self,
-        entry: &LayerEntry,
-        data: &DataFiles<'_>,
-    ) -> Result<LayerExperts, CheckpointError> {
+    fn layer(&self, entry: &LayerEntry, data: &DataFiles<'_>) -> Result<LayerExperts, CheckpointError> {
         let item = || format!("layer {}", entry.layer);
         let &(file, file_bytes) = data
             .by_name
@@ -313,14 +260,8 @@ impl Check<'_> {
         let records = entry.first_record.checked_add(count);
         let end = records.and_then(|records| records.checked_mul(bytes));
         if count == 0 || end.is_none_or(|end| end > file_bytes) {
-            let expected = format!(
-                "records within {} of {file_bytes} bytes",
-                shown(&entry.file)
-            );
-            let got = format!(
-                "{count} of {bytes} bytes from record {}",
-                entry.first_record
-            );
+            let expected = format!("records within {} of {file_bytes} bytes", shown(&entry.file));
+            let got = format!("{count} of {bytes} bytes from record {}", entry.first_record);
             return Err(self.invalid(item(), expected, got));
         }
         let mut end_before = 0u64;
@@ -328,20 +269,10 @@ impl Check<'_> {
         let mut part = |part| self.part(item, part, bytes, &mut end_before);
         let parts = [part(gate)?, part(up)?, part(down)?];
         let extents = (entry.first_record..entry.first_record + count)
-            .map(|record| {
-                vec![Extent {
-                    file,
-                    offset: record * bytes,
-                    bytes,
-                }]
-            })
+            .map(|record| vec![Extent { file, offset: record * bytes, bytes }])
             .collect();
         let checksums = Some(entry.checksums.iter().map(|checksum| checksum.0).collect());
-        Ok(LayerExperts {
-            parts,
-            extents,
-            checksums,
-        })
+        Ok(LayerExperts { parts, extents, checksums })
     }
 
     fn part(
@@ -357,24 +288,14 @@ impl Check<'_> {
             let expected = format!("a multiple of {PART_ALIGN_BYTES} of at least {end_before}");
             return Err(self.invalid(item() + " part offset", expected, entry.offset));
         }
-        let end = entry
-            .offset
-            .checked_add(bytes)
-            .filter(|&end| end <= record_bytes);
+        let end = entry.offset.checked_add(bytes).filter(|&end| end <= record_bytes);
         *end_before = end.ok_or_else(|| {
             let got = format!("{bytes} bytes at {}", entry.offset);
             self.invalid(item(), format!("a part within {record_bytes} bytes"), got)
         })?;
-        let dim =
-            |n: u64| usize::try_from(n).map_err(|_| self.invalid(item(), "dimensions of usize", n));
+        let dim = |n: u64| usize::try_from(n).map_err(|_| self.invalid(item(), "dimensions of usize", n));
         let (rows, cols) = (dim(entry.rows)?, dim(entry.cols)?);
-        Ok(ExpertPart {
-            format,
-            rows,
-            cols,
-            extent: 0,
-            offset: entry.offset,
-        })
+        Ok(ExpertPart { format, rows, cols, extent: 0, offset: entry.offset })
     }
 
     fn format(&self, item: impl Fn() -> String, name: &str) -> Result<Format, CheckpointError> {

@@ -7,29 +7,15 @@ use std::path::Path;
 use crate::error::{CheckpointError, shown};
 
 /// Reads a whole file that must be at most `limit` bytes long.
-pub(crate) fn read_small(
-    path: &Path,
-    what: &'static str,
-    limit: u64,
-) -> Result<Vec<u8>, CheckpointError> {
+pub(crate) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     let file = File::open(path).map_err(|e| CheckpointError::io(path, "open the file", e))?;
-    let got = file
-        .metadata()
-        .map_err(|e| CheckpointError::io(path, "find the size", e))?
-        .len();
+    let got = file.metadata().map_err(|e| CheckpointError::io(path, "find the size", e))?.len();
     if got > limit {
-        return Err(CheckpointError::TooLarge {
-            path: path.to_path_buf(),
-            what,
-            limit,
-            got,
-        });
+        return Err(CheckpointError::TooLarge { path: path.to_path_buf(), what, limit, got });
     }
     let mut bytes = Vec::new();
     // `take` because a special file may deliver more than its size says.
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(|e| CheckpointError::io(path, "read the file", e))?;
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| CheckpointError::io(path, "read the file", e))?;
     Ok(bytes)
 }
 
@@ -42,9 +28,7 @@ pub(crate) fn read_config(path: &Path) -> Result<serde_json::Value, CheckpointEr
 /// Parses the text of `config.json`.
 pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<serde_json::Value, CheckpointError> {
     if text.starts_with(b"version https://git-lfs") {
-        return Err(CheckpointError::LfsPointer {
-            path: path.to_path_buf(),
-        });
+        return Err(CheckpointError::LfsPointer { path: path.to_path_buf() });
     }
     let invalid = |reason: String| CheckpointError::Json {
         path: path.to_path_buf(),
@@ -52,8 +36,7 @@ pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<serde_json::Value
         reason: shown(&reason),
         advice: "download it again",
     };
-    let value: serde_json::Value =
-        serde_json::from_slice(text).map_err(|e| invalid(e.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| invalid(e.to_string()))?;
     match value {
         serde_json::Value::Object(_) => Ok(value),
         serde_json::Value::Array(_) => Err(invalid("expected an object, got an array".to_owned())),

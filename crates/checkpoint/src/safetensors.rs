@@ -40,19 +40,12 @@ pub(crate) fn read_header(path: &Path, file: u32) -> Result<Vec<TensorInfo>, Che
     let file_bytes = shard.seek(SeekFrom::End(0)).map_err(io("find the size"))?;
     shard.rewind().map_err(io("read the header"))?;
     if file_bytes < LENGTH_BYTES {
-        return Err(CheckpointError::NoHeader {
-            path: path.to_path_buf(),
-            got: file_bytes,
-        });
+        return Err(CheckpointError::NoHeader { path: path.to_path_buf(), got: file_bytes });
     }
     let mut length = [0u8; 8];
-    shard
-        .read_exact(&mut length)
-        .map_err(io("read the header"))?;
+    shard.read_exact(&mut length).map_err(io("read the header"))?;
     if &length == LFS_PREFIX {
-        return Err(CheckpointError::LfsPointer {
-            path: path.to_path_buf(),
-        });
+        return Err(CheckpointError::LfsPointer { path: path.to_path_buf() });
     }
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > file_bytes - LENGTH_BYTES {
@@ -71,10 +64,7 @@ pub(crate) fn read_header(path: &Path, file: u32) -> Result<Vec<TensorInfo>, Che
         });
     }
     let mut header = Vec::new();
-    shard
-        .take(header_bytes)
-        .read_to_end(&mut header)
-        .map_err(io("read the header"))?;
+    shard.take(header_bytes).read_to_end(&mut header).map_err(io("read the header"))?;
     parse_header(path, file, &header, file_bytes)
 }
 
@@ -85,15 +75,11 @@ pub(crate) fn parse_header(
     header: &[u8],
     file_bytes: u64,
 ) -> Result<Vec<TensorInfo>, CheckpointError> {
-    let invalid = |reason: String| CheckpointError::HeaderInvalid {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let invalid = |reason: String| CheckpointError::HeaderInvalid { path: path.to_path_buf(), reason };
     if header.first() != Some(&b'{') {
         return Err(invalid("expected `{`".to_owned()));
     }
-    let raw: RawHeader =
-        serde_json::from_slice(header).map_err(|e| invalid(shown(&e.to_string())))?;
+    let raw: RawHeader = serde_json::from_slice(header).map_err(|e| invalid(shown(&e.to_string())))?;
     if raw.count > TENSORS_MAX {
         return Err(CheckpointError::TooLarge {
             path: path.to_path_buf(),
@@ -131,21 +117,11 @@ fn check_tensor(
     let tensor = || shown(&name);
     if name.len() > NAME_BYTES_MAX {
         let (limit, got) = (NAME_BYTES_MAX, name.len());
-        return Err(CheckpointError::NameTooLong {
-            path: path_buf(),
-            tensor: tensor(),
-            limit,
-            got,
-        });
+        return Err(CheckpointError::NameTooLong { path: path_buf(), tensor: tensor(), limit, got });
     }
     if entry.shape.rank > RANK_MAX {
         let (limit, got) = (RANK_MAX, entry.shape.rank);
-        return Err(CheckpointError::RankTooHigh {
-            path: path_buf(),
-            tensor: tensor(),
-            limit,
-            got,
-        });
+        return Err(CheckpointError::RankTooHigh { path: path_buf(), tensor: tensor(), limit, got });
     }
     let format = parse_dtype(path, &name, &entry.dtype)?;
     let (begin, end) = entry.data_offsets;
@@ -169,14 +145,12 @@ fn check_tensor(
         .iter()
         .try_fold(element_bytes, |bytes, &dim| bytes.checked_mul(dim))
         .ok_or_else(bad_shape)?;
-    let got = end
-        .checked_sub(begin)
-        .ok_or_else(|| CheckpointError::ReversedOffsets {
-            path: path_buf(),
-            tensor: tensor(),
-            begin,
-            end,
-        })?;
+    let got = end.checked_sub(begin).ok_or_else(|| CheckpointError::ReversedOffsets {
+        path: path_buf(),
+        tensor: tensor(),
+        begin,
+        end,
+    })?;
     let out_of_range = || CheckpointError::OutOfRange {
         path: path_buf(),
         tensor: tensor(),
@@ -186,32 +160,13 @@ fn check_tensor(
     };
     let offset = data_start.checked_add(begin).ok_or_else(out_of_range)?;
     // No file is longer than i64::MAX, so later sums of an offset and a length cannot overflow.
-    data_start
-        .checked_add(end)
-        .filter(|&end| end <= i64::MAX.unsigned_abs())
-        .ok_or_else(out_of_range)?;
+    data_start.checked_add(end).filter(|&end| end <= i64::MAX.unsigned_abs()).ok_or_else(out_of_range)?;
     if got != expected {
         let (path, tensor) = (path_buf(), tensor());
-        return Err(CheckpointError::SizeMismatch {
-            path,
-            tensor,
-            offset,
-            expected,
-            got,
-        });
+        return Err(CheckpointError::SizeMismatch { path, tensor, offset, expected, got });
     }
-    let extent = Extent {
-        file,
-        offset,
-        bytes: got,
-    };
-    Ok(TensorInfo {
-        name,
-        format,
-        shape,
-        extent,
-        checksum: None,
-    })
+    let extent = Extent { file, offset, bytes: got };
+    Ok(TensorInfo { name, format, shape, extent, checksum: None })
 }
 
 /// The formats among safetensors' dtypes; the rest of them are told apart from nonsense.
@@ -238,10 +193,9 @@ fn check_unique(path: &Path, tensors: &[TensorInfo]) -> Result<(), CheckpointErr
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),
-        Some(pair) => Err(CheckpointError::DuplicateTensor {
-            path: path.to_path_buf(),
-            tensor: shown(pair[0]),
-        }),
+        Some(pair) => {
+            Err(CheckpointError::DuplicateTensor { path: path.to_path_buf(), tensor: shown(pair[0]) })
+        }
     }
 }
 
@@ -278,21 +232,14 @@ fn check_coverage(
         }
         if got > expected {
             let tensor = shown(&t.name);
-            return Err(CheckpointError::Hole {
-                path: path_buf(),
-                tensor,
-                expected,
-                got,
-            });
+            return Err(CheckpointError::Hole { path: path_buf(), tensor, expected, got });
         }
         expected = end;
         previous = &t.name;
     }
     if file_bytes < expected {
         // The last tensor ends at `expected`, so at least one is not whole.
-        let cut = tensors
-            .iter()
-            .find(|t| t.extent.offset + t.extent.bytes > file_bytes);
+        let cut = tensors.iter().find(|t| t.extent.offset + t.extent.bytes > file_bytes);
         return Err(CheckpointError::Truncated {
             path: path_buf(),
             tensor: cut.map_or_else(String::new, |t| shown(&t.name)),
@@ -302,11 +249,7 @@ fn check_coverage(
         });
     }
     if file_bytes > expected {
-        return Err(CheckpointError::TrailingData {
-            path: path_buf(),
-            expected,
-            got: file_bytes,
-        });
+        return Err(CheckpointError::TrailingData { path: path_buf(), expected, got: file_bytes });
     }
     Ok(())
 }
@@ -344,10 +287,7 @@ impl<'de> Deserialize<'de> for RawHeader {
 
             // A map type would drop all but one of two equal names; here both are kept and found.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
-                let mut header = RawHeader {
-                    tensors: Vec::new(),
-                    count: 0,
-                };
+                let mut header = RawHeader { tensors: Vec::new(), count: 0 };
                 while let Some(name) = map.next_key::<String>()? {
                     if name == METADATA {
                         map.next_value::<Option<StringMap>>()?;
@@ -381,10 +321,7 @@ impl<'de> Deserialize<'de> for RawShape {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RawShape, A::Error> {
-                let mut shape = RawShape {
-                    dims: Vec::new(),
-                    rank: 0,
-                };
+                let mut shape = RawShape { dims: Vec::new(), rank: 0 };
                 while let Some(dim) = seq.next_element::<u64>()? {
                     shape.rank += 1;
                     if shape.rank <= RANK_MAX {

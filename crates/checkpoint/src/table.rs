@@ -36,9 +36,7 @@ pub struct TensorInfo {
 impl TensorInfo {
     /// Number of weights, or `None` when the product overflows.
     pub fn weight_count(&self) -> Option<usize> {
-        self.shape
-            .iter()
-            .try_fold(1usize, |count, &dim| count.checked_mul(dim))
+        self.shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))
     }
 }
 
@@ -80,17 +78,7 @@ pub struct ExpertTable {
 impl LayerExperts {
     /// A layer that has no routed experts.
     pub fn none() -> LayerExperts {
-        let part = ExpertPart {
-            format: Format::F32,
-            rows: 0,
-            cols: 0,
-            extent: 0,
-            offset: 0,
-        };
-        LayerExperts {
-            parts: [part; 3],
-            extents: Vec::new(),
-            checksums: None,
-        }
+        let part = ExpertPart { format: Format::F32, rows: 0, cols: 0, extent: 0, offset: 0 };
+        LayerExperts { parts: [part; 3], extents: Vec::new(), checksums: None }
     }
 }

@@ -22,6 +22,7 @@
 
 mod error;
 mod layout;
+pub mod pack;
 mod policy;
 mod store;
 
