@@ -1,6 +1,29 @@
-//! Dot products of weight rows with activation rows (stub: the signatures, on the scalar codec).
+//! Dot products of weight rows with activation rows: nearly all of the time of a token goes here.
+//!
+//! The activations of a token meet thousands of weight rows, so they are prepared once ([`Activations`]): as they are for
+//! float weights, quantised to 8 bits for quantised weights, whose products then are products of small integers. What is
+//! prepared depends on the class of the weights' format only, so several matrices share one preparation.
+//!
+//! A product is a function of its weight row and its activation row alone. It does not depend on how many activation rows
+//! there are, on which rows are computed in one call, nor on where the bytes lie; decode and prefill give the same bits. For
+//! quantised formats it does not depend on the instruction set either: all sums are integers until a block of 32 or 256
+//! weights is complete, and from there every instruction set does the same roundings in the same eight lanes. Fused
+//! multiply-add would save one instruction in forty there, and cost that promise. Float formats do use it, so there the
+//! scalar result differs in the last bits.
+//!
+//! To add a format: say in [`Activations::class`] how its activations are prepared, and open its block as integers once in
+//! `dot/scalar.rs` and once per instruction set.
 
-use tensor::{Format, MatrixView};
+pub(crate) mod activations;
+pub(crate) mod scalar;
+
+use std::fmt;
+
+use tensor::MatrixView;
+
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::arch::x86_64::avx2_dot;
+pub use activations::{ActivationClass, Activations};
 
 /// Which instruction set the dot products use.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,103 +36,111 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best instruction set of this machine.
+    /// Every instruction set, the slowest first.
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2];
+
+    /// The best instruction set of this machine. It does not change while the process lives.
     pub fn detect() -> Isa {
-        Isa::Scalar
-    }
-}
-
-/// How activations are prepared for a format: formats of one class share one preparation.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ActivationClass {
-    /// f32 as they are.
-    F32,
-    /// 8-bit codes with one scale per 32.
-    Q8x32,
-    /// 8-bit codes with one scale per 256 and sums per 16.
-    Q8x256,
-}
-
-/// n rows of activations prepared for products with one class of weight formats. Reuses its memory.
-#[derive(Clone, Debug, Default)]
-pub struct Activations {
-    n: usize,
-    cols: usize,
-    values: Vec<f32>,
-}
-
-impl Activations {
-    /// No rows yet.
-    pub fn new() -> Self {
-        Self::default()
+        Isa::ALL.iter().rev().copied().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)
     }
 
-    /// How activations are prepared for weights of this format.
-    pub fn class(format: Format) -> ActivationClass {
-        match format.block_len() {
-            1 => ActivationClass::F32,
-            32 => ActivationClass::Q8x32,
-            _ => ActivationClass::Q8x256,
+    /// Whether this machine has it. What is asked of an instruction set that it has not, runs on the scalar code.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2_dot::is_available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => false,
         }
     }
 
-    /// Takes the `n` rows of `x`, [n, cols].
-    pub fn prepare(&mut self, _isa: Isa, _weights: Format, x: &[f32], n: usize, cols: usize) {
-        (self.n, self.cols) = (n, cols);
-        self.values.clear();
-        self.values.extend_from_slice(&x[..n * cols]);
-    }
-
-    /// Takes the rows of `x`, [_, cols], that `rows` names, in that order.
-    pub fn prepare_rows(
-        &mut self,
-        _isa: Isa,
-        _weights: Format,
-        x: &[f32],
-        rows: &[u32],
-        cols: usize,
-    ) {
-        (self.n, self.cols) = (rows.len(), cols);
-        self.values.clear();
-        for &row in rows {
-            self.values
-                .extend_from_slice(&x[row as usize * cols..][..cols]);
+    /// Its name in lower case, as users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
         }
     }
+}
 
-    /// Rows.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Activations in a row.
-    pub fn cols(&self) -> usize {
-        self.cols
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
 /// Dot products of the `rows` weight rows from `first_row` on with all activation rows: `out` is [rows, n].
 ///
 /// # Panics
-/// If the shapes disagree.
+/// If the weight rows are not all in `w`, if their columns are not those of the activations, if the activations were
+/// prepared for another class of formats, or if `out` has another length than `rows * n`.
 pub fn mul_rows(
-    _isa: Isa,
+    isa: Isa,
     w: &MatrixView<'_>,
     first_row: usize,
     rows: usize,
     acts: &Activations,
     out: &mut [f32],
 ) {
-    assert_eq!(w.cols, acts.cols);
-    assert_eq!(out.len(), rows * acts.n);
-    let mut decoded = vec![0.0; w.cols];
-    for r in 0..rows {
-        let row = w.format.decode_row(w.row(first_row + r), &mut decoded);
-        assert!(row.is_ok(), "the view has checked the row's length");
-        for t in 0..acts.n {
-            let x = &acts.values[t * w.cols..][..w.cols];
-            out[r * acts.n + t] = decoded.iter().zip(x).map(|(w, x)| w * x).sum();
-        }
+    assert!(
+        first_row <= w.rows && rows <= w.rows - first_row,
+        "rows {first_row}+{rows} of a matrix of {}",
+        w.rows
+    );
+    assert_eq!(w.cols, acts.cols(), "columns of the weights and of the activations");
+    assert_eq!(Activations::class(w.format), acts.prepared_for(), "activations for {}", w.format);
+    assert_eq!(out.len(), rows * acts.n(), "products of {rows} rows with {} activation rows", acts.n());
+    if out.is_empty() {
+        return;
+    }
+    if w.cols == 0 {
+        return out.fill(0.0);
+    }
+    let row_bytes = w.row_bytes();
+    let job = Job {
+        format: w.format,
+        weights: &w.bytes[first_row * row_bytes..(first_row + rows) * row_bytes],
+        row_bytes,
+        acts,
+    };
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.is_available() => avx2_dot::mul_rows(&job, out),
+        _ => scalar::mul_rows(&job, out),
     }
 }
+
+/// What an instruction set is asked for: at least one weight row, one activation row and one column, shapes checked.
+pub(crate) struct Job<'a> {
+    pub(crate) format: tensor::Format,
+    /// Whole rows.
+    pub(crate) weights: &'a [u8],
+    pub(crate) row_bytes: usize,
+    pub(crate) acts: &'a Activations,
+}
+
+impl<'a> Job<'a> {
+    /// The weight rows one by one.
+    pub(crate) fn weight_rows(&self) -> std::slice::ChunksExact<'a, u8> {
+        self.weights.chunks_exact(self.row_bytes)
+    }
+}
+
+/// Calls `$tile::<T>(…, first token)` for tiles of `$most` activation rows and then for the rest: `$most` is 4.
+macro_rules! for_token_tiles {
+    ($n:expr, $t:ident => $tile:ident($($argument:expr),*)) => {{
+        let n: usize = $n;
+        for $t in (0..n / 4 * 4).step_by(4) {
+            $tile::<4>($($argument),*);
+        }
+        let $t = n / 4 * 4;
+        match n % 4 {
+            1 => $tile::<1>($($argument),*),
+            2 => $tile::<2>($($argument),*),
+            3 => $tile::<3>($($argument),*),
+            _ => {}
+        }
+    }};
+}
+pub(crate) use for_token_tiles;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::TensorError;
 use crate::blocks::{
-    Block, BlockBf16, BlockF16, BlockF32, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0,
+    Block, BlockBf16, BlockF16, BlockF32, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, from_bytes,
 };
 
 /// Element or block format of a row of weights (ggml names and bytes).
@@ -206,8 +206,7 @@ impl FromStr for Format {
 
 // Lengths were checked by `check_row`, so the blocks and the chunks are equally many.
 fn decode_blocks<B: Block>(src: &[u8], dst: &mut [f32]) {
-    let blocks: &[B] = bytemuck::cast_slice(src);
-    for (block, weights) in blocks.iter().zip(dst.chunks_exact_mut(B::LEN)) {
+    for (block, weights) in from_bytes::<B>(src).iter().zip(dst.chunks_exact_mut(B::LEN)) {
         block.decode(weights);
     }
 }

@@ -34,6 +34,14 @@ pub trait Block: Pod {
     fn encode(src: &[f32]) -> Self;
 }
 
+/// The blocks that `bytes` are made of, where they lie.
+///
+/// # Panics
+/// If `bytes` is not a whole number of blocks; a row of a [`MatrixView`](crate::MatrixView) of the format always is.
+pub fn from_bytes<B: Block>(bytes: &[u8]) -> &[B] {
+    bytemuck::cast_slice(bytes)
+}
+
 /// A half-precision number as it lies in a block.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
@@ -52,10 +60,15 @@ impl HalfLe {
     /// coarse that the nearest one may put the largest weight out of the codes' reach.
     pub fn scale_reaching(value: f32) -> Self {
         let nearest = Self::scale(value);
-        let bits = u16::from_le_bytes(nearest.0);
+        let bits = nearest.to_bits();
         let reaches = nearest.to_f32().abs() >= value.abs() * (1.0 - 1.0 / 1024.0);
         let is_largest = bits & 0x7FFF == f16::MAX.to_bits();
         if reaches || is_largest { nearest } else { Self((bits + 1).to_le_bytes()) }
+    }
+
+    /// The sixteen bits, for conversions in hardware.
+    pub fn to_bits(self) -> u16 {
+        u16::from_le_bytes(self.0)
     }
 
     /// The number.

@@ -1,0 +1,396 @@
+//! Dot products with AVX2, FMA and F16C; the twin of `dot/scalar.rs`.
+//!
+//! A block is opened once, as vectors of small integers, and multiplied with up to four activation rows, whose sums stay
+//! in registers. The tile of activation rows is the outer loop and the weight rows the inner one: four rows of activations
+//! are some 18 KB at 4096 columns and stay in the first-level cache, while the weights, a quarter of that size per column,
+//! stream by. Opening a block costs about as much as one activation row, hence the tile.
+
+use std::arch::x86_64::*;
+
+use tensor::Format;
+use tensor::blocks::{Block, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, HalfLe, from_bytes};
+
+use crate::dot::activations::{self, Row32, Row256, SUMS};
+use crate::dot::{Job, for_token_tiles};
+
+/// Whether the machine has all that this module uses.
+pub(crate) fn is_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+/// Computes all products of the job: `out` is [rows, n].
+pub(crate) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
+    assert!(is_available());
+    let n = job.acts.n();
+    // SAFETY: the machine has AVX2, FMA and F16C, as just asserted.
+    unsafe { mul_rows_avx2(job, n, out) }
+}
+
+/// [`activations::quantise_row`], compiled for AVX2.
+pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [[i16; SUMS]]) {
+    #[target_feature(enable = "avx2")]
+    fn compiled(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [[i16; SUMS]]) {
+        activations::quantise_row(x, codes, scales, sums);
+    }
+    assert!(is_available());
+    // SAFETY: the machine has AVX2, as just asserted.
+    unsafe { compiled(x, codes, scales, sums) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mul_rows_avx2(job: &Job<'_>, n: usize, out: &mut [f32]) {
+    for_token_tiles!(n, t => tile(job, t, out));
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
+    match job.format {
+        Format::F32 => float_rows::<T, 4>(job, t, out, |bytes| load_f32(bytes)),
+        Format::F16 => float_rows::<T, 2>(job, t, out, |bytes| load_f16(bytes)),
+        Format::BF16 => float_rows::<T, 2>(job, t, out, |bytes| load_bf16(bytes)),
+        Format::Q4_0 => rows_32::<T, BlockQ4_0>(job, t, out, |block| open_q4_0(block)),
+        Format::Q5_0 => rows_32::<T, BlockQ5_0>(job, t, out, |block| open_q5_0(block)),
+        Format::Q8_0 => rows_32::<T, BlockQ8_0>(job, t, out, |block| open_q8_0(block)),
+        Format::Q4K => rows_256::<T, BlockQ4K, false>(job, t, out, |block| open_q4_k(block)),
+        Format::Q6K => rows_256::<T, BlockQ6K, true>(job, t, out, |block| open_q6_k(block)),
+        other => unreachable!("{other} has no AVX2 dot product; add it here with its block"),
+    }
+}
+
+// ---- vectors -----------------------------------------------------------------------------------------------------------
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_u8x32(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are readable there; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_i8x32(codes: &[i8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are readable there; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_i16x16(values: &[i16; 16]) -> __m256i {
+    // SAFETY: 32 bytes are readable there; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_u8x16(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: 16 bytes are readable there; the load needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_i8x16(values: &[i8; 16]) -> __m128i {
+    // SAFETY: 16 bytes are readable there; the load needs no alignment.
+    unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_f32x8(values: &[f32; 8]) -> __m256 {
+    // SAFETY: 32 bytes are readable there; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(values.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn half_to_f32(half: HalfLe) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
+}
+
+/// The sum of the lanes: halves first, then even and odd pairs.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fold(lanes: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+// ---- floats ------------------------------------------------------------------------------------------------------------
+
+/// Weights of one step: two vectors.
+const FLOAT_STEP: usize = 16;
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_f32(bytes: &[[u8; 4]; FLOAT_STEP]) -> [__m256; 2] {
+    let (halves, _) = bytes.as_flattened().as_chunks::<32>();
+    [_mm256_castsi256_ps(load_u8x32(&halves[0])), _mm256_castsi256_ps(load_u8x32(&halves[1]))]
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn load_f16(bytes: &[[u8; 2]; FLOAT_STEP]) -> [__m256; 2] {
+    let (halves, _) = bytes.as_flattened().as_chunks::<16>();
+    [_mm256_cvtph_ps(load_u8x16(&halves[0])), _mm256_cvtph_ps(load_u8x16(&halves[1]))]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bf16(bytes: &[[u8; 2]; FLOAT_STEP]) -> [__m256; 2] {
+    let (halves, _) = bytes.as_flattened().as_chunks::<16>();
+    let widen = |half: &[u8; 16]| {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_u8x16(half))))
+    };
+    [widen(&halves[0]), widen(&halves[1])]
+}
+
+/// `BYTES` is the size of a weight, `load` makes two vectors of 16 weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn float_rows<const T: usize, const BYTES: usize>(
+    job: &Job<'_>,
+    t: usize,
+    out: &mut [f32],
+    load: impl Fn(&[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2],
+) {
+    let n = job.acts.n();
+    let acts: [&[f32]; T] = std::array::from_fn(|i| job.acts.values(t + i));
+    for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
+        let (steps, tail) = row.as_chunks::<BYTES>().0.as_chunks::<FLOAT_STEP>();
+        let mut sums = [[_mm256_setzero_ps(); 2]; T];
+        let acts_of = acts.map(|act| act.as_chunks::<FLOAT_STEP>());
+        for (s, step) in steps.iter().enumerate() {
+            let weights = load(step);
+            for (sums, (act, _)) in sums.iter_mut().zip(&acts_of) {
+                add_step(sums, weights, &act[s]);
+            }
+        }
+        if !tail.is_empty() {
+            // Zeros beyond the end add nothing.
+            let mut step = [[0; BYTES]; FLOAT_STEP];
+            step[..tail.len()].copy_from_slice(tail);
+            let weights = load(&step);
+            for (sums, (_, rest)) in sums.iter_mut().zip(&acts_of) {
+                let mut act = [0.0; FLOAT_STEP];
+                act[..rest.len()].copy_from_slice(rest);
+                add_step(sums, weights, &act);
+            }
+        }
+        for (out, sums) in out[t..].iter_mut().zip(sums) {
+            *out = fold(_mm256_add_ps(sums[0], sums[1]));
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_step(sums: &mut [__m256; 2], weights: [__m256; 2], act: &[f32; FLOAT_STEP]) {
+    let (halves, _) = act.as_chunks::<8>();
+    sums[0] = _mm256_fmadd_ps(weights[0], load_f32x8(&halves[0]), sums[0]);
+    sums[1] = _mm256_fmadd_ps(weights[1], load_f32x8(&halves[1]), sums[1]);
+}
+
+// ---- blocks of 32: weight = d * code -----------------------------------------------------------------------------------
+
+/// A block of 32: its scale and its signed codes.
+struct Open32 {
+    d: f32,
+    codes: __m256i,
+}
+
+/// Low nibbles, then high nibbles.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibbles_32(bytes: &[u8; 16]) -> __m256i {
+    let low = load_u8x16(bytes);
+    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q4_0(block: &BlockQ4_0) -> Open32 {
+    let codes = _mm256_sub_epi8(nibbles_32(&block.nibbles), _mm256_set1_epi8(8));
+    Open32 { d: half_to_f32(block.d), codes }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q5_0(block: &BlockQ5_0) -> Open32 {
+    // Byte i of the vector gets the byte of `high` that has bit i, and keeps that bit only.
+    let high = _mm256_set1_epi32(i32::from_le_bytes(block.high));
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let is_clear =
+        _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(high, spread), bit), _mm256_setzero_si256());
+    // Code - 16 is the nibble where the fifth bit is set, and nibble - 16, its bits under four ones, where it is clear.
+    let minus_16 = _mm256_and_si256(is_clear, _mm256_set1_epi8(-16));
+    Open32 { d: half_to_f32(block.d), codes: _mm256_or_si256(nibbles_32(&block.nibbles), minus_16) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q8_0(block: &BlockQ8_0) -> Open32 {
+    Open32 { d: half_to_f32(block.d), codes: load_i8x32(&block.codes) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rows_32<const T: usize, B: Block>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open32) {
+    let n = job.acts.n();
+    let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
+    let ones = _mm256_set1_epi16(1);
+    for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            let Open32 { d, codes } = open(block);
+            let magnitudes = _mm256_abs_epi8(codes);
+            for (sum, act) in sums.iter_mut().zip(&acts) {
+                // The multiplication takes one unsigned factor, so the weight's sign moves to the activation. At most
+                // 128 * 127 * 2 per pair, which 16 bits hold.
+                let signed = _mm256_sign_epi8(load_i8x32(&act.codes[b]), codes);
+                let pairs = _mm256_maddubs_epi16(magnitudes, signed);
+                let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
+                let scale = _mm256_set1_ps(d * act.scales[b]);
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, products));
+            }
+        }
+        for (out, sum) in out[t..].iter_mut().zip(sums) {
+            *out = fold(sum);
+        }
+    }
+}
+
+// ---- blocks of 256: weight = d * scale * code - d_min * min ------------------------------------------------------------
+
+/// A block of 256 as integers.
+struct Open256 {
+    d: f32,
+    /// Unused where the minima are subtracted as integers.
+    d_min: f32,
+    /// Unsigned codes, in order.
+    codes: [__m256i; 8],
+    /// 16-bit scales of the sixteens: the even ones in the lower half, the odd ones in the upper half.
+    scales: __m256i,
+    /// 16-bit minima in the same order.
+    mins: __m256i,
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q4_k(block: &BlockQ4K) -> Open256 {
+    let fifteen = _mm256_set1_epi8(15);
+    let mut codes = [_mm256_setzero_si256(); 8];
+    for (j, nibbles) in block.nibbles.as_chunks::<32>().0.iter().enumerate() {
+        let nibbles = load_u8x32(nibbles);
+        codes[2 * j] = _mm256_and_si256(nibbles, fifteen);
+        codes[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), fifteen);
+    }
+    // Four numbers of six bits at a time, in the bytes of a word; see `BlockQ4K::scales_and_mins`.
+    let word = |i: usize| {
+        let [a, b, c, d] = block.scales.as_chunks::<4>().0[i];
+        u32::from_le_bytes([a, b, c, d])
+    };
+    let (scales, mins, split) = (word(0), word(1), word(2));
+    let top_two = |word: u32| (word >> 6 & 0x0303_0303) << 4;
+    let eight = |low: u32, high: u32| {
+        let eight = u64::from(low & 0x3F3F_3F3F) | u64::from(high) << 32;
+        // A sub-block of 32 is two sixteens: both halves get the same eight.
+        _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(eight.cast_signed())))
+    };
+    Open256 {
+        d: half_to_f32(block.d),
+        d_min: half_to_f32(block.d_min),
+        codes,
+        scales: eight(scales, split & 0x0F0F_0F0F | top_two(scales)),
+        mins: eight(mins, split >> 4 & 0x0F0F_0F0F | top_two(mins)),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q6_k(block: &BlockQ6K) -> Open256 {
+    let (fifteen, top_two) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
+    let (low, high) = (block.low.as_chunks::<32>().0, block.high.as_chunks::<32>().0);
+    let mut codes = [_mm256_setzero_si256(); 8];
+    for half in 0..2 {
+        let high = load_u8x32(&high[half]);
+        let (first, second) = (load_u8x32(&low[2 * half]), load_u8x32(&low[2 * half + 1]));
+        let join = |low: __m256i, high: __m256i| {
+            _mm256_or_si256(_mm256_and_si256(low, fifteen), _mm256_and_si256(high, top_two))
+        };
+        // Shifts are of 16 bits; what crosses from the neighbouring byte is masked away.
+        codes[4 * half] = join(first, _mm256_slli_epi16::<4>(high));
+        codes[4 * half + 1] = join(second, _mm256_slli_epi16::<2>(high));
+        codes[4 * half + 2] = join(_mm256_srli_epi16::<4>(first), high);
+        codes[4 * half + 3] = join(_mm256_srli_epi16::<4>(second), _mm256_srli_epi16::<2>(high));
+    }
+    let even_then_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    let scales = load_i8x16(&block.scales);
+    let scales = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, even_then_odd));
+    Open256 {
+        d: half_to_f32(block.d),
+        d_min: 0.0,
+        codes,
+        scales,
+        // The code of zero is 32 everywhere.
+        mins: _mm256_slli_epi16::<5>(scales),
+    }
+}
+
+/// `FIXED_ZERO`: the minima are multiples of the scales and are subtracted as integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
+    job: &Job<'_>,
+    t: usize,
+    out: &mut [f32],
+    open: impl Fn(&B) -> Open256,
+) {
+    let n = job.acts.n();
+    let acts: [Row256<'_>; T] = std::array::from_fn(|i| job.acts.row_256(t + i));
+    for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            let block = open(block);
+            let products = products_256(&block, acts.map(|act| &act.codes[b]));
+            for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
+                let mins = _mm256_madd_epi16(block.mins, load_i16x16(&act.sums[b]));
+                let scale = _mm256_set1_ps(block.d * act.scales[b]);
+                let term = if FIXED_ZERO {
+                    _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_sub_epi32(products, mins)))
+                } else {
+                    let min_scale = _mm256_set1_ps(block.d_min * act.scales[b]);
+                    _mm256_sub_ps(
+                        _mm256_mul_ps(scale, _mm256_cvtepi32_ps(products)),
+                        _mm256_mul_ps(min_scale, _mm256_cvtepi32_ps(mins)),
+                    )
+                };
+                *sum = _mm256_add_ps(*sum, term);
+            }
+        }
+        for (out, sum) in out[t..].iter_mut().zip(sums) {
+            *out = fold(sum);
+        }
+    }
+}
+
+/// Lane l: the sum over the block of `scale * code * activation` of codes 4l to 4l + 3 of each 32. At most
+/// 8 * 4 * 63 * 128 * 127 in magnitude, which 32 bits hold.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m256i; T] {
+    let mut products = [_mm256_setzero_si256(); T];
+    for (j, &codes) in block.codes.iter().enumerate() {
+        // Scale 2j in all of the lower half, scale 2j + 1 in all of the upper one.
+        let pick = _mm256_set1_epi16((j * 0x0202 + 0x0100) as i16);
+        let scales = _mm256_shuffle_epi8(block.scales, pick);
+        for (product, act) in products.iter_mut().zip(acts) {
+            let act = load_i8x32(&act.as_chunks::<32>().0[j]);
+            let pairs = _mm256_maddubs_epi16(codes, act);
+            *product = _mm256_add_epi32(*product, _mm256_madd_epi16(pairs, scales));
+        }
+    }
+    products
+}
