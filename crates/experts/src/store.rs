@@ -163,7 +163,9 @@ impl ExpertStore {
         if slot_count == 0 {
             return Err(ExpertsError::NoSlots);
         }
-        let slots = (0..slot_count).map(|_| Slot::new(layout.slot_bytes)).collect::<Result<Vec<_>, _>>()?;
+        let bufs = AlignedBuf::many(slot_count, layout.slot_bytes)
+            .map_err(|source| ExpertsError::Storage { source })?;
+        let slots = bufs.into_iter().map(Slot::new).collect();
         Ok(ExpertStore {
             queue: CompletionQueue::new(),
             verify: options.verify,
@@ -469,9 +471,8 @@ impl ExpertStore {
 }
 
 impl Slot {
-    fn new(bytes: usize) -> Result<Self, ExpertsError> {
-        let buf = AlignedBuf::new(bytes).map_err(|source| ExpertsError::Storage { source })?;
-        Ok(Slot { buf, reads: Widened::default(), id: None, index: 0, pinned: false })
+    fn new(buf: AlignedBuf) -> Self {
+        Slot { buf, reads: Widened::default(), id: None, index: 0, pinned: false }
     }
 
     /// XXH3-64 of the extents of these lengths, one after the other.

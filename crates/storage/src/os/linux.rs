@@ -11,9 +11,9 @@ use rustix::mm::Advice;
 
 pub(crate) use super::unix::{read_at, unmap};
 
-/// From this size on a buffer asks for huge pages. Expert slots are mapped one after another and
-/// merge into one area of address space, so that a huge page may span two slots that are each
-/// smaller than it.
+/// From this size on memory asks for huge pages. A drive behind virtio or NVMe takes a limited number of
+/// pieces of memory in one request (128 to 256); with pages of 4 KiB that limit, and not the drive's own, is
+/// the largest request. Measured on a virtio drive: 2.1 to 2.4 GB/s instead of 1.2 to 1.7.
 const HUGE_PAGE_ADVICE_BYTES: usize = 1 << 20;
 
 pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
