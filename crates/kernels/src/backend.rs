@@ -29,6 +29,23 @@ pub struct HostMatrix {
     pub offset: usize,
 }
 
+impl HostMatrix {
+    /// The matrix, borrowed from its bytes.
+    ///
+    /// # Panics
+    /// If it does not lie inside its bytes, or its columns are no whole number of blocks: a precondition of
+    /// [`Backend::matrix`].
+    pub fn view(&self) -> MatrixView<'_> {
+        let bytes: &[u8] = (*self.bytes).as_ref();
+        let len = self.format.row_bytes(self.cols).map(|row_bytes| row_bytes * self.rows);
+        let view = len.and_then(|len| {
+            let bytes = &bytes[self.offset..][..len];
+            MatrixView::new(self.format, self.rows, self.cols, bytes)
+        });
+        view.unwrap_or_else(|error| panic!("a matrix that was not checked: {error}"))
+    }
+}
+
 /// Shape of a gated full-attention layer (Qwen3.5-MoE section 3.1).
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct AttentionShape {

@@ -1,1 +1,401 @@
-//! The conformance suite (to come).
+//! One suite for every back-end: runs each op over many shapes, on deterministic data, and compares with the oracle.
+//!
+//! Call [`check`] from a test of the back-end. [`outcomes`] gives the raw results, for comparing two configurations of
+//! one back-end bit by bit.
+//!
+//! Errors are measured as the largest difference divided by the root mean square of the expected values. Ops whose inputs
+//! are f32 must come within [`F32_TOLERANCE`] of f64 arithmetic. Products with quantised weights may round activations to
+//! 8 bits (a step is 1/127 of the largest of 32 or 256 values), so they must come within [`QUANTISED_TOLERANCE`].
+
+use std::sync::Arc;
+
+use tensor::{Format, MatrixView};
+
+use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix};
+use crate::oracle::OracleBackend;
+
+/// Allowed error of f32 arithmetic.
+pub const F32_TOLERANCE: f64 = 2e-5;
+/// Allowed error where activations may be rounded to 8 bits.
+pub const QUANTISED_TOLERANCE: f64 = 3e-2;
+
+/// What a back-end computed in one case.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Op and shape.
+    pub name: String,
+    /// Allowed error; see the module's documentation.
+    pub tolerance: f64,
+    /// Everything the op wrote, and the rest of the buffer, which it must leave alone.
+    pub values: Vec<f32>,
+}
+
+/// Compares a back-end with the oracle.
+///
+/// # Panics
+/// With the list of the cases that differ by more than is allowed.
+pub fn check<B: Backend>(make: impl Fn() -> B) {
+    let (expected, got) = (outcomes(&mut OracleBackend), outcomes(&mut make()));
+    assert_eq!(expected.len(), got.len(), "the suite does not depend on the back-end");
+    let failures: Vec<String> = expected
+        .iter()
+        .zip(&got)
+        .filter_map(|(expected, got)| {
+            let error = error(&expected.values, &got.values);
+            let allowed = expected.tolerance;
+            // Not `error > allowed`: a NaN is a failure.
+            let fine = error <= allowed;
+            (!fine).then(|| format!("{}: error {error:.2e}, allowed {allowed:.0e}", expected.name))
+        })
+        .collect();
+    let (failed, cases) = (failures.len(), expected.len());
+    assert!(failures.is_empty(), "{failed} of {cases} cases differ\n{}", failures.join("\n"));
+}
+
+/// Largest difference relative to the root mean square of what was expected; NaN if any value is.
+fn error(expected: &[f32], got: &[f32]) -> f64 {
+    assert_eq!(expected.len(), got.len());
+    let squares: f64 = expected.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    let rms = (squares / expected.len().max(1) as f64).sqrt();
+    let differences = expected.iter().zip(got).map(|(&x, &y)| (f64::from(x) - f64::from(y)).abs());
+    let largest = differences.fold(0.0, |max: f64, diff| if diff <= max { max } else { diff });
+    if largest == 0.0 { 0.0 } else { largest / rms }
+}
+
+/// Runs every case.
+pub fn outcomes<B: Backend>(backend: &mut B) -> Vec<Outcome> {
+    let mut suite = Suite { backend, outcomes: Vec::new() };
+    suite.buffers();
+    suite.sums();
+    suite.norms();
+    suite.rows_of_tables();
+    suite.products();
+    ATTENTION_SHAPES.iter().for_each(|(shape, steps)| suite.attention(shape, steps));
+    suite.long_attention();
+    suite.convolution();
+    DELTA_NET_SHAPES.iter().for_each(|(shape, steps)| suite.delta_net(shape, steps));
+    suite.experts();
+    suite.combination();
+    suite.outcomes
+}
+
+/// Deterministic numbers in [-1, 1): splitmix64 of a case's seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mantissa = ((z ^ (z >> 31)) >> 40) as f32;
+        mantissa / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// `len` deterministic numbers in [-scale, scale).
+pub fn numbers(seed: u64, len: usize, scale: f32) -> Vec<f32> {
+    let mut numbers = Numbers(seed);
+    (0..len).map(|_| scale * numbers.next()).collect()
+}
+
+/// A random matrix in `format`, its first row at an odd offset.
+///
+/// # Panics
+/// If `cols` is no whole number of the format's blocks.
+pub fn random_matrix(seed: u64, format: Format, rows: usize, cols: usize) -> HostMatrix {
+    const OFFSET: usize = 3;
+    let row_bytes = format.row_bytes(cols).unwrap_or_else(|error| panic!("{error}"));
+    let mut bytes = vec![0; OFFSET + rows * row_bytes];
+    let scale = 1.0 / (cols as f32).sqrt();
+    let values = numbers(seed, rows * cols, scale);
+    for (row, bytes) in values.chunks_exact(cols).zip(bytes[OFFSET..].chunks_exact_mut(row_bytes)) {
+        format.encode_row(row, bytes).unwrap_or_else(|error| panic!("{error}"));
+    }
+    HostMatrix { format, rows, cols, bytes: Arc::new(bytes), offset: OFFSET }
+}
+
+fn tolerance_of(formats: &[Format]) -> f64 {
+    let quantised = formats.iter().any(|format| format.is_quantised());
+    if quantised { QUANTISED_TOLERANCE } else { F32_TOLERANCE }
+}
+
+/// Head layouts, and the numbers of tokens of successive calls. The longest history crosses several blocks of keys.
+const ATTENTION_SHAPES: &[(AttentionShape, &[usize])] = &[
+    (attention_shape(4, 2, 16, 8), &[5, 1, 1, 130, 1, 7, 126, 1]),
+    (attention_shape(3, 3, 20, 6), &[1, 1, 3, 70]),
+    (attention_shape(8, 1, 256, 64), &[2, 1, 140, 1]),
+    (attention_shape(2, 2, 8, 8), &[300, 1]),
+];
+
+const fn attention_shape(
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    rotary_dim: usize,
+) -> AttentionShape {
+    AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta: 1e7, eps: 1e-6 }
+}
+
+/// Head layouts, and the numbers of tokens of successive calls.
+const DELTA_NET_SHAPES: &[(DeltaNetShape, &[usize])] = &[
+    (delta_net_shape((2, 4), (16, 16), 4), &[1, 5, 70, 1, 16, 64, 15, 129]),
+    (delta_net_shape((1, 3), (12, 20), 3), &[40, 1, 2]),
+    (delta_net_shape((2, 4), (128, 128), 4), &[3, 100, 37]),
+    (delta_net_shape((3, 3), (5, 7), 2), &[33]),
+];
+
+const fn delta_net_shape(heads: (usize, usize), dims: (usize, usize), conv_kernel: usize) -> DeltaNetShape {
+    let ((key_heads, value_heads), (key_dim, value_dim)) = (heads, dims);
+    DeltaNetShape { key_heads, value_heads, key_dim, value_dim, conv_kernel, eps: 1e-6 }
+}
+
+struct Suite<'a, B: Backend> {
+    backend: &'a mut B,
+    outcomes: Vec<Outcome>,
+}
+
+impl<B: Backend> Suite<'_, B> {
+    /// A buffer with the seed's numbers.
+    fn random(&mut self, seed: u64, len: usize, scale: f32) -> B::Buffer {
+        let mut buffer = self.backend.buffer(len);
+        self.backend.write(&mut buffer, 0, &numbers(seed, len, scale));
+        buffer
+    }
+
+    fn keep(&mut self, name: String, tolerance: f64, buffer: &B::Buffer, len: usize) {
+        let mut values = vec![0.0; len];
+        self.backend.read(buffer, 0, &mut values);
+        self.outcomes.push(Outcome { name, tolerance, values });
+    }
+
+    fn buffers(&mut self) {
+        let zeros = self.backend.buffer(10);
+        self.keep("buffer".into(), 0.0, &zeros, 10);
+        let mut a = self.random(1, 10, 1.0);
+        self.backend.write(&mut a, 3, &[7.0, 8.0]);
+        let mut b = self.random(2, 10, 1.0);
+        self.backend.copy(&a, 2, &mut b, 5, 4);
+        self.keep("write".into(), 0.0, &a, 10);
+        self.keep("copy".into(), 0.0, &b, 10);
+        let mut tail = [0.0; 4];
+        self.backend.read(&b, 5, &mut tail);
+        self.outcomes.push(Outcome { name: "read".into(), tolerance: 0.0, values: tail.to_vec() });
+        self.backend.clear(&mut b);
+        self.keep("clear".into(), 0.0, &b, 10);
+    }
+
+    fn sums(&mut self) {
+        for (n, dim) in [(1, 1), (3, 7), (2, 2048), (40, 1000)] {
+            let len = n * dim;
+            let (bias, y) = (self.random(3, dim, 1.0), self.random(4, len, 1.0));
+            let mut x = self.random(5, len + 3, 1.0);
+            self.backend.add_bias(&bias, n, dim, &mut x);
+            self.keep(format!("add_bias {n} x {dim}"), F32_TOLERANCE, &x, len + 3);
+            self.backend.add(&y, len, &mut x);
+            self.keep(format!("add {n} x {dim}"), F32_TOLERANCE, &x, len + 3);
+        }
+    }
+
+    fn norms(&mut self) {
+        for (n, dim, scale) in [(1, 8, 1.0), (3, 20, 1e-4), (5, 2048, 3.0), (70, 128, 1e3)] {
+            let (x, weight) = (self.random(6, n * dim, scale), self.random(7, dim, 1.0));
+            let mut out = self.random(8, n * dim + 3, 1.0);
+            self.backend.rms_norm(&x, &weight, 1e-6, n, dim, &mut out);
+            self.keep(format!("rms_norm {n} x {dim}"), F32_TOLERANCE, &out, n * dim + 3);
+            // Gates far beyond where exp overflows.
+            for gate_scale in [4.0, 300.0] {
+                let (z, mut o) = (self.random(9, n * dim, gate_scale), self.random(10, n * dim, scale));
+                self.backend.gated_rms_norm(&z, &weight, 1e-6, n, dim, &mut o);
+                let name = format!("gated_rms_norm {n} x {dim}, gates to {gate_scale}");
+                self.keep(name, F32_TOLERANCE, &o, n * dim);
+            }
+        }
+    }
+
+    fn rows_of_tables(&mut self) {
+        for &format in Format::ALL {
+            let (rows, cols) = (50, 512);
+            let table = self.backend.matrix(random_matrix(11, format, rows, cols));
+            let ids = [49, 0, 7, 7, 31];
+            let mut out = self.random(12, (ids.len() + 1) * cols, 1.0);
+            self.backend.get_rows(&table, &ids, &mut out);
+            self.keep(format!("get_rows {format}"), 0.0, &out, (ids.len() + 1) * cols);
+        }
+    }
+
+    fn products(&mut self) {
+        for &format in Format::ALL {
+            for (rows, cols, n) in [(1, 256, 1), (37, 256, 1), (700, 512, 1), (64, 768, 3), (130, 256, 17)] {
+                self.product(format, rows, cols, n);
+            }
+        }
+        for format in [Format::F32, Format::F16, Format::BF16] {
+            for (rows, cols, n) in [(9, 5, 1), (33, 20, 4), (3, 1, 1)] {
+                self.product(format, rows, cols, n);
+            }
+        }
+        for format in [Format::Q4_0, Format::Q5_0, Format::Q8_0] {
+            self.product(format, 33, 96, 2);
+        }
+    }
+
+    fn product(&mut self, format: Format, rows: usize, cols: usize, n: usize) {
+        let w = self.backend.matrix(random_matrix(13, format, rows, cols));
+        let x = self.random(14, n * cols, 2.0);
+        let mut out = self.random(15, n * rows + 3, 1.0);
+        self.backend.mul_mat(&w, &x, n, &mut out);
+        let name = format!("mul_mat {format} {rows} x {cols}, {n} tokens");
+        self.keep(name, tolerance_of(&[format]), &out, n * rows + 3);
+    }
+
+    fn attention(&mut self, shape: &AttentionShape, steps: &[usize]) {
+        let (heads, dim) = (shape.heads, shape.head_dim);
+        let row = shape.kv_heads * dim;
+        let ctx = steps.iter().sum::<usize>() + 2;
+        let (q_norm, k_norm) = (self.random(16, dim, 2.0), self.random(17, dim, 2.0));
+        let (mut k_cache, mut v_cache) = (self.random(18, ctx * row, 1.0), self.random(19, ctx * row, 1.0));
+        let mut pos = 0;
+        for (step, &n) in steps.iter().enumerate() {
+            let seed = 1000 + 10 * step as u64;
+            let mut qg = self.random(seed, n * heads * 2 * dim, 3.0);
+            let (mut k, v) = (self.random(seed + 1, n * row, 3.0), self.random(seed + 2, n * row, 1.0));
+            let mut out = self.random(seed + 3, n * heads * dim + 3, 1.0);
+            self.backend.qk_norm_rope_store(
+                shape,
+                pos,
+                n,
+                &q_norm,
+                &k_norm,
+                &mut qg,
+                &mut k,
+                &v,
+                &mut k_cache,
+                &mut v_cache,
+            );
+            self.backend.gated_attention(shape, pos, n, &qg, &k_cache, &v_cache, &mut out);
+            let name = format!("{heads} heads of {dim}, {n} tokens at {pos}");
+            self.keep(format!("queries, {name}"), F32_TOLERANCE, &qg, n * heads * 2 * dim);
+            self.keep(format!("attention, {name}"), F32_TOLERANCE, &out, n * heads * dim + 3);
+            pos += n;
+        }
+        self.keep(format!("key cache, {heads} heads of {dim}"), F32_TOLERANCE, &k_cache, ctx * row);
+        self.keep(format!("value cache, {heads} heads of {dim}"), 0.0, &v_cache, ctx * row);
+    }
+
+    /// A few tokens far along in a cache.
+    fn long_attention(&mut self) {
+        let (shape, pos) = (attention_shape(4, 2, 8, 8), 9000);
+        let row = shape.kv_heads * shape.head_dim;
+        let (keys, values) = (self.random(80, (pos + 3) * row, 3.0), self.random(81, (pos + 3) * row, 1.0));
+        for n in [1, 3] {
+            let len = n * shape.heads * shape.head_dim;
+            let (qg, mut out) = (self.random(82, 2 * len, 3.0), self.random(83, len, 1.0));
+            self.backend.gated_attention(&shape, pos, n, &qg, &keys, &values, &mut out);
+            self.keep(format!("attention, {n} tokens at {pos}"), F32_TOLERANCE, &out, len);
+        }
+    }
+
+    fn convolution(&mut self) {
+        for (shape, _) in DELTA_NET_SHAPES {
+            let (channels, kernel) = (shape.conv_channels(), shape.conv_kernel);
+            let weight = self.random(20, channels * kernel, 1.0);
+            let state_len = (kernel - 1) * channels;
+            let mut state = self.random(21, state_len, 1.0);
+            for (step, n) in [1, 1, 2, 3, 50, 1, 4].into_iter().enumerate() {
+                let u = self.random(22 + step as u64, n * channels, 2.0);
+                let mut out = self.random(40, n * channels + 3, 1.0);
+                self.backend.conv1d_silu(shape, n, &weight, &u, &mut state, &mut out);
+                let name = format!("conv1d_silu {channels} channels, {kernel} taps, {n} tokens");
+                self.keep(name.clone(), F32_TOLERANCE, &out, n * channels + 3);
+                self.keep(format!("{name}, state"), 0.0, &state, state_len);
+            }
+        }
+    }
+
+    fn delta_net(&mut self, shape: &DeltaNetShape, steps: &[usize]) {
+        let heads = shape.value_heads;
+        let a_neg: Vec<f32> = numbers(50, heads, 1.5).into_iter().map(|a_log| -a_log.exp()).collect();
+        let mut a_neg_buffer = self.backend.buffer(heads);
+        self.backend.write(&mut a_neg_buffer, 0, &a_neg);
+        let dt_bias = self.random(51, heads, 1.0);
+        // From slow decay and small steps to saturated ones.
+        for scale in [1.0, 8.0] {
+            let mut state = self.random(52, shape.state_len(), 0.5);
+            for (step, &n) in steps.iter().enumerate() {
+                let seed = 2000 + 10 * step as u64;
+                let qkv = self.random(seed, n * shape.conv_channels(), 1.0);
+                let (a, b) =
+                    (self.random(seed + 1, n * heads, scale), self.random(seed + 2, n * heads, scale));
+                let len = n * shape.value_len() + 3;
+                let mut out = self.random(seed + 3, len, 1.0);
+                self.backend.gated_delta_net(
+                    shape,
+                    n,
+                    &qkv,
+                    &a,
+                    &b,
+                    &a_neg_buffer,
+                    &dt_bias,
+                    &mut state,
+                    &mut out,
+                );
+                let (dk, dv) = (shape.key_dim, shape.value_dim);
+                let name = format!("gated_delta_net {heads} x {dk} x {dv}, {n} tokens, gates to {scale}");
+                self.keep(name.clone(), F32_TOLERANCE, &out, len);
+                self.keep(format!("{name}, state"), F32_TOLERANCE, &state, shape.state_len());
+            }
+        }
+    }
+
+    fn experts(&mut self) {
+        use Format::{BF16, F32, Q4_0, Q4K, Q5_0, Q6K, Q8_0};
+        let formats =
+            [[F32, F32, F32], [BF16, BF16, BF16], [Q8_0, Q8_0, Q8_0], [Q4K, Q4K, Q6K], [Q4_0, Q4K, Q5_0]];
+        for formats in formats {
+            let (hidden, inner) = (256, 512);
+            let gate = random_matrix(60, formats[0], inner, hidden);
+            let up = random_matrix(61, formats[1], inner, hidden);
+            let down = random_matrix(62, formats[2], hidden, inner);
+            self.routed_expert(formats, [gate.view(), up.view(), down.view()]);
+            let [gate, up, down] = [gate, up, down].map(|matrix| self.backend.matrix(matrix));
+            let gate_row = self.backend.matrix(random_matrix(63, F32, 1, hidden));
+            for n in [1, 2, 19] {
+                let x = self.random(64, n * hidden, 3.0);
+                let mut out = self.random(65, n * hidden + 3, 1.0);
+                self.backend.shared_expert(&gate, &up, &down, &gate_row, &x, n, &mut out);
+                let name = format!("shared_expert {formats:?}, {n} tokens");
+                self.keep(name, tolerance_of(&formats), &out, n * hidden + 3);
+            }
+        }
+    }
+
+    fn routed_expert(&mut self, formats: [Format; 3], [gate, up, down]: [MatrixView<'_>; 3]) {
+        let (hidden, rows) = (gate.cols, 24);
+        let rows_of: [(&[u32], &[u32]); 4] = [
+            (&[0], &[0]),
+            (&[5], &[23]),
+            (&[3, 1, 3], &[7, 2, 0]),
+            (&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], &[9, 8, 7, 6, 5, 4, 3, 2, 1, 10]),
+        ];
+        for (x_rows, out_rows) in rows_of {
+            let x = self.random(66, 10 * hidden, 3.0);
+            // Rows that are not named stay; they are small here so that they do not soften the comparison.
+            let mut out = self.random(67, rows * hidden, 1e-3);
+            let weights = ExpertWeights { gate, up, down };
+            self.backend.expert(weights, &x, x_rows, out_rows, &mut out);
+            let name = format!("expert {formats:?}, rows {x_rows:?} to {out_rows:?}");
+            self.keep(name, 3.0 * tolerance_of(&formats), &out, rows * hidden);
+        }
+    }
+
+    fn combination(&mut self) {
+        for (n, k_len, dim) in [(1, 1, 8), (1, 8, 2048), (19, 10, 100)] {
+            let (routed, shared) = (self.random(70, n * k_len * dim, 1.0), self.random(71, n * dim, 1.0));
+            let weights = numbers(72, n * k_len, 1.0);
+            let mut x = self.random(73, n * dim + 3, 1.0);
+            self.backend.moe_combine(&weights, &routed, &shared, n, k_len, dim, &mut x);
+            self.keep(format!("moe_combine {n} x {k_len} x {dim}"), F32_TOLERANCE, &x, n * dim + 3);
+        }
+    }
+}

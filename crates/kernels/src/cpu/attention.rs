@@ -9,11 +9,13 @@ use std::ops::Range;
 
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut};
 use super::pool::{Chunks, Tile, Tiles};
-use super::{Context, scratch};
+use super::{Context, grow_all, scratch};
 use crate::backend::AttentionShape;
 
 /// Keys of one partial softmax: with 256 dimensions, keys and values of a chunk are 128 KiB each.
 const KEYS_PER_CHUNK: usize = 128;
+/// Chunks of a single token that are computed before their partials are merged: bounds the memory of a long context.
+const CHUNKS_PER_WAVE: usize = 32;
 /// Query rows (tokens times heads of a group) that share one pass over the keys.
 const QUERY_ROWS_PER_TASK: usize = 64;
 
@@ -32,23 +34,42 @@ pub(super) struct Inputs<'a> {
 
 /// Memory of the op.
 pub(super) struct AttentionScratch {
-    locals: Vec<Local>,
-    /// Partials of a single token: [chunk, kv_head, group * (head_dim + 2)].
+    locals: Vec<Vec<f32>>,
+    /// Partials of a single token: [CHUNKS_PER_WAVE, kv_heads, group * (head_dim + 2)].
     partials: Vec<f32>,
+    /// [kv_heads, group * (head_dim + 2)]
+    merged: Vec<f32>,
 }
 
-/// Memory of one thread.
-#[derive(Default)]
-struct Local {
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-    partial: Vec<f32>,
-    merged: Vec<f32>,
+/// Memory of one thread for some query rows.
+struct Local<'a> {
+    /// [rows, head_dim]
+    queries: &'a mut [f32],
+    /// [rows, KEYS_PER_CHUNK]
+    scores: &'a mut [f32],
+    /// Partial softmax of one chunk, and of all chunks so far.
+    partial: &'a mut [f32],
+    merged: &'a mut [f32],
+}
+
+impl<'a> Local<'a> {
+    /// Floats of one thread.
+    fn len(rows: usize, head_dim: usize) -> usize {
+        rows * (head_dim + KEYS_PER_CHUNK) + 2 * Partial::len(rows, head_dim)
+    }
+
+    fn of(memory: &'a mut Vec<f32>, rows: usize, head_dim: usize) -> Self {
+        let memory = scratch(memory, Local::len(rows, head_dim));
+        let (queries, rest) = memory.split_at_mut(rows * head_dim);
+        let (scores, rest) = rest.split_at_mut(rows * KEYS_PER_CHUNK);
+        let (partial, merged) = rest.split_at_mut(Partial::len(rows, head_dim));
+        Local { queries, scores, partial, merged }
+    }
 }
 
 impl AttentionScratch {
     pub(super) fn new(threads: usize) -> Self {
-        AttentionScratch { locals: (0..threads).map(|_| Local::default()).collect(), partials: Vec::new() }
+        AttentionScratch { locals: vec![Vec::new(); threads], partials: Vec::new(), merged: Vec::new() }
     }
 }
 
@@ -189,32 +210,41 @@ pub(super) fn gated_attention(
     }
 }
 
-/// A task is a chunk of keys for one key/value head; then the partials are merged.
+/// A task is a chunk of keys for one key/value head; the partials of a wave of chunks are merged after it.
 fn one_token(context: &mut Context, memory: &mut AttentionScratch, inputs: &Inputs<'_>, out: &mut [f32]) {
     let (group, dim, ops) = (inputs.group(), inputs.shape.head_dim, context.ops);
-    let kv_heads = inputs.shape.kv_heads;
-    let partial_len = Partial::len(group, dim);
+    let (kv_heads, partial_len) = (inputs.shape.kv_heads, Partial::len(group, dim));
     let chunks = (inputs.pos + 1).div_ceil(KEYS_PER_CHUNK);
-    let partials = scratch(&mut memory.partials, chunks * kv_heads * partial_len);
-    let tasks = Chunks::new(partials, partial_len);
-    context.pool.run_parts_with(tasks, &mut memory.locals, |task, partial, local| {
-        let (chunk, kv_head) = (task / kv_heads, task % kv_heads);
-        let queries = scratch(&mut local.queries, group * dim);
-        inputs.load_queries(0..1, kv_head, queries);
-        let scores = scratch(&mut local.scores, group * KEYS_PER_CHUNK);
-        let keys = inputs.visible(chunk, inputs.pos);
-        inputs.attend(ops, (chunk, kv_head, keys), queries, scores, Partial::of(partial, group, dim));
-    });
-    let (tasks, partials) = (Chunks::new(out, group * dim), &memory.partials);
-    context.pool.run_parts_with(tasks, &mut memory.locals, |kv_head, out, local| {
-        let mut merged = Partial::of(scratch(&mut local.merged, partial_len), group, dim);
-        merged.reset();
-        for chunk in 0..chunks {
-            let partial = &partials[(chunk * kv_heads + kv_head) * partial_len..][..partial_len];
-            merged.merge(ops, partial, 0..group, dim);
-        }
+    let AttentionScratch { locals, partials, merged } = memory;
+    grow_all(locals, Local::len(group, dim));
+    let partials = scratch(partials, CHUNKS_PER_WAVE * kv_heads * partial_len);
+    let merged = scratch(merged, kv_heads * partial_len);
+    for merged in merged.chunks_exact_mut(partial_len) {
+        Partial::of(merged, group, dim).reset();
+    }
+    for first_chunk in (0..chunks).step_by(CHUNKS_PER_WAVE) {
+        let wave = CHUNKS_PER_WAVE.min(chunks - first_chunk);
+        let tasks = Chunks::new(&mut partials[..wave * kv_heads * partial_len], partial_len);
+        context.pool.run_parts_with(tasks, locals, |task, partial, local| {
+            let (chunk, kv_head) = (first_chunk + task / kv_heads, task % kv_heads);
+            let Local { queries, scores, .. } = Local::of(local, group, dim);
+            inputs.load_queries(0..1, kv_head, queries);
+            let keys = inputs.visible(chunk, inputs.pos);
+            inputs.attend(ops, (chunk, kv_head, keys), queries, scores, Partial::of(partial, group, dim));
+        });
+        let partials = &partials[..wave * kv_heads * partial_len];
+        context.pool.run_parts(Chunks::new(merged, partial_len), |kv_head, merged| {
+            let mut merged = Partial::of(merged, group, dim);
+            for partial in partials.chunks_exact(partial_len).skip(kv_head).step_by(kv_heads) {
+                merged.merge(ops, partial, 0..group, dim);
+            }
+        });
+    }
+    let heads = merged.chunks_exact_mut(partial_len).zip(out.chunks_exact_mut(group * dim));
+    for (kv_head, (merged, out)) in heads.enumerate() {
+        let merged = Partial::of(merged, group, dim);
         inputs.finish(ops, 0, kv_head, (merged.values, merged.sum), out);
-    });
+    }
 }
 
 /// A task is a block of tokens for one key/value head.
@@ -222,20 +252,19 @@ fn many_tokens(context: &mut Context, memory: &mut AttentionScratch, inputs: &In
     let (group, dim, ops) = (inputs.group(), inputs.shape.head_dim, context.ops);
     let tokens = (QUERY_ROWS_PER_TASK / group).max(1);
     let tiles = Tiles::new(out, inputs.shape.heads * dim, tokens, group * dim);
+    grow_all(&mut memory.locals, Local::len(tokens * group, dim));
     context.pool.run_parts_with(tiles, &mut memory.locals, |_, mut out, local| {
         block_of_tokens(ops, inputs, local, &mut out);
     });
 }
 
-fn block_of_tokens(ops: F32Ops, inputs: &Inputs<'_>, local: &mut Local, out: &mut Tile<'_, f32>) {
+fn block_of_tokens(ops: F32Ops, inputs: &Inputs<'_>, local: &mut Vec<f32>, out: &mut Tile<'_, f32>) {
     let (group, dim) = (inputs.group(), inputs.shape.head_dim);
     let (first, tokens, kv_head) = (out.first_row(), out.rows(), out.first_col() / (group * dim));
     let rows = tokens * group;
-    let queries = scratch(&mut local.queries, rows * dim);
+    let Local { queries, scores, partial, merged } = Local::of(local, rows, dim);
     inputs.load_queries(first..first + tokens, kv_head, queries);
-    let scores = scratch(&mut local.scores, rows * KEYS_PER_CHUNK);
-    let mut merged = Partial::of(scratch(&mut local.merged, Partial::len(rows, dim)), rows, dim);
-    let partial = scratch(&mut local.partial, Partial::len(rows, dim));
+    let mut merged = Partial::of(merged, rows, dim);
     merged.reset();
     let last_pos = inputs.pos + first + tokens - 1;
     for chunk in 0..(last_pos + 1).div_ceil(KEYS_PER_CHUNK) {

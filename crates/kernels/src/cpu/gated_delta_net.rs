@@ -17,11 +17,12 @@
 //! ```
 //!
 //! This is the specification's form with its two solves, for U and for Wk, taken as one: a thread has S at hand, so
-//! U - Wk S is solved for directly. G[i] - G[j] is only ever taken for j <= i, so no exponential exceeds 1.
+//! U - Wk S is solved for directly. G[i] - G[j] is only ever taken for j <= i, so no exponential exceeds 1; and it is
+//! taken in f64, because G grows along the chunk while the differences that matter are small.
 
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut, sigmoid, softplus, sum_of_squares};
 use super::pool::{Chunks, Tile, Tiles};
-use super::{Context, scratch};
+use super::{Context, grow_all, scratch};
 use crate::backend::DeltaNetShape;
 
 /// Tokens that are solved for together.
@@ -83,22 +84,28 @@ struct Local<'a> {
     /// k[i] . k[j] and q[i] . k[j]: [tokens, tokens].
     kk: &'a mut [f32],
     qk: &'a mut [f32],
-    /// qk with its decay, for one value head: [tokens, tokens].
-    weights: &'a mut [f32],
+    /// For one value head, D, lower triangle with the diagonal: [tokens, tokens].
+    decays: &'a mut [f32],
     /// What each token writes (d, X): [tokens, dv].
     writes: &'a mut [f32],
     /// [tokens, dv]
     outputs: &'a mut [f32],
-    /// Running sum of g, and beta: [tokens].
-    decay: &'a mut [f32],
+    /// exp(G), exp(G_last - G) and beta: [tokens].
+    from_start: &'a mut [f32],
+    to_end: &'a mut [f32],
     beta: &'a mut [f32],
 }
 
 impl<'a> Local<'a> {
+    /// Floats of one thread.
+    fn len(shape: &DeltaNetShape) -> usize {
+        CHUNK * (3 * shape.key_dim + 2 * shape.value_dim + 3 * CHUNK + 3)
+    }
+
     fn new(memory: &'a mut Vec<f32>, shape: &DeltaNetShape) -> Self {
         let (dk, dv) = (CHUNK * shape.key_dim, CHUNK * shape.value_dim);
         let square = CHUNK * CHUNK;
-        let mut rest = scratch(memory, 3 * dk + 3 * square + 2 * dv + 2 * CHUNK);
+        let mut rest = scratch(memory, Local::len(shape));
         let mut take = |len: usize| {
             let (taken, left) = std::mem::take(&mut rest).split_at_mut(len);
             rest = left;
@@ -110,10 +117,11 @@ impl<'a> Local<'a> {
             k_transposed: take(dk),
             kk: take(square),
             qk: take(square),
-            weights: take(square),
+            decays: take(square),
             writes: take(dv),
             outputs: take(dv),
-            decay: take(CHUNK),
+            from_start: take(CHUNK),
+            to_end: take(CHUNK),
             beta: take(CHUNK),
         }
     }
@@ -169,6 +177,7 @@ pub(super) fn run(
     out: &mut [f32],
 ) {
     let (shape, group, ops) = (inputs.shape, inputs.group(), context.ops);
+    grow_all(&mut memory.locals, Local::len(shape));
     let out = &mut out[..inputs.n * shape.value_len()];
     let parts = (
         Chunks::new(&mut state[..shape.state_len()], group * shape.key_dim * shape.value_dim),
@@ -242,12 +251,7 @@ fn chunk(
     ops.dots(among, q, k, RowsMut::new(local.qk, CHUNK));
     for (i, state) in states.chunks_exact_mut(dk * dv).enumerate() {
         let head = key_head * inputs.group() + i;
-        let mut sum = 0.0;
-        for t in 0..tokens {
-            let (decay, beta) = inputs.decay_and_beta(start + t, head);
-            sum += decay;
-            (local.decay[t], local.beta[t]) = (sum, beta);
-        }
+        load_gates(ops, inputs, (start, tokens, head), local);
         solve_writes(ops, inputs, (start, tokens, head), local, state);
         outputs(ops, (tokens, dk, dv), local, state);
         for t in 0..tokens {
@@ -256,6 +260,31 @@ fn chunk(
         }
         advance(ops, (tokens, dk, dv), local, state);
     }
+}
+
+/// Decays among the tokens of a chunk, and their step sizes.
+fn load_gates(
+    ops: F32Ops,
+    inputs: &Inputs<'_>,
+    (start, tokens, head): (usize, usize, usize),
+    local: &mut Local<'_>,
+) {
+    let (mut sum, mut sums) = (0.0_f64, [0.0_f64; CHUNK]);
+    for (t, running) in sums[..tokens].iter_mut().enumerate() {
+        let (decay, beta) = inputs.decay_and_beta(start + t, head);
+        sum += f64::from(decay);
+        (*running, local.beta[t]) = (sum, beta);
+    }
+    for i in 0..tokens {
+        (local.from_start[i], local.to_end[i]) = (sums[i] as f32, (sum - sums[i]) as f32);
+        let row = &mut local.decays[i * CHUNK..][..i + 1];
+        for (decay, sum) in row.iter_mut().zip(sums) {
+            *decay = (sums[i] - sum) as f32;
+        }
+        ops.exp_sum(row, 0.0);
+    }
+    ops.exp_sum(&mut local.from_start[..tokens], 0.0);
+    ops.exp_sum(&mut local.to_end[..tokens], 0.0);
 }
 
 /// `writes` = X of the module's documentation.
@@ -274,36 +303,37 @@ fn solve_writes(
     let mut row_of_a = [0.0; CHUNK];
     for i in 0..tokens {
         let (before, rest) = local.writes.split_at_mut(i * dv);
-        let (row, beta, decay) = (&mut rest[..dv], local.beta[i], local.decay[i]);
-        ops.axpby(beta, inputs.value(start + i, head), -beta * decay.exp(), row);
-        for (j, a) in row_of_a[..i].iter_mut().enumerate() {
-            *a = -beta * local.kk[i * CHUNK + j] * (decay - local.decay[j]).exp();
+        let (row, beta) = (&mut rest[..dv], local.beta[i]);
+        ops.axpby(beta, inputs.value(start + i, head), -beta * local.from_start[i], row);
+        let (kk, decays) = (&local.kk[i * CHUNK..], &local.decays[i * CHUNK..]);
+        for ((a, kk), decay) in row_of_a[..i].iter_mut().zip(kk).zip(decays) {
+            *a = -beta * kk * decay;
         }
         let solved = Dims { m: 1, n: dv, k: i };
         ops.matmul_add(solved, Rows::new(&row_of_a, CHUNK), Rows::new(before, dv), RowsMut::new(row, dv));
     }
 }
 
-/// `outputs` = O of the module's documentation.
+/// `outputs` = O of the module's documentation. Spends `decays`.
 fn outputs(ops: F32Ops, (tokens, dk, dv): (usize, usize, usize), local: &mut Local<'_>, state: &[f32]) {
     local.outputs[..tokens * dv].fill(0.0);
     let read = Dims { m: tokens, n: dv, k: dk };
     let all = RowsMut::new(local.outputs, dv);
     ops.matmul_add(read, Rows::new(local.q, dk), Rows::new(state, dv), all);
     for i in 0..tokens {
-        let decay = local.decay[i];
-        local.outputs[i * dv..][..dv].iter_mut().for_each(|o| *o *= decay.exp());
-        let (seen, unseen) = local.weights[i * CHUNK..][..tokens].split_at_mut(i + 1);
-        for (j, weight) in seen.iter_mut().enumerate() {
-            *weight = local.qk[i * CHUNK + j] * (decay - local.decay[j]).exp();
+        let decay = local.from_start[i];
+        local.outputs[i * dv..][..dv].iter_mut().for_each(|o| *o *= decay);
+        let (seen, unseen) = local.decays[i * CHUNK..][..CHUNK].split_at_mut(i + 1);
+        for (weight, qk) in seen.iter_mut().zip(&local.qk[i * CHUNK..]) {
+            *weight *= qk;
         }
         unseen.fill(0.0);
     }
-    // Rows of a block stop at the block's last token: half of the causal square is never touched.
+    // Rows of a block stop at the block's last token: most of the upper triangle is never touched.
     for first in (0..tokens).step_by(CAUSAL_ROWS) {
         let rows = CAUSAL_ROWS.min(tokens - first);
         let causal = Dims { m: rows, n: dv, k: first + rows };
-        let weights = Rows::new(&local.weights[first * CHUNK..], CHUNK);
+        let weights = Rows::new(&local.decays[first * CHUNK..], CHUNK);
         let block = RowsMut::new(&mut local.outputs[first * dv..], dv);
         ops.matmul_add(causal, weights, Rows::new(local.writes, dv), block);
     }
@@ -311,14 +341,15 @@ fn outputs(ops: F32Ops, (tokens, dk, dv): (usize, usize, usize), local: &mut Loc
 
 /// The state after the chunk. Spends `writes`.
 fn advance(ops: F32Ops, (tokens, dk, dv): (usize, usize, usize), local: &mut Local<'_>, state: &mut [f32]) {
-    let last = local.decay[tokens - 1];
-    for (row, decay) in local.writes.chunks_exact_mut(dv).zip(&local.decay[..tokens]) {
-        let left = (last - decay).exp();
+    for (row, left) in local.writes.chunks_exact_mut(dv).zip(&local.to_end[..tokens]) {
         row.iter_mut().for_each(|x| *x *= left);
     }
-    let decay = last.exp();
+    let decay = local.from_start[tokens - 1];
     state.iter_mut().for_each(|s| *s *= decay);
     let outer = Dims { m: dk, n: dv, k: tokens };
     let writes = Rows::new(local.writes, dv);
     ops.matmul_add(outer, Rows::new(local.k_transposed, CHUNK), writes, RowsMut::new(state, dv));
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use tensor::MatrixView;
 
 use super::pool::{Chunks, Tile, Tiles};
-use super::{Context, elementwise::rows_per_task, scratch};
+use super::{Context, elementwise::rows_per_task, grow_all, scratch};
 use crate::dot::{Activations, mul_rows};
 
 /// Multiply-adds that one task should have at least: some tens of microseconds.
@@ -53,6 +53,7 @@ pub(super) fn mul_mat(
         return;
     }
     let bands = Tiles::bands(out, w.rows, block_rows);
+    grow_all(&mut memory.blocks, block_rows * n);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut out, block| {
         let block = scratch(block, out.width() * n);
         mul_rows(isa, &w, out.first_col(), out.width(), activations, block);

@@ -5,7 +5,7 @@
 //! allocates nothing.
 
 #[allow(unsafe_code)]
-mod arch;
+pub(crate) mod arch;
 mod attention;
 mod conv;
 mod elementwise;
@@ -63,20 +63,8 @@ pub struct CpuMatrix(HostMatrix);
 impl CpuMatrix {
     /// The matrix, borrowed.
     pub fn view(&self) -> MatrixView<'_> {
-        host_view(&self.0)
+        self.0.view()
     }
-}
-
-/// The bytes of a host matrix as a view.
-///
-/// # Panics
-/// If the matrix does not lie inside its bytes, which breaks a precondition of [`Backend::matrix`].
-pub(crate) fn host_view(matrix: &HostMatrix) -> MatrixView<'_> {
-    let HostMatrix { format, rows, cols, ref bytes, offset } = *matrix;
-    let bytes: &[u8] = (**bytes).as_ref();
-    let len = format.row_bytes(cols).map(|row| row * rows);
-    let view = len.and_then(|len| MatrixView::new(format, rows, cols, &bytes[offset..][..len]));
-    view.unwrap_or_else(|error| panic!("a matrix that models has not checked: {error}"))
 }
 
 /// Everything that an op works with besides its operands.
@@ -135,6 +123,14 @@ fn scratch(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut memory[..len]
 }
 
+/// Lets each thread's scratch hold `len` floats. Done before a job, because which threads get tasks of it is left open: an
+/// op is warm after one call, not after every thread has had a turn.
+fn grow_all(memories: &mut [Vec<f32>], len: usize) {
+    memories.iter_mut().for_each(|memory| {
+        scratch(memory, len);
+    });
+}
+
 impl Backend for CpuBackend {
     type Buffer = CpuBuffer;
     type Matrix = CpuMatrix;
@@ -160,7 +156,7 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&mut self, data: HostMatrix) -> CpuMatrix {
-        host_view(&data);
+        data.view();
         CpuMatrix(data)
     }
 

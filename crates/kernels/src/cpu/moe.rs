@@ -6,7 +6,7 @@ use super::elementwise::rows_per_task;
 use super::f32_ops::{F32Ops, sigmoid};
 use super::matmul::{store_transposed, weight_rows_per_task};
 use super::pool::{Chunks, Tiles};
-use super::{Context, scratch};
+use super::{Context, grow_all, scratch};
 use crate::backend::ExpertWeights;
 use crate::dot::{Activations, mul_rows};
 
@@ -101,7 +101,9 @@ fn hidden_rows(
         up_inputs
     };
     let hidden = scratch(&mut memory.hidden, n * gate.rows);
-    let bands = Tiles::bands(hidden, gate.rows, weight_rows_per_task(2 * gate.cols, n));
+    let block_rows = weight_rows_per_task(2 * gate.cols, n);
+    let bands = Tiles::bands(hidden, gate.rows, block_rows);
+    grow_all(&mut memory.blocks, 2 * block_rows * n);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut hidden, block| {
         let (first, width) = (hidden.first_col(), hidden.width());
         let (gated, upper) = scratch(block, 2 * width * n).split_at_mut(width * n);
@@ -124,7 +126,9 @@ fn down_rows(
     memory.hidden_inputs.prepare(isa, down.format, &memory.hidden, n, down.cols);
     let (inputs, scales) = (&memory.hidden_inputs, &memory.scales[..n]);
     let out_len = out.len() / down.rows * down.rows;
-    let bands = Tiles::bands(&mut out[..out_len], down.rows, weight_rows_per_task(down.cols, n));
+    let block_rows = weight_rows_per_task(down.cols, n);
+    let bands = Tiles::bands(&mut out[..out_len], down.rows, block_rows);
+    grow_all(&mut memory.blocks, block_rows * n);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut out, block| {
         let block = scratch(block, out.width() * n);
         mul_rows(isa, &down, out.first_col(), out.width(), inputs, block);

@@ -1,7 +1,7 @@
 //! Norm and partial rotary embedding of queries and keys.
 
 use super::pool::Chunks;
-use super::{Context, norm::inverse_rms, scratch};
+use super::{Context, grow_all, norm::inverse_rms, scratch};
 use crate::backend::AttentionShape;
 
 /// Tokens of one task: a few, so that the angles of a token are worth computing once for all its heads.
@@ -100,6 +100,7 @@ fn rotate_heads(
     (stride, heads): (usize, usize),
     data: &mut [f32],
 ) {
+    grow_all(&mut rope.angles, shape.rotary_dim / 2 * 2);
     let (frequencies, token_len) = (&rope.frequencies[..], stride * heads);
     let tasks = Chunks::new(data, TOKENS_PER_TASK * token_len);
     context.pool.run_parts_with(tasks, &mut rope.angles, |task, tokens, angles| {
