@@ -15,6 +15,9 @@
 #![deny(missing_docs, clippy::as_conversions)]
 
 mod error;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::as_conversions, reason = "tests")]
+mod fuzz;
 mod hf;
 pub mod journal;
 pub mod manifest;
