@@ -1,3 +1,43 @@
-//! The flash-moe command line.
+//! The `flash-moe` command line: arguments in, text or JSON on stdout, everything else on stderr.
+//!
+//! Exit code 0 on success, 2 for bad usage, 1 for everything else, with one line that says what was wrong, where, and
+//! what to do. A reader that closes the pipe early (`| head`) is no error.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod commands;
+mod demo;
+mod output;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Pack(args) => commands::pack::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Logits(args) => commands::logits::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            match error.downcast_ref::<args::Usage>() {
+                Some(_) => ExitCode::from(2),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let is_pipe = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_pipe)
+}

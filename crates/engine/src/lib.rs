@@ -1,2 +1,46 @@
-//! The API: Engine, Session, Request, Event; memory plan.
+//! The API of flash-moe: an [`Engine`] is a loaded model, a [`Session`] one timeline of tokens in it, a [`Request`] what to
+//! generate, an [`Event`] what happens meanwhile.
+//!
+//! ```no_run
+//! use engine::{Engine, EngineOptions, Event, Request};
+//!
+//! let mut engine = Engine::open("models/demo".as_ref(), EngineOptions::default(), &mut |_| {})?;
+//! let prompt = engine.encode("Once upon a time")?;
+//! let mut session = engine.session()?;
+//! let request = Request { max_tokens: 64, ..Request::new(prompt, &engine) };
+//! engine.generate(&mut session, &request, &mut |event| {
+//!     if let Event::Token { text, .. } = event {
+//!         print!("{text}");
+//!     }
+//! })?;
+//! # Ok::<(), engine::EngineError>(())
+//! ```
+//!
+//! Memory is planned before anything is loaded ([`plan::MemoryPlan`]); after loading, a step allocates nothing that grows.
 #![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+mod eval;
+mod generate;
+pub mod inspect;
+mod options;
+mod packing;
+pub mod plan;
+mod runtime;
+mod session;
+mod stats;
+pub mod system;
+
+pub use engine::{Engine, Loading};
+pub use error::EngineError;
+pub use eval::{EvalOptions, EvalReport};
+pub use experts::Verify;
+pub use generate::{Event, FinishReason, Generation, Request};
+pub use options::EngineOptions;
+pub use packing::{QuantTiers, pack, plan_pack};
+pub use session::Session;
+pub use stats::RunStats;
+pub use storage::IoMode;
+pub use tensor::Format;
+pub use tokenizer::{Message, TemplateOptions, Tokenizer};

@@ -1,2 +1,27 @@
-//! Layers and architectures.
+//! Layers and architectures: from tensor names to logits.
+//!
+//! An architecture is a thin file ([`qwen35moe`]) that says which tensors a checkpoint of it must have and how they map
+//! to the shared layers in [`layers`]. The layers are generic over [`kernels::Backend`], and each reads like the paper:
+//! a configuration, weights, per-sequence state, and one `forward`.
+//!
+//! The data flow of one step, layer by layer ([`model::Model::forward`]):
+//!
+//! ```text
+//! ids ─ embed ─► x ─ norm ─► attention | gated DeltaNet ─► + x ─ norm ─► router ─► experts (streamed) + shared ─► + x … ─► logits
+//! ```
+//!
+//! A whole prompt chunk goes through layer `l` before layer `l + 1`, so an expert is fetched at most once per layer and
+//! chunk however many tokens chose it.
 #![forbid(unsafe_code)]
+
+pub mod config;
+mod error;
+pub mod layers;
+pub mod load;
+pub mod model;
+pub mod pack_plan;
+pub mod qwen35moe;
+
+pub use config::Config;
+pub use error::ModelError;
+pub use model::{Model, Scratch, State};

@@ -1,0 +1,43 @@
+//! Embeds the demo model, so that the name `demo` works from any directory and from an installed binary, offline.
+//!
+//! Writes `demo_files.rs`: a table of (file name, bytes) of the files in `models/demo` that a model directory needs.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+/// Files that the packed demo needs; the model card and the training scripts stay in the repository.
+fn is_model_file(name: &str) -> bool {
+    name.ends_with(".safetensors") || name.ends_with(".json") || name.ends_with(".jinja")
+}
+
+fn main() -> io::Result<()> {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let demo = manifest.join("../../models/demo");
+    println!("cargo::rerun-if-changed={}", demo.display());
+    let mut names = model_files(&demo)?;
+    names.sort();
+    let mut table = String::from(
+        "/// Name and bytes of each file of the demo model.\npub(crate) static FILES: &[(&str, &[u8])] = &[\n",
+    );
+    for name in names {
+        let path = demo.join(&name).canonicalize()?;
+        let _ = writeln!(table, "    ({name:?}, include_bytes!({:?})),", path.display().to_string());
+    }
+    table.push_str("];\n");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    fs::write(out.join("demo_files.rs"), table)
+}
+
+fn model_files(demo: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(demo)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_file() && is_model_file(&name) {
+            println!("cargo::rerun-if-changed={}", entry.path().display());
+            names.push(name);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,249 @@
+//! What the user typed. Defaults that depend on the model or the machine are decided by the engine.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine::{EngineOptions, Format};
+
+/// A mistake in the arguments that the parser cannot see by itself: exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Run Mixture-of-Experts models that are larger than memory.
+///
+/// What every token needs stays in memory; the routed experts are read from disk when the router asks for them. Streaming
+/// never changes the answer: the model's own number of experts, every read checked.
+#[derive(Parser)]
+#[command(name = "flash-moe", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Try it:  flash-moe run demo \"Once upon a time\"")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Generate text from a prompt.
+    Run(RunArgs),
+    /// Convert a checkpoint into the container that streams fastest (one aligned record per expert).
+    Pack(PackArgs),
+    /// Say what a model is, how large its parts are and what a token costs, without loading it.
+    Inspect(InspectArgs),
+    /// Print the logits after a list of token ids, for comparisons with other programs.
+    Logits(LogitsArgs),
+    /// Measure the perplexity of a text.
+    Eval(EvalArgs),
+}
+
+/// How a model is opened: the same for every command that loads one.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Memory, threads and reads")]
+pub(crate) struct LoadArgs {
+    /// Bound on the memory of the whole process, e.g. 6GiB [default: what is free, less a reserve].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// Longest sequence in tokens [default: 4096, or the model's own limit if that is less].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) ctx: Option<usize>,
+    /// Compute threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    /// How experts are read: past the page cache, or through it.
+    #[arg(long, value_enum, default_value_t = Io::Direct)]
+    pub(crate) io: Io,
+    /// Reads in flight.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
+    pub(crate) io_threads: usize,
+    /// Verify the checksum of an expert on every read, not only on the first.
+    #[arg(long)]
+    pub(crate) verify_reads: bool,
+    /// Expert slots instead of the number that the memory budget gives.
+    #[arg(long, value_name = "N", value_parser = positive, hide = true)]
+    pub(crate) slots: Option<usize>,
+    /// Longest prompt chunk in tokens instead of the one that the memory budget gives.
+    #[arg(long, value_name = "N", value_parser = positive, hide = true)]
+    pub(crate) chunk: Option<usize>,
+}
+
+#[derive(Copy, Clone, ValueEnum)]
+pub(crate) enum Io {
+    Direct,
+    Buffered,
+}
+
+impl LoadArgs {
+    pub(crate) fn options(&self) -> EngineOptions {
+        EngineOptions {
+            memory_bytes: self.memory,
+            slots: self.slots,
+            ctx: self.ctx,
+            chunk_tokens: self.chunk,
+            threads: self.threads,
+            io_threads: Some(self.io_threads),
+            io: Some(match self.io {
+                Io::Direct => engine::IoMode::Direct,
+                Io::Buffered => engine::IoMode::Buffered,
+            }),
+            verify: self.verify_reads.then_some(engine::Verify::EveryLoad),
+            ..EngineOptions::default()
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    pub(crate) model: String,
+    /// The prompt; read from standard input when absent or `-`.
+    pub(crate) prompt: Option<String>,
+    /// Most tokens to generate [default: until the model ends or the context is full].
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", value_parser = positive)]
+    pub(crate) max_tokens: Option<usize>,
+    /// Complete the prompt as it is, without the model's chat template.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// A system message before the prompt.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub(crate) system: Option<String>,
+    /// Ask the chat template for an answer with or without thinking, where it knows the difference.
+    #[arg(long, value_name = "on|off", value_parser = on_off, conflicts_with = "raw")]
+    pub(crate) thinking: Option<bool>,
+    /// Print one JSON object with the text and the statistics instead of streaming the text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// Sampling; what is absent comes from the model's generation_config.json.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling (defaults from the model's generation_config.json)")]
+pub(crate) struct SamplingArgs {
+    /// Temperature; 0 always takes the likeliest token.
+    #[arg(long, value_name = "T")]
+    pub(crate) temp: Option<f32>,
+    /// Keep the K likeliest tokens; 0 keeps all.
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Keep the likeliest tokens that together have probability P; 1 keeps all.
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Keep tokens at least P times as likely as the likeliest; 0 keeps all.
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Divide the logits of tokens already in the text by this; 1 is off.
+    #[arg(long, value_name = "R")]
+    pub(crate) repetition_penalty: Option<f32>,
+    /// Subtract this from the logits of tokens already generated; 0 is off.
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+    /// Seed of the random choices; the one used is printed.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Formats: f32 f16 bf16 q8_0 q6_K q5_0 q4_K q4_0. A row that is no multiple of a format's block is \
+    kept in a 32-wide format of at least as many bits; inspect says where. The router stays as it is.\n\n\
+    An interrupted pack goes on where it stopped when the same command is given again."
+)]
+pub(crate) struct PackArgs {
+    /// The checkpoint: a Hugging Face directory (or a packed one, with --verify alone).
+    pub(crate) source: PathBuf,
+    /// The directory to write.
+    pub(crate) target: Option<PathBuf>,
+    /// Format of the routed experts; other weights are kept one step finer.
+    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
+    pub(crate) quant: Format,
+    /// Format of attention, DeltaNet and the shared expert, instead of the step finer.
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) quant_dense: Option<Format>,
+    /// Format of the embedding table and the head, instead of the step finer.
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) quant_embedding: Option<Format>,
+    /// Read everything back and check every checksum; without a target, only check SOURCE.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    pub(crate) model: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct LogitsArgs {
+    /// A packed directory, a Hugging Face directory, or the name `demo`. No tokenizer files are needed.
+    pub(crate) model: String,
+    /// Token ids, separated by commas.
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    pub(crate) tokens: Vec<u32>,
+    /// Feed the tokens one by one instead of as one prompt.
+    #[arg(long)]
+    pub(crate) stepwise: bool,
+    /// Print {"logits": [...]}, one number per vocabulary entry, instead of the ten largest.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct EvalArgs {
+    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    pub(crate) model: String,
+    /// The text: a file, UTF-8.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+    /// Tokens by which the window of --ctx tokens moves on [default: half the window].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) stride: Option<usize>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    engine::system::parse_size(text)
+        .ok_or_else(|| "not a size; write 6GiB, 800MiB or a number of bytes".into())
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=1usize << 32).contains(number));
+    number.ok_or_else(|| "not a whole number above 0".into())
+}
+
+fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".into()),
+    }
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    Format::parse(text).map_err(|error| error.to_string())
+}

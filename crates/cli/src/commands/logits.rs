@@ -1,0 +1,40 @@
+//! `flash-moe logits`: the logits after a list of token ids.
+
+use std::io::{self, Write};
+
+use crate::args::LogitsArgs;
+
+/// Entries of the table that people see.
+const SHOWN: usize = 10;
+
+pub(crate) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
+    let mut load = args.load.clone();
+    // No context was asked for: exactly as long as the tokens are, so that a small budget suffices.
+    load.ctx = load.ctx.or(Some(args.tokens.len().max(1)));
+    let mut engine = super::open(&args.model, &load)?;
+    let mut session = engine.session()?;
+    let first = if args.stepwise { 1 } else { args.tokens.len() };
+    for end in first..=args.tokens.len() {
+        engine.sync(&mut session, &args.tokens[..end], &mut |_, _| ())?;
+    }
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        let object = serde_json::json!({ "logits": session.logits() });
+        serde_json::to_writer(&mut stdout, &object).map_err(io::Error::from)?;
+        return Ok(writeln!(stdout)?);
+    }
+    let logits = session.logits();
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+    writeln!(stdout, "{:>8}  {:>12}  token", "id", "logit")?;
+    for id in order.into_iter().take(SHOWN) {
+        let text = engine.tokenizer().ok().and_then(|tokenizer| tokenizer.decode(&[id], false).ok());
+        writeln!(
+            stdout,
+            "{id:>8}  {:>12.6}  {}",
+            logits[id as usize],
+            text.map_or("-".into(), |t| format!("{t:?}"))
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! One file per command.
+
+pub(crate) mod eval;
+pub(crate) mod inspect;
+pub(crate) mod logits;
+pub(crate) mod pack;
+pub(crate) mod run;
+
+use std::path::PathBuf;
+
+use engine::Engine;
+
+use crate::args::LoadArgs;
+use crate::{demo, output};
+
+/// The directory of a model: `demo` is unpacked into the user's cache on first use.
+pub(crate) fn model_path(model: &str) -> anyhow::Result<PathBuf> {
+    match model {
+        "demo" => demo::path(),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+/// Opens a model and shows the progress.
+pub(crate) fn open(model: &str, load: &LoadArgs) -> anyhow::Result<Engine> {
+    let path = model_path(model)?;
+    let mut progress = output::LoadProgress::default();
+    let engine = Engine::open(&path, load.options(), &mut |event| progress.on(event));
+    progress.finish();
+    Ok(engine?)
+}

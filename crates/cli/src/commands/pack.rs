@@ -1,0 +1,76 @@
+//! `flash-moe pack`: convert a checkpoint into the container, or verify one.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use engine::QuantTiers;
+use engine::system::human_bytes;
+use experts::pack::PackOptions;
+
+use crate::args::{PackArgs, Usage};
+use crate::output::{self, PackBar};
+
+pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
+    let Some(target) = &args.target else {
+        return match args.verify {
+            true => verify(&args.source, args.json),
+            false => {
+                Err(Usage("there is no target; write the directory to pack into after the source".into())
+                    .into())
+            }
+        };
+    };
+    let usual = QuantTiers::of(args.quant);
+    let tiers = QuantTiers {
+        dense: args.quant_dense.unwrap_or(usual.dense),
+        embedding: args.quant_embedding.unwrap_or(usual.embedding),
+        ..usual
+    };
+    let mut options = PackOptions::default();
+    options.threads = args.threads.unwrap_or(options.threads);
+    options.verify = args.verify;
+    let started = Instant::now();
+    let report = engine::pack(&args.source, target, &tiers, &options, &PackBar::new("packing"))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        let object = serde_json::json!({
+            "bytes_in": report.bytes_in, "bytes_out": report.bytes_out, "seconds": seconds,
+            "units": report.units, "units_resumed": report.units_resumed, "verified": args.verify,
+        });
+        return Ok(writeln!(stdout, "{object}")?);
+    }
+    if report.already_complete {
+        return Ok(output::note(&format!("{}: packed already, nothing to do", target.display())));
+    }
+    output::note(&format!(
+        "packed {} into {} in {seconds:.1} s{}",
+        human_bytes(report.bytes_in),
+        human_bytes(report.bytes_out),
+        if args.verify { ", every checksum verified" } else { "" },
+    ));
+    Ok(output::note(&format!("run it:  flash-moe run {} \"…\"", target.display())))
+}
+
+fn verify(container: &Path, json: bool) -> anyhow::Result<()> {
+    let report = experts::pack::verify(container, &PackBar::new("verifying"))?;
+    for bad in &report.bad {
+        output::note(&format!("damaged: {bad}"));
+    }
+    if let Some(first) = report.bad.first() {
+        let count = report.bad.len();
+        anyhow::bail!(
+            "{count} damaged pieces, the first is {first}; pack the model again or copy the file again"
+        );
+    }
+    if json {
+        let object = serde_json::json!({ "verified": true, "bytes": report.bytes, "pieces": report.checked });
+        return Ok(writeln!(io::stdout().lock(), "{object}")?);
+    }
+    Ok(output::note(&format!(
+        "{}: {} verified, nothing is damaged",
+        container.display(),
+        human_bytes(report.bytes)
+    )))
+}

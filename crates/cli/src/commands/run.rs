@@ -1,0 +1,203 @@
+//! `flash-moe run`: generate text from a prompt.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context;
+use engine::system::human_bytes;
+use engine::{Engine, Event, FinishReason, Generation, Message, Request, TemplateOptions};
+use serde::Serialize;
+
+use crate::args::{RunArgs, SamplingArgs, Usage};
+use crate::output;
+
+/// Longest prompt read from standard input, bytes.
+const PROMPT_BYTES_MAX: u64 = 64 << 20;
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let prompt = read_prompt(args.prompt.as_deref())?;
+    let mut engine = super::open(&args.model, &args.load)?;
+    stop_on_ctrl_c(&engine)?;
+    let tokens = prompt_tokens(&engine, args, &prompt)?;
+    let mut request = Request::new(tokens, &engine);
+    set_sampling(&args.sampling, &mut request);
+    if let Some(n) = args.max_tokens {
+        request.max_tokens = n;
+    }
+    let mut session = engine.session()?;
+    let mut shown = Shown::new(!args.json);
+    let generation = engine.generate(&mut session, &request, &mut |event| shown.on(event));
+    shown.finish();
+    let generation = generation?;
+    shown.result()?;
+    match args.json {
+        true => print_json(&generation)?,
+        false => print_summary(&generation),
+    }
+    match generation.finish_reason {
+        FinishReason::Cancelled => anyhow::bail!("interrupted after {} tokens", generation.tokens.len()),
+        _ => Ok(()),
+    }
+}
+
+fn read_prompt(argument: Option<&str>) -> anyhow::Result<String> {
+    match argument {
+        Some(text) if text != "-" => Ok(text.to_string()),
+        None if io::stdin().is_terminal() => {
+            Err(Usage("there is no prompt; write one after the model, or pipe it in".into()).into())
+        }
+        _ => {
+            let mut text = String::new();
+            let read = io::stdin().take(PROMPT_BYTES_MAX).read_to_string(&mut text);
+            read.context("standard input is not UTF-8 text")?;
+            Ok(text)
+        }
+    }
+}
+
+/// The first Ctrl-C lets the step end and the statistics be printed; a second one ends the process.
+fn stop_on_ctrl_c(engine: &Engine) -> anyhow::Result<()> {
+    let cancel = engine.cancel_flag();
+    ctrlc::set_handler(move || {
+        if cancel.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    })
+    .context("cannot handle Ctrl-C")
+}
+
+fn prompt_tokens(engine: &Engine, args: &RunArgs, prompt: &str) -> anyhow::Result<Vec<u32>> {
+    let tokenizer = engine.tokenizer()?;
+    if args.raw || !tokenizer.has_chat_template() {
+        if !args.raw {
+            output::note("note: this model has no chat template; completing the prompt as it is");
+        }
+        return Ok(tokenizer.encode(prompt, true)?);
+    }
+    let mut messages = Vec::new();
+    if let Some(system) = &args.system {
+        messages.push(Message::new("system", system.as_str()));
+    }
+    messages.push(Message::new("user", prompt));
+    let options = TemplateOptions {
+        add_generation_prompt: true,
+        enable_thinking: args.thinking,
+        ..TemplateOptions::default()
+    };
+    let text = tokenizer.apply_chat_template(&messages, &options)?;
+    Ok(tokenizer.encode(&text, false)?)
+}
+
+fn set_sampling(args: &SamplingArgs, request: &mut Request) {
+    let sampling = &mut request.sampling;
+    let set = |value: Option<f32>, field: &mut f32| *field = value.unwrap_or(*field);
+    set(args.temp, &mut sampling.temperature);
+    set(args.top_p, &mut sampling.top_p);
+    set(args.min_p, &mut sampling.min_p);
+    set(args.repetition_penalty, &mut sampling.repetition_penalty);
+    set(args.presence_penalty, &mut sampling.presence_penalty);
+    sampling.top_k = args.top_k.unwrap_or(sampling.top_k);
+    sampling.seed = args.seed.or(sampling.seed);
+}
+
+/// Streams text to stdout and shows the prompt's progress until the first token.
+struct Shown {
+    stream: bool,
+    bar: Option<indicatif::ProgressBar>,
+    written: bool,
+    error: Option<io::Error>,
+}
+
+impl Shown {
+    fn new(stream: bool) -> Self {
+        Self { stream, bar: None, written: false, error: None }
+    }
+
+    fn on(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::Prefill { done, total } if done < total => {
+                self.bar
+                    .get_or_insert_with(|| output::tokens_bar("prompt", total as u64))
+                    .set_position(done as u64);
+            }
+            Event::Token { text, .. } if self.stream && !text.is_empty() => {
+                self.clear_bar();
+                return self.write(text);
+            }
+            _ => self.clear_bar(),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn clear_bar(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn write(&mut self, text: &str) -> ControlFlow<()> {
+        let mut stdout = io::stdout().lock();
+        self.written = true;
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.error = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.clear_bar();
+        if self.written {
+            let _ = self.write("\n");
+        }
+    }
+
+    fn result(&mut self) -> io::Result<()> {
+        self.error.take().map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    text: &'a str,
+    finish_reason: FinishReason,
+    seed: u64,
+    tokens: &'a [u32],
+    #[serde(flatten)]
+    stats: &'a engine::RunStats,
+}
+
+fn print_json(generation: &Generation) -> anyhow::Result<()> {
+    let Generation { text, finish_reason, seed, tokens, stats } = generation;
+    let report = Report { text, finish_reason: *finish_reason, seed: *seed, tokens, stats };
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, &report).map_err(io::Error::from)?;
+    Ok(writeln!(stdout)?)
+}
+
+fn print_summary(generation: &Generation) {
+    let stats = &generation.stats;
+    output::note("");
+    output::note(&format!(
+        "prompt {} tokens at {:.1}/s · first token after {:.2} s · {} tokens at {:.1}/s · seed {}",
+        stats.prompt_tokens,
+        stats.prefill_tokens_per_s,
+        stats.time_to_first_token_s,
+        stats.generated_tokens,
+        stats.decode_tokens_per_s,
+        generation.seed,
+    ));
+    output::note(&format!(
+        "experts {} a token and layer, {:.0} % found in {} slots, {} read per token · peak memory {} of {} · lossy: {}",
+        stats.experts_per_token,
+        100.0 * stats.hit_rate,
+        stats.expert_slots,
+        human_bytes(stats.expert_bytes_per_token as u64),
+        stats.peak_resident_bytes.map_or("unknown".into(), human_bytes),
+        human_bytes(stats.memory_budget_bytes),
+        if stats.lossy.is_empty() { "nothing".into() } else { stats.lossy.join(", ") },
+    ));
+}

@@ -1,0 +1,165 @@
+//! What a model is, how large its tiers are and what a token costs: headers only.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use checkpoint::Kind;
+use models::qwen35moe::{self, Tier};
+use serde::Serialize;
+use tensor::Format;
+
+use crate::EngineError;
+use crate::engine::Opened;
+
+/// One tier's weights and bytes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TierSize {
+    /// Number of weights.
+    pub weights: u64,
+    /// Bytes on disk, and in memory while loaded.
+    pub bytes: u64,
+    /// Bytes by format.
+    pub formats: BTreeMap<String, u64>,
+}
+
+impl TierSize {
+    fn add(&mut self, format: Format, weights: u64, bytes: u64) {
+        self.weights += weights;
+        self.bytes += bytes;
+        *self.formats.entry(format.to_string()).or_default() += bytes;
+    }
+}
+
+/// What [`inspect`] finds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// `Hugging Face directory` or `packed container`.
+    pub kind: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Layers, and how many of them attend.
+    pub layers: usize,
+    /// Layers with softmax attention.
+    pub attention_layers: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Vocabulary.
+    pub vocab_size: usize,
+    /// Experts of a layer.
+    pub num_experts: usize,
+    /// Experts that a token uses.
+    pub experts_per_token: usize,
+    /// The model's own longest context.
+    pub max_position_embeddings: usize,
+    /// Sizes by tier: embedding, head, dense, router, small, experts.
+    pub tiers: BTreeMap<String, TierSize>,
+    /// Bytes of one routed expert.
+    pub bytes_per_expert: u64,
+    /// Expert bytes that a token reads when nothing is cached.
+    pub expert_bytes_per_token: u64,
+    /// Weights that a token computes with.
+    pub active_weights_per_token: u64,
+    /// Key/value bytes per token of context.
+    pub kv_bytes_per_token: u64,
+    /// Recurrent state of a sequence, bytes.
+    pub recurrent_state_bytes: u64,
+    /// Parts that are recognised and left alone: tensors and bytes.
+    pub ignored: BTreeMap<String, (usize, u64)>,
+    /// What a user should know, e.g. rows that fell back to another format.
+    pub notes: Vec<String>,
+}
+
+/// Looks at a model directory without loading it.
+///
+/// # Errors
+/// Anything wrong with the files.
+pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
+    let opened = Opened::new(path)?;
+    let config = &opened.config;
+    let tiers = tier_sizes(&opened);
+    let experts = tiers.get("experts").cloned().unwrap_or_default();
+    let expert_count = opened.expert_count().max(1) as u64;
+    let per_token = (config.num_layers() * config.num_experts_per_tok) as u64;
+    let dense: u64 = tiers
+        .iter()
+        .filter(|(name, _)| !["experts", "embedding"].contains(&name.as_str()))
+        .map(|(_, size)| size.weights)
+        .sum();
+    let tied = if config.tie_word_embeddings { tiers["embedding"].weights } else { 0 };
+    Ok(Inspection {
+        kind: match opened.checkpoint.kind() {
+            Kind::Packed => "packed container".into(),
+            _ => "Hugging Face directory".into(),
+        },
+        architecture: qwen35moe::NAME.into(),
+        layers: config.num_layers(),
+        attention_layers: config.attention_layers(),
+        hidden_size: config.hidden_size,
+        vocab_size: config.vocab_size,
+        num_experts: config.num_experts,
+        experts_per_token: config.num_experts_per_tok,
+        max_position_embeddings: config.max_position_embeddings,
+        bytes_per_expert: experts.bytes / expert_count,
+        expert_bytes_per_token: experts.bytes / expert_count * per_token,
+        active_weights_per_token: dense + tied + experts.weights / expert_count * per_token,
+        kv_bytes_per_token: config.state_bytes(1) - config.state_bytes(0),
+        recurrent_state_bytes: config.state_bytes(0),
+        ignored: opened.layout.ignored.iter().map(|(name, size)| (name.to_string(), *size)).collect(),
+        notes: fallback_notes(&opened),
+        tiers,
+    })
+}
+
+fn tier_name(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Embedding => "embedding",
+        Tier::Head => "head",
+        Tier::Dense => "dense",
+        Tier::Router => "router",
+        Tier::Small => "small",
+    }
+}
+
+fn tier_sizes(opened: &Opened) -> BTreeMap<String, TierSize> {
+    let mut tiers: BTreeMap<String, TierSize> = BTreeMap::new();
+    for expected in &opened.layout.dense {
+        let Some(info) = opened.checkpoint.tensor(&expected.name) else { continue };
+        let weights = info.shape.iter().map(|dim| *dim as u64).product();
+        tiers.entry(tier_name(expected.tier).into()).or_default().add(
+            info.format,
+            weights,
+            info.extent.bytes,
+        );
+    }
+    let experts = tiers.entry("experts".into()).or_default();
+    for layer in &opened.layout.experts.layers {
+        for part in &layer.parts {
+            let bytes = part.format.row_bytes(part.cols).unwrap_or(0) * part.rows;
+            let count = layer.extents.len() as u64;
+            experts.add(part.format, (part.rows * part.cols) as u64 * count, bytes as u64 * count);
+        }
+    }
+    tiers
+}
+
+/// Rows that are no multiple of a block are kept in a 32-wide format; say which, so that nobody wonders.
+fn fallback_notes(opened: &Opened) -> Vec<String> {
+    let mut formats: Vec<(&str, Format, usize)> = Vec::new();
+    for layer in &opened.layout.experts.layers {
+        for (part, name) in layer.parts.iter().zip(["gate_proj", "up_proj", "down_proj"]) {
+            formats.push((name, part.format, part.cols));
+        }
+    }
+    let super_block = formats.iter().map(|(_, format, _)| *format).find(|format| format.block_len() == 256);
+    let Some(main) = super_block else { return Vec::new() };
+    formats.retain(|(_, format, cols)| *format != main && cols % main.block_len() != 0);
+    formats.sort_unstable();
+    formats.dedup();
+    let note = |(name, format, cols): (&str, Format, usize)| {
+        format!(
+            "experts' {name} is {format}: its rows of {cols} are no multiple of the {} weights of a {main} block",
+            main.block_len()
+        )
+    };
+    formats.into_iter().map(note).collect()
+}

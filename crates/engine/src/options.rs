@@ -1,0 +1,32 @@
+//! What a caller may choose when a model is opened.
+
+use std::sync::Arc;
+
+use experts::Verify;
+use kernels::dot::Isa;
+use storage::{IoMode, Storage};
+
+/// Choices at load time. The default is what most people want: fit into what is free, direct reads, all cores.
+#[derive(Clone, Default)]
+pub struct EngineOptions {
+    /// Bound on the whole process, bytes; `None`: what is free now, less a reserve.
+    pub memory_bytes: Option<u64>,
+    /// Expert slots instead of the number that the budget gives (tests and measurements).
+    pub slots: Option<usize>,
+    /// Longest sequence, tokens; `None`: 4096 or the model's own limit if that is less.
+    pub ctx: Option<usize>,
+    /// Longest prompt chunk, tokens; `None`: as the budget allows.
+    pub chunk_tokens: Option<usize>,
+    /// Compute threads; `None`: one per core that the process may use.
+    pub threads: Option<usize>,
+    /// Reads in flight; `None`: 8.
+    pub io_threads: Option<usize>,
+    /// Direct or through the page cache; `None`: direct, with a fall-back that is reported.
+    pub io: Option<IoMode>,
+    /// Whether checksums are verified on the first load of a record or on each; `None`: first.
+    pub verify: Option<Verify>,
+    /// Instruction set of the kernels; `None`: the best that the processor has.
+    pub isa: Option<Isa>,
+    /// Storage to read from instead of the file system (fault injection in tests).
+    pub storage: Option<Arc<dyn Storage>>,
+}

@@ -1,0 +1,74 @@
+//! The one place where the back-end's type is erased: everything above sees tokens in and logits out.
+
+use std::any::Any;
+use std::sync::atomic::AtomicBool;
+
+use experts::{ExpertStore, StoreStats};
+use kernels::backend::Backend;
+use models::model::Wanted;
+use models::{Model, ModelError, Scratch, State};
+
+/// A model loaded on some back-end.
+pub(crate) trait Runtime {
+    /// The state of a new, empty sequence of at most `ctx` tokens.
+    fn new_state(&mut self, ctx: usize) -> Box<dyn Any>;
+    /// Back to the empty sequence.
+    fn clear(&mut self, state: &mut dyn Any);
+    /// One chunk; see [`Model::forward`].
+    fn forward(
+        &mut self,
+        state: &mut dyn Any,
+        tokens: &[u32],
+        wanted: Wanted,
+        cancel: &AtomicBool,
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), ModelError>;
+    /// Counters of the expert store since it was opened.
+    fn store_stats(&self) -> &StoreStats;
+}
+
+/// A model, its back-end, its expert store and its scratch.
+pub(crate) struct Loaded<B: Backend> {
+    pub(crate) backend: B,
+    pub(crate) model: Model<B>,
+    pub(crate) store: ExpertStore,
+    pub(crate) scratch: Scratch<B>,
+}
+
+fn state_of<B: Backend + 'static>(state: &mut dyn Any) -> &mut State<B>
+where
+    B::Buffer: 'static,
+{
+    state
+        .downcast_mut()
+        .expect("a session is used with the engine that made it: a caller's mistake otherwise")
+}
+
+impl<B: Backend + 'static> Runtime for Loaded<B>
+where
+    B::Buffer: 'static,
+{
+    fn new_state(&mut self, ctx: usize) -> Box<dyn Any> {
+        Box::new(State::new(&mut self.backend, self.model.config(), ctx))
+    }
+
+    fn clear(&mut self, state: &mut dyn Any) {
+        state_of::<B>(state).clear(&mut self.backend);
+    }
+
+    fn forward(
+        &mut self,
+        state: &mut dyn Any,
+        tokens: &[u32],
+        wanted: Wanted,
+        cancel: &AtomicBool,
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), ModelError> {
+        let Self { backend, model, store, scratch } = self;
+        model.forward(backend, store, state_of(state), scratch, tokens, wanted, cancel, sink)
+    }
+
+    fn store_stats(&self) -> &StoreStats {
+        self.store.stats()
+    }
+}

@@ -1,0 +1,123 @@
+//! Fixtures of the golden tests: tiny checkpoints with logits computed by transformers (`fixtures/make_fixtures.py`).
+#![allow(dead_code)] // Each test file uses its own part.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use engine::{Engine, EngineOptions};
+use safetensors::SafeTensors;
+
+/// Directories with a checkpoint and a `golden.safetensors`: the committed ones, and those under the directory named by
+/// `FLASH_MOE_FIXTURES`, if set.
+pub(crate) fn fixtures() -> Vec<PathBuf> {
+    let committed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen35moe");
+    let extra = std::env::var_os("FLASH_MOE_FIXTURES").map(PathBuf::from);
+    let mut found = Vec::new();
+    for root in [Some(committed), extra].into_iter().flatten() {
+        let entries = fs::read_dir(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+        let dirs = entries.map(|entry| entry.unwrap().path());
+        found.extend(dirs.filter(|dir| dir.join("golden.safetensors").exists()));
+    }
+    found.sort();
+    assert!(found.len() >= 5, "fixtures are missing: {found:?}");
+    found
+}
+
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen35moe").join(name)
+}
+
+/// What transformers computed for one checkpoint.
+pub(crate) struct Golden {
+    pub(crate) prompt: Vec<u32>,
+    /// [300, V]
+    pub(crate) logits_f32: Vec<f32>,
+    /// [300, V]
+    pub(crate) logits_f64: Vec<f32>,
+    pub(crate) vocab: usize,
+    /// 64 ids each.
+    pub(crate) greedy_5: Vec<u32>,
+    pub(crate) greedy_64: Vec<u32>,
+}
+
+impl Golden {
+    pub(crate) fn read(dir: &Path) -> Golden {
+        let bytes = fs::read(dir.join("golden.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: &str| -> Vec<f32> {
+            let data = tensors.tensor(name).unwrap();
+            assert_eq!(data.dtype(), safetensors::Dtype::F32, "{name}");
+            data.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let ids = |name: &str| -> Vec<u32> {
+            let data = tensors.tensor(name).unwrap();
+            match data.dtype() {
+                safetensors::Dtype::I32 => data
+                    .data()
+                    .chunks_exact(4)
+                    .map(|b| i32::from_le_bytes(b.try_into().unwrap()) as u32)
+                    .collect(),
+                _ => data
+                    .data()
+                    .chunks_exact(8)
+                    .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32)
+                    .collect(),
+            }
+        };
+        let vocab = tensors.tensor("logits_f32").unwrap().shape()[1];
+        Golden {
+            prompt: ids("prompt"),
+            logits_f32: floats("logits_f32"),
+            logits_f64: floats("logits_f64"),
+            vocab,
+            greedy_5: ids("greedy_5"),
+            greedy_64: ids("greedy_64"),
+        }
+    }
+
+    pub(crate) fn row_f32(&self, position: usize) -> &[f32] {
+        &self.logits_f32[position * self.vocab..][..self.vocab]
+    }
+
+    pub(crate) fn row_f64(&self, position: usize) -> &[f32] {
+        &self.logits_f64[position * self.vocab..][..self.vocab]
+    }
+}
+
+/// Options for tests: a fixed budget, so that nothing depends on what else runs on the machine.
+pub(crate) fn options() -> EngineOptions {
+    EngineOptions {
+        memory_bytes: Some(1 << 30),
+        ctx: Some(512),
+        threads: Some(2),
+        ..EngineOptions::default()
+    }
+}
+
+pub(crate) fn open(dir: &Path, options: EngineOptions) -> Engine {
+    Engine::open(dir, options, &mut |_| ()).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+}
+
+pub(crate) fn argmax(row: &[f32]) -> usize {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap()
+}
+
+/// Bits of the logits at every position, prefilled in chunks, and of a few greedy steps after it.
+pub(crate) fn logit_bits(engine: &mut Engine, prompt: &[u32], steps: usize) -> Vec<u32> {
+    let mut session = engine.session().unwrap();
+    let mut bits = Vec::new();
+    engine
+        .logits_all(&mut session, prompt, &mut |_, row| bits.extend(row.iter().map(|x| x.to_bits())))
+        .unwrap();
+    let mut tokens = prompt.to_vec();
+    engine.sync(&mut session, &tokens, &mut |_, _| ()).unwrap();
+    let mut last = bits[bits.len() - engine.config().vocab_size..].to_vec();
+    for _ in 0..steps {
+        let row: Vec<f32> = last.iter().map(|b| f32::from_bits(*b)).collect();
+        tokens.push(argmax(&row) as u32);
+        engine.sync(&mut session, &tokens, &mut |_, _| ()).unwrap();
+        last = session.logits().iter().map(|x| x.to_bits()).collect();
+        bits.extend(&last);
+    }
+    bits
+}

@@ -1,0 +1,118 @@
+//! Logits against transformers: each position, prefilled and step by step, and greedy text.
+
+mod common;
+
+use common::{Golden, argmax, fixtures, open, options};
+use engine::{Engine, EngineOptions, Session};
+
+/// Against transformers in float32.
+const ABSOLUTE_MAX: f32 = 1e-3;
+/// Against float64, by norm of a position's logits.
+const RELATIVE_MAX: f64 = 1e-4;
+
+/// Largest deviations over the positions of one run.
+#[derive(Default, Debug)]
+struct Deviation {
+    absolute: f32,
+    relative: f64,
+}
+
+impl Deviation {
+    fn add(&mut self, golden: &Golden, position: usize, row: &[f32], what: &str) {
+        let (f32_row, f64_row) = (golden.row_f32(position), golden.row_f64(position));
+        assert_eq!(argmax(row), argmax(f32_row), "{what}: argmax at position {position}");
+        let absolute = row.iter().zip(f32_row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+        let difference = square(&mut row.iter().zip(f64_row).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let norm = square(&mut f64_row.iter().map(|x| f64::from(*x)));
+        self.absolute = self.absolute.max(absolute);
+        self.relative = self.relative.max((difference / norm).sqrt());
+    }
+
+    fn check(&self, what: &str) {
+        println!(
+            "{what}: {:.2e} absolute against float32, {:.2e} relative against float64",
+            self.absolute, self.relative
+        );
+        assert!(self.absolute <= ABSOLUTE_MAX, "{what}: {self:?}");
+        assert!(self.relative <= RELATIVE_MAX, "{what}: {self:?}");
+    }
+}
+
+#[test]
+fn prefilled_logits_are_those_of_transformers() {
+    for dir in fixtures() {
+        let golden = Golden::read(&dir);
+        for chunk_tokens in [None, Some(33)] {
+            let mut engine = open(&dir, EngineOptions { chunk_tokens, ..options() });
+            for len in [1, 5, 64, 300] {
+                let what = format!("{}, {len} tokens, chunk {chunk_tokens:?}", dir.display());
+                let mut deviation = Deviation::default();
+                let mut session = engine.session().unwrap();
+                let sink = &mut |position: usize, row: &[f32]| deviation.add(&golden, position, row, &what);
+                engine.logits_all(&mut session, &golden.prompt[..len], sink).unwrap();
+                deviation.check(&what);
+            }
+        }
+    }
+}
+
+#[test]
+fn stepwise_logits_are_those_of_transformers() {
+    for dir in fixtures() {
+        let golden = Golden::read(&dir);
+        let mut engine = open(&dir, options());
+        let mut session = engine.session().unwrap();
+        let what = format!("{}, step by step", dir.display());
+        let mut deviation = Deviation::default();
+        for end in 1..=golden.prompt.len() {
+            engine.sync(&mut session, &golden.prompt[..end], &mut |_, _| ()).unwrap();
+            deviation.add(&golden, end - 1, session.logits(), &what);
+        }
+        deviation.check(&what);
+    }
+}
+
+/// Prompts end in a step or in a chunk of any size; the state must be the same in between.
+#[test]
+fn a_prompt_may_be_extended_at_any_point() {
+    for dir in fixtures() {
+        let golden = Golden::read(&dir);
+        let mut engine = open(&dir, options());
+        let mut session = engine.session().unwrap();
+        let what = format!("{}, extended", dir.display());
+        let mut deviation = Deviation::default();
+        for end in [3, 4, 70, 71, 200, 264, 300] {
+            engine.sync(&mut session, &golden.prompt[..end], &mut |_, _| ()).unwrap();
+            deviation.add(&golden, end - 1, session.logits(), &what);
+        }
+        deviation.check(&what);
+        // A prefix that is not an extension is rebuilt.
+        engine.sync(&mut session, &golden.prompt[..5], &mut |_, _| ()).unwrap();
+        let mut deviation = Deviation::default();
+        deviation.add(&golden, 4, session.logits(), &what);
+        deviation.check(&what);
+    }
+}
+
+fn greedy(engine: &mut Engine, session: &mut Session, prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut tokens = prompt.to_vec();
+    for _ in 0..count {
+        engine.sync(session, &tokens, &mut |_, _| ()).unwrap();
+        tokens.push(argmax(session.logits()) as u32);
+    }
+    tokens.split_off(prompt.len())
+}
+
+#[test]
+fn greedy_tokens_are_those_of_transformers() {
+    for dir in fixtures() {
+        let golden = Golden::read(&dir);
+        let mut engine = open(&dir, options());
+        for (len, expected) in [(5, &golden.greedy_5), (64, &golden.greedy_64)] {
+            let mut session = engine.session().unwrap();
+            let got = greedy(&mut engine, &mut session, &golden.prompt[..len], 64);
+            assert_eq!(&got, expected, "{} after {len} tokens", dir.display());
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Streaming never changes the answer: logits are bit-identical for any number of slots, threads, I/O modes and reader
+//! threads; and experts are read no more often than promised.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Golden, fixture, logit_bits, open, options};
+use engine::{EngineOptions, Format, IoMode, QuantTiers, Verify, pack};
+use experts::pack::{PackOptions, PackProgress};
+use tempfile::TempDir;
+
+struct Quiet;
+
+impl PackProgress for Quiet {
+    fn start(&self, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn finish(&self) {}
+}
+
+fn packed(source: &Path, format: Format) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("packed");
+    pack(source, &target, &QuantTiers::of(format), &PackOptions::default(), &Quiet).unwrap();
+    (dir, target)
+}
+
+/// The settings that must not change a bit.
+fn variants(k: usize, all: usize) -> Vec<(String, EngineOptions)> {
+    let base = || EngineOptions { chunk_tokens: Some(64), slots: Some(all), threads: Some(1), ..options() };
+    let mut list = vec![("the reference: one thread, every expert in memory".to_string(), base())];
+    for slots in [k, 2 * k, all] {
+        for threads in [1, 2] {
+            let options = EngineOptions { slots: Some(slots), threads: Some(threads), ..base() };
+            list.push((format!("{slots} slots, {threads} threads"), options));
+        }
+    }
+    for io in [IoMode::Direct, IoMode::Buffered] {
+        let options = EngineOptions { io: Some(io), slots: Some(k), threads: Some(2), ..base() };
+        list.push((format!("{io:?}"), options));
+    }
+    let options =
+        EngineOptions { io_threads: Some(1), slots: Some(k + 1), verify: Some(Verify::EveryLoad), ..base() };
+    list.push(("one reader, each read verified".into(), options));
+    list
+}
+
+fn check_bit_identical(dir: &Path, prompt: &[u32]) {
+    let (k, all) = {
+        let engine = open(dir, options());
+        (engine.config().num_experts_per_tok, engine.plan().expert_count)
+    };
+    let mut reference = None;
+    for (what, options) in variants(k, all) {
+        let mut engine = open(dir, options);
+        let bits = logit_bits(&mut engine, prompt, 8);
+        let expected = reference.get_or_insert_with(|| bits.clone());
+        assert!(*expected == bits, "{}: logits differ with {what}", dir.display());
+    }
+}
+
+#[test]
+fn logits_do_not_depend_on_slots_threads_or_io() {
+    for name in ["published", "experts512", "blocks256"] {
+        let dir = fixture(name);
+        check_bit_identical(&dir, &Golden::read(&dir).prompt[..100]);
+    }
+}
+
+#[test]
+fn logits_of_packed_models_do_not_depend_on_slots_threads_or_io() {
+    for (name, format) in [("blocks256", Format::Q4K), ("published", Format::Q8_0), ("flat", Format::F32)] {
+        let source = fixture(name);
+        let (_dir, target) = packed(&source, format);
+        check_bit_identical(&target, &Golden::read(&source).prompt[..100]);
+    }
+}
+
+#[test]
+fn an_unquantised_pack_gives_the_bits_of_its_source() {
+    for (name, format) in [("flat", Format::F32), ("published", Format::BF16), ("oddheads", Format::F16)] {
+        let source = fixture(name);
+        let (_dir, target) = packed(&source, format);
+        let prompt = &Golden::read(&source).prompt[..70];
+        let bits = |dir: &Path| logit_bits(&mut open(dir, options()), prompt, 4);
+        assert!(bits(&source) == bits(&target), "{name}");
+    }
+}
+
+#[test]
+fn prefill_reads_each_expert_once_per_chunk_and_decode_of_a_resident_model_reads_nothing() {
+    let source = fixture("published");
+    let (_dir, target) = packed(&source, Format::Q8_0);
+    let golden = Golden::read(&source);
+    let prompt: Vec<u32> = golden.prompt.iter().chain(&golden.prompt).copied().take(512).collect();
+    for slots in [4, 9, 96] {
+        let choice =
+            EngineOptions { ctx: Some(600), chunk_tokens: Some(512), slots: Some(slots), ..options() };
+        let mut engine = open(&target, choice);
+        let (experts, slot_bytes) = (engine.plan().expert_count, engine.plan().slot_bytes);
+        let mut session = engine.session().unwrap();
+        let before = engine.expert_bytes_read();
+        engine.sync(&mut session, &prompt, &mut |_, _| ()).unwrap();
+        let prefill = engine.expert_bytes_read() - before;
+        assert!(prefill <= experts as u64 * slot_bytes, "{slots} slots: {prefill} bytes for one chunk");
+        let mut tokens = prompt.clone();
+        let before = engine.expert_bytes_read();
+        for token in 0..16 {
+            tokens.push(token);
+            engine.sync(&mut session, &tokens, &mut |_, _| ()).unwrap();
+        }
+        let decode = engine.expert_bytes_read() - before;
+        match slots == experts {
+            true => assert_eq!(decode, 0, "every expert is in memory"),
+            false => assert!(decode > 0, "{slots} slots cannot hold {experts} experts"),
+        }
+    }
+}

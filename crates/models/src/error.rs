@@ -1,0 +1,124 @@
+//! Errors of this crate: what is wrong with a configuration, a tensor or a step, and what to do about it.
+
+use std::path::PathBuf;
+
+/// Why a model cannot be built or a step cannot be computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A key of config.json is absent and has no safe default.
+    #[error(
+        "{path}: config.json has no `{key}`, which {architecture} needs; restore the model's original config.json"
+    )]
+    MissingKey {
+        /// The model directory.
+        path: PathBuf,
+        /// Key, with the section it belongs to.
+        key: String,
+        /// Architecture that was recognised.
+        architecture: &'static str,
+    },
+    /// A key of config.json has a value that no model of the family can have.
+    #[error("{path}: config.json: `{key}` is {got}, expected {expected}")]
+    BadValue {
+        /// The model directory.
+        path: PathBuf,
+        /// Key.
+        key: String,
+        /// Value found, shortened.
+        got: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// The architecture is not one that this version knows.
+    #[error("{path}: model_type `{got}` is not supported; this version runs {known}")]
+    UnknownArchitecture {
+        /// The model directory.
+        path: PathBuf,
+        /// `model_type` found.
+        got: String,
+        /// Supported names.
+        known: &'static str,
+    },
+    /// Tensors that the architecture needs are not in the checkpoint.
+    #[error(
+        "{path}: {count} tensors are missing, the first is `{first}`; the download is incomplete or the files belong to another model"
+    )]
+    MissingTensors {
+        /// The model directory.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// Name of the first, in model order.
+        first: String,
+    },
+    /// The checkpoint has tensors that the architecture does not know.
+    #[error(
+        "{path}: {count} unknown tensors, the first is `{first}`; this checkpoint is not a plain model of {architecture}"
+    )]
+    UnknownTensors {
+        /// The model directory.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// Name of the first, in sorted order.
+        first: String,
+        /// Architecture that was recognised.
+        architecture: &'static str,
+    },
+    /// A tensor's shape contradicts config.json.
+    #[error("{path}: tensor `{name}` has shape {got:?}, expected {expected:?} by config.json")]
+    WrongShape {
+        /// The file or directory.
+        path: PathBuf,
+        /// Tensor.
+        name: String,
+        /// Shape in the file.
+        got: Vec<usize>,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+    },
+    /// A dense tensor's bytes do not have the checksum that the container recorded.
+    #[error(
+        "{path}: tensor `{name}` at offset {offset} is damaged (checksum {got:016x}, expected {expected:016x}); pack the model again or copy the file again"
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Tensor.
+        name: String,
+        /// Its first byte.
+        offset: u64,
+        /// Recorded.
+        expected: u64,
+        /// Computed from the bytes read.
+        got: u64,
+    },
+    /// A router gave a value that is not a number: weights or activations are damaged.
+    #[error(
+        "layer {layer}: the router's output is not finite; the weights are damaged or were quantised too far"
+    )]
+    RouterNotFinite {
+        /// Layer.
+        layer: usize,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// Reading or checking expert weights failed.
+    #[error(transparent)]
+    Experts(#[from] experts::ExpertsError),
+    /// Reading dense weights failed.
+    #[error(transparent)]
+    Storage(#[from] storage::StorageError),
+    /// A tensor's bytes and format do not agree.
+    #[error("{path}: tensor `{name}`: {source}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// Tensor.
+        name: String,
+        /// What is wrong.
+        source: tensor::TensorError,
+    },
+}

@@ -1,0 +1,9 @@
+//! The layers that architectures are made of: weights, per-sequence state and one `forward` each.
+
+pub mod attention;
+pub mod delta_net;
+pub mod moe;
+
+pub use attention::{Attention, AttentionScratch, KvCache};
+pub use delta_net::{DeltaNet, DeltaNetScratch, DeltaNetState};
+pub use moe::{Moe, MoeScratch};

@@ -1,0 +1,236 @@
+//! Mixture of experts: router, routed experts as they become ready, shared expert (Qwen3.5-MoE section 3.3).
+
+use experts::ExpertStore;
+use kernels::backend::{Backend, ExpertWeights};
+
+use crate::load::DenseLoader;
+use crate::{Config, ModelError};
+
+/// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
+pub struct Moe<B: Backend> {
+    layer: usize,
+    num_experts: usize,
+    experts_per_token: usize,
+    hidden: usize,
+    router: B::Matrix,      // [E, H]
+    shared_gate: B::Matrix, // [Fs, H]
+    shared_up: B::Matrix,   // [Fs, H]
+    shared_down: B::Matrix, // [H, Fs]
+    shared_row: B::Matrix,  // [1, H], the shared expert's own gate
+}
+
+/// Activations of a chunk inside the layer, and the host's view of the routing.
+pub struct MoeScratch<B: Backend> {
+    logits: B::Buffer, // [n, E]
+    routed: B::Buffer, // [n, K, H]: each expert's output where its token and rank put it, whenever it arrives
+    shared: B::Buffer, // [n, H]
+    host_logits: Vec<f32>,
+    routing: Routing,
+}
+
+impl<B: Backend> MoeScratch<B> {
+    /// Room for chunks of `n` tokens.
+    pub fn new(backend: &mut B, config: &Config, n: usize) -> Self {
+        let (experts, k) = (config.num_experts, config.num_experts_per_tok);
+        Self {
+            logits: backend.buffer(n * experts),
+            routed: backend.buffer(n * k * config.hidden_size),
+            shared: backend.buffer(n * config.hidden_size),
+            host_logits: vec![0.0; n * experts],
+            routing: Routing::new(experts, k, n),
+        }
+    }
+
+    /// Floats per token that [`MoeScratch::new`] takes.
+    pub fn len_per_token(config: &Config) -> usize {
+        let k = config.num_experts_per_tok;
+        2 * config.num_experts + (k + 1) * config.hidden_size + 6 * k
+    }
+}
+
+/// Which experts a chunk's tokens chose, by token and by expert.
+pub struct Routing {
+    k: usize,
+    weights: Vec<f32>,  // [n, K] in router order, sum 1 for each token
+    used: Vec<u32>,     // experts chosen by any token, ascending
+    starts: Vec<u32>,   // [E + 1] prefix sums into x_rows and out_rows
+    x_rows: Vec<u32>,   // token rows, grouped by expert
+    out_rows: Vec<u32>, // token * K + rank, grouped by expert
+    chosen: Vec<u32>,   // [n, K]
+    order: Vec<u32>,    // [E], scratch of the selection
+}
+
+impl Routing {
+    fn new(num_experts: usize, k: usize, n: usize) -> Self {
+        Self {
+            k,
+            weights: Vec::with_capacity(n * k),
+            used: Vec::with_capacity(num_experts),
+            starts: vec![0; num_experts + 1],
+            x_rows: Vec::with_capacity(n * k),
+            out_rows: Vec::with_capacity(n * k),
+            chosen: Vec::with_capacity(n * k),
+            order: Vec::with_capacity(num_experts),
+        }
+    }
+
+    /// Softmax over all experts, the K largest (the lower index first among equals), renormalised, which is the softmax
+    /// over the K logits. `logits` is [n, E]. False if a value is not finite.
+    fn route(&mut self, logits: &[f32], num_experts: usize) -> bool {
+        self.weights.clear();
+        self.chosen.clear();
+        for row in logits.chunks_exact(num_experts) {
+            if row.iter().any(|logit| !logit.is_finite()) {
+                return false;
+            }
+            self.route_token(row);
+        }
+        self.group(num_experts);
+        true
+    }
+
+    fn route_token(&mut self, row: &[f32]) {
+        let descending = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+        self.order.clear();
+        self.order.extend(0..row.len() as u32);
+        if self.k < row.len() {
+            self.order.select_nth_unstable_by(self.k - 1, descending);
+        }
+        let top = &mut self.order[..self.k];
+        top.sort_unstable_by(descending);
+        let max = row[top[0] as usize];
+        let first = self.weights.len();
+        self.weights.extend(top.iter().map(|expert| (row[*expert as usize] - max).exp()));
+        let sum: f32 = self.weights[first..].iter().sum();
+        self.weights[first..].iter_mut().for_each(|weight| *weight /= sum);
+        self.chosen.extend_from_slice(top);
+    }
+
+    /// Counting sort of (token, rank) pairs by expert; within an expert, tokens ascend.
+    fn group(&mut self, num_experts: usize) {
+        self.starts.clear();
+        self.starts.resize(num_experts + 1, 0);
+        for expert in &self.chosen {
+            self.starts[*expert as usize + 1] += 1;
+        }
+        self.used.clear();
+        self.used.extend((0..num_experts as u32).filter(|expert| self.starts[*expert as usize + 1] > 0));
+        for expert in 0..num_experts {
+            self.starts[expert + 1] += self.starts[expert];
+        }
+        self.x_rows.clear();
+        self.x_rows.resize(self.chosen.len(), 0);
+        self.out_rows.clear();
+        self.out_rows.resize(self.chosen.len(), 0);
+        for (slot, expert) in self.chosen.iter().enumerate() {
+            let at = &mut self.starts[*expert as usize];
+            self.x_rows[*at as usize] = (slot / self.k) as u32;
+            self.out_rows[*at as usize] = slot as u32;
+            *at += 1;
+        }
+        // Filling moved each start to its end, which is the next expert's start: shift back by one.
+        self.starts.rotate_right(1);
+        self.starts[0] = 0;
+    }
+
+    /// Token rows and output rows of one expert.
+    fn rows(&self, expert: u32) -> (&[u32], &[u32]) {
+        let range = self.starts[expert as usize] as usize..self.starts[expert as usize + 1] as usize;
+        (&self.x_rows[range.clone()], &self.out_rows[range])
+    }
+}
+
+impl<B: Backend> Moe<B> {
+    /// Loads the layer whose tensors start with `base` (`….layers.0.mlp.`).
+    ///
+    /// # Errors
+    /// Read errors and damaged tensors, named.
+    pub fn load(
+        backend: &mut B,
+        loader: &mut DenseLoader<'_>,
+        base: &str,
+        layer: usize,
+        config: &Config,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            layer,
+            num_experts: config.num_experts,
+            experts_per_token: config.num_experts_per_tok,
+            hidden: config.hidden_size,
+            router: loader.matrix(backend, &format!("{base}gate.weight"))?,
+            shared_gate: loader.matrix(backend, &format!("{base}shared_expert.gate_proj.weight"))?,
+            shared_up: loader.matrix(backend, &format!("{base}shared_expert.up_proj.weight"))?,
+            shared_down: loader.matrix(backend, &format!("{base}shared_expert.down_proj.weight"))?,
+            shared_row: loader.matrix(backend, &format!("{base}shared_expert_gate.weight"))?,
+        })
+    }
+
+    /// `x += moe(h)` for `n` tokens; `h`, `x` are [n, H].
+    ///
+    /// The reads of all experts that are not in memory start as soon as the router's choice is known; the shared expert is
+    /// computed meanwhile, then the resident experts, then each as it lands. Outputs are combined in router order, so
+    /// neither arrival order nor cache size changes a bit.
+    ///
+    /// # Errors
+    /// A read that failed or was short, a damaged record, a router value that is not finite. `x` is then unchanged.
+    pub fn forward(
+        &self,
+        backend: &mut B,
+        store: &mut ExpertStore,
+        h: &B::Buffer,
+        n: usize,
+        scratch: &mut MoeScratch<B>,
+        x: &mut B::Buffer,
+    ) -> Result<(), ModelError> {
+        let s = scratch;
+        backend.mul_mat(&self.router, h, n, &mut s.logits);
+        let host_logits = &mut s.host_logits[..n * self.num_experts];
+        backend.read(&s.logits, 0, host_logits);
+        if !s.routing.route(host_logits, self.num_experts) {
+            return Err(ModelError::RouterNotFinite { layer: self.layer });
+        }
+        let mut fetch = store.fetch(self.layer as u32, &s.routing.used)?;
+        backend.shared_expert(
+            &self.shared_gate,
+            &self.shared_up,
+            &self.shared_down,
+            &self.shared_row,
+            h,
+            n,
+            &mut s.shared,
+        );
+        while let Some(loaded) = fetch.next()? {
+            let [gate, up, down] = loaded.parts;
+            let (x_rows, out_rows) = s.routing.rows(loaded.expert);
+            backend.expert(ExpertWeights { gate, up, down }, h, x_rows, out_rows, &mut s.routed);
+        }
+        let k = self.experts_per_token;
+        backend.moe_combine(&s.routing.weights, &s.routed, &s.shared, n, k, self.hidden, x);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routing_picks_the_largest_and_groups_by_expert() {
+        let mut routing = Routing::new(4, 2, 3);
+        let logits = [0.0, 2.0, 1.0, -1.0, 5.0, 5.0, 5.0, 0.0, -3.0, -2.0, -9.0, -2.5];
+        assert!(routing.route(&logits, 4));
+        assert_eq!(routing.chosen, [1, 2, 0, 1, 1, 3]);
+        assert_eq!(routing.used, [0, 1, 2, 3]);
+        assert_eq!(routing.rows(1), (&[0, 1, 2][..], &[0, 3, 4][..]));
+        assert_eq!(routing.rows(3), (&[2][..], &[5][..]));
+        let expected = 1.0 / (1.0 + (-1.0f32).exp());
+        assert!((routing.weights[0] - expected).abs() < 1e-6);
+        assert_eq!(routing.weights[2..4], [0.5, 0.5]);
+    }
+
+    #[test]
+    fn a_router_value_that_is_not_finite_is_refused() {
+        let mut routing = Routing::new(2, 1, 1);
+        assert!(!routing.route(&[f32::NAN, 0.0], 2));
+    }
+}
