@@ -2,6 +2,8 @@
 //! generate, an [`Event`] what happens meanwhile.
 //!
 //! ```no_run
+//! use std::ops::ControlFlow;
+//!
 //! use engine::{Engine, EngineOptions, Event, Request};
 //!
 //! let mut engine = Engine::open("models/demo".as_ref(), EngineOptions::default(), &mut |_| {})?;
@@ -12,6 +14,7 @@
 //!     if let Event::Token { text, .. } = event {
 //!         print!("{text}");
 //!     }
+//!     ControlFlow::Continue(())
 //! })?;
 //! # Ok::<(), engine::EngineError>(())
 //! ```

@@ -7,21 +7,13 @@ use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, logit_bits, open, options};
 use engine::{EngineOptions, Format, IoMode, QuantTiers, Verify, pack};
-use experts::pack::{PackOptions, PackProgress};
+use experts::pack::{NoProgress, PackOptions};
 use tempfile::TempDir;
-
-struct Quiet;
-
-impl PackProgress for Quiet {
-    fn start(&self, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn finish(&self) {}
-}
 
 fn packed(source: &Path, format: Format) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("packed");
-    pack(source, &target, &QuantTiers::of(format), &PackOptions::default(), &Quiet).unwrap();
+    pack(source, &target, &QuantTiers::of(format), &PackOptions::default(), &NoProgress).unwrap();
     (dir, target)
 }
 
