@@ -72,7 +72,18 @@ pub(crate) fn lock(directory: &Path) -> io::Result<Option<DirectoryLock>> {
 }
 
 /// Holds the lock of a directory until it is dropped or the process dies.
-pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "held for its drop")] Option<File>);
+pub(crate) struct DirectoryLock(Option<File>);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing alone is not enough while a forked child still has a copy of the handle.
+        #[cfg(unix)]
+        if let Some(handle) = &self.0 {
+            let _ = rustix::fs::flock(handle, rustix::fs::FlockOperation::Unlock);
+        }
+        self.0 = None;
+    }
+}
 
 /// Makes renames, creations and removals in `directory` durable.
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -179,6 +179,14 @@ impl Layout {
         Ok(())
     }
 
+    /// The bytes of `dense.bin` between the tensors and behind the last: offset and length.
+    pub(crate) fn dense_gaps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let ends = self.dense.iter().map(|entry| entry.offset + entry.bytes);
+        let file_end = self.files.first().map_or(0, |file| file.bytes);
+        let starts = self.dense.iter().map(|entry| entry.offset).skip(1).chain([file_end]);
+        ends.zip(starts).map(|(end, start)| (end, start - end)).filter(|&(_, bytes)| bytes > 0)
+    }
+
     /// The manifest of the finished container. `checksums` has one entry per unit.
     pub(crate) fn manifest(&self, plan: Checksum, checksums: &[u64]) -> Manifest {
         let mut checksums = checksums.iter().map(|&checksum| Checksum(checksum));

@@ -28,7 +28,7 @@ use std::io::Write;
 use std::path::Path;
 
 use checkpoint::journal::{JOURNAL_FORMAT, JournalHead};
-use checkpoint::manifest::{Checksum, JOURNAL, MANIFEST, Manifest, VERSION};
+use checkpoint::manifest::{self, Checksum, JOURNAL, MANIFEST, Manifest, VERSION};
 
 pub use error::PackError;
 pub use plan::{DenseItem, Hooks, LayerItem, NoProgress, PackOptions, PackPlan, PackProgress, PackReport};
@@ -214,8 +214,17 @@ impl Packing<'_> {
                 .map_err(|e| self.io(&path, "reserve the space", e))?;
             paths.push(path);
         }
+        let targets = FilePool::new(paths, true);
+        // Units bring their own padding; with the gaps every byte of the container is written.
+        for (offset, bytes) in self.layout.dense_gaps() {
+            let zeros = [0u8; manifest::DENSE_ALIGN_BYTES as usize];
+            targets
+                .file(0)
+                .and_then(|file| disk::write_all_at(&file, &zeros[..bytes as usize], offset))
+                .map_err(|e| self.io(targets.path(0), "write", e))?;
+        }
         disk::sync_directory(self.target).map_err(|e| self.io(self.target, "sync", e))?;
-        Ok(FilePool::new(paths, true))
+        Ok(targets)
     }
 
     fn start_progress(&self, checksums: &[Option<u64>]) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use checkpoint::manifest::{CONFIG, Checksum, DENSE, Manifest};
@@ -79,7 +79,7 @@ pub(crate) fn verify_manifest(
     let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
     let pool = FilePool::new(names.iter().map(|name| directory.join(name)).collect(), false);
     let checks = checks(manifest);
-    progress.start(checks.iter().map(|check| check.bytes).sum(), 0);
+    progress.start(checks.iter().map(Check::bytes_to_read).sum(), 0);
     let next = AtomicUsize::new(0);
     let advance = Mutex::new(0u64);
     let bad = Mutex::new(Vec::new());
@@ -123,10 +123,10 @@ struct Check {
 }
 
 enum Expected {
+    /// A file of `bytes` bytes in all; it is read when it has a checksum of its own.
+    File(Option<Checksum>),
     Sum(Checksum),
     Zeros,
-    /// The file's size is `bytes`; nothing is read.
-    Size,
 }
 
 /// Everything there is to check, in the order of the container.
@@ -135,9 +135,8 @@ fn checks(manifest: &Manifest) -> Vec<Check> {
     let by_name: HashMap<&str, usize> =
         manifest.files.iter().enumerate().map(|(i, file)| (file.name.as_str(), i)).collect();
     for (file, entry) in manifest.files.iter().enumerate() {
-        let expected = entry.checksum.map_or(Expected::Size, Expected::Sum);
         let item = if entry.name == CONFIG { "configuration" } else { "file" }.to_owned();
-        // A small file with another size has another checksum; its size is checked on the way.
+        let expected = Expected::File(entry.checksum);
         checks.push(Check { file, offset: 0, bytes: entry.bytes, item, expected });
     }
     let mut end = 0;
@@ -182,6 +181,10 @@ fn checks(manifest: &Manifest) -> Vec<Check> {
 }
 
 impl Check {
+    fn bytes_to_read(&self) -> u64 {
+        if matches!(self.expected, Expected::File(None)) { 0 } else { self.bytes }
+    }
+
     /// Reads the range; `Err` is what is wrong with it. `advance` hears of bytes read.
     fn run(&self, pool: &FilePool, buffer: &mut Vec<u8>, advance: &dyn Fn(u64)) -> Result<(), BadRecord> {
         let bad = |expected: String, got: String| BadRecord {
@@ -194,36 +197,35 @@ impl Check {
         };
         let failed = |e: std::io::Error| bad(format!("{} readable bytes", self.bytes), shown(&e.to_string()));
         let file = pool.file(self.file).map_err(failed)?;
-        let is_record = self.offset > 0 || !matches!(self.expected, Expected::Size);
         let file_bytes = file.metadata().map_err(failed)?.len();
-        let whole_file = !is_record || matches!(self.item.as_str(), "file" | "configuration");
-        if whole_file && file_bytes != self.bytes {
-            return Err(bad(format!("{} bytes", self.bytes), format!("{file_bytes} bytes")));
-        }
-        if matches!(self.expected, Expected::Size) {
-            return Ok(());
-        }
+        let expected = match self.expected {
+            Expected::File(_) if file_bytes != self.bytes => {
+                return Err(bad(format!("{} bytes", self.bytes), format!("{file_bytes} bytes")));
+            }
+            Expected::File(None) => return Ok(()),
+            Expected::File(Some(checksum)) | Expected::Sum(checksum) => Some(checksum),
+            Expected::Zeros => None,
+        };
         let mut hash = Xxh3::new();
-        let zeros = AtomicBool::new(true);
+        let mut zeros = true;
         let mut done = 0;
         while done < self.bytes {
             let step = (self.bytes - done).min(STEP_BYTES);
             buffer.resize(step as usize, 0);
             read_exact_at(&file, buffer, self.offset + done).map_err(failed)?;
-            hash.update(buffer);
-            if buffer.iter().any(|&byte| byte != 0) {
-                zeros.store(false, Ordering::Relaxed);
+            match expected {
+                Some(_) => hash.update(buffer),
+                None => zeros &= buffer.iter().all(|&byte| byte == 0),
             }
             wont_need(&file, self.offset + done, step);
             advance(step);
             done += step;
         }
-        let got = Checksum(hash.digest());
-        match self.expected {
-            Expected::Sum(expected) if got != expected => {
-                Err(bad(format!("checksum {expected}"), got.to_string()))
+        match expected {
+            Some(expected) if hash.digest() != expected.0 => {
+                Err(bad(format!("checksum {expected}"), Checksum(hash.digest()).to_string()))
             }
-            Expected::Zeros if !zeros.into_inner() => Err(bad("zeros".to_owned(), "other bytes".to_owned())),
+            None if !zeros => Err(bad("zeros".to_owned(), "other bytes".to_owned())),
             _ => Ok(()),
         }
     }
