@@ -85,8 +85,8 @@ fn prompt_tokens(engine: &Engine, args: &RunArgs, prompt: &str) -> anyhow::Resul
         enable_thinking: args.thinking,
         ..TemplateOptions::default()
     };
-    let text = tokenizer.apply_chat_template(&messages, &options)?;
-    Ok(tokenizer.encode(&text, false)?)
+    // Control tokens that the prompt spells out stay text: only the template writes control tokens.
+    Ok(tokenizer.encode_chat(&messages, &options)?)
 }
 
 fn set_sampling(args: &SamplingArgs, request: &mut Request) {
