@@ -1,5 +1,7 @@
 //! Activations, prepared for products with a class of weight formats.
 
+use std::ops::{Deref, DerefMut};
+
 use tensor::Format;
 
 use super::Isa;
@@ -30,6 +32,9 @@ impl ActivationClass {
     }
 }
 
+/// Bytes of a cache line on most machines; only speed depends on it.
+const CACHE_LINE_BYTES: usize = 64;
+
 /// Codes that share a sum, in [`ActivationClass::Q8x256`].
 pub(crate) const SUM_LEN: usize = 16;
 /// Sums of one block.
@@ -42,14 +47,49 @@ pub struct Activations {
     n: usize,
     cols: usize,
     /// [n, cols], class F32 only.
-    values: Vec<f32>,
+    values: CacheLines<f32>,
     /// [n, cols], quantised classes: -127..=127.
-    codes: Vec<i8>,
+    codes: CacheLines<i8>,
     /// [n, cols / block]: an activation is `scale * code`.
     scales: Vec<f32>,
     /// [n, cols / 256], class Q8x256 only: the sums of codes 0..16, 32..48, 64..80 … of a block, then those of 16..32,
     /// 48..64 …, which is the order in which two 128-bit halves of a vector use them.
     sums: Vec<[i16; SUMS]>,
+}
+
+/// Memory that starts at a cache line: a vector of it never straddles two lines, which costs a second access.
+#[derive(Clone, Debug, Default)]
+struct CacheLines<T> {
+    memory: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Copy + Default> CacheLines<T> {
+    /// Sets the length; what was there is lost.
+    fn reset(&mut self, len: usize) {
+        let slack = CACHE_LINE_BYTES / size_of::<T>();
+        if self.memory.len() < len + slack {
+            self.memory.resize(len + slack, T::default());
+        }
+        // `align_offset` may decline to answer; then the start is where it is.
+        self.start = self.memory.as_ptr().align_offset(CACHE_LINE_BYTES).min(slack);
+        self.len = len;
+    }
+}
+
+impl<T> Deref for CacheLines<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl<T> DerefMut for CacheLines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
 }
 
 /// One row of class Q8x32.
@@ -126,9 +166,9 @@ impl Activations {
         assert!(cols.is_multiple_of(block_len), "{weight_format} weights have no rows of {cols}");
         (self.class, self.n, self.cols) = (class, n, cols);
         match class {
-            ActivationClass::F32 => self.values.resize(n * cols, 0.0),
+            ActivationClass::F32 => self.values.reset(n * cols),
             ActivationClass::Q8x32 | ActivationClass::Q8x256 => {
-                self.codes.resize(n * cols, 0);
+                self.codes.reset(n * cols);
                 self.scales.resize(n * cols / block_len, 0.0);
             }
         }
@@ -270,7 +310,7 @@ mod tests {
             for &isa in Isa::ALL {
                 let mut other = Activations::new();
                 other.prepare_rows(isa, format, &x, &[0, 1], 512);
-                assert_eq!(scalar.codes, other.codes);
+                assert_eq!(scalar.codes[..], other.codes[..]);
                 assert_eq!(scalar.scales, other.scales);
                 assert_eq!(scalar.sums, other.sums);
             }

@@ -87,12 +87,13 @@ fn rows_32<const T: usize, B: Block>(
     let n = job.acts.n();
     let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
-        let mut sums = [[0.0; LANES]; T];
+        // Even and odd blocks apart, so that in vectors one addition need not wait for the one before.
+        let mut sums = [[[0.0; LANES]; 2]; T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
             let (d, codes) = open(block);
             for (act, sums) in acts.iter().zip(&mut sums) {
                 let scale = d * act.scales[b];
-                for (lane, sum) in sums.iter_mut().enumerate() {
+                for (lane, sum) in sums[b % 2].iter_mut().enumerate() {
                     let four = 4 * lane..4 * lane + 4;
                     let products = codes[four.clone()].iter().zip(&act.codes[b][four]);
                     let product: i32 = products.map(|(&w, &a)| i32::from(w) * i32::from(a)).sum();
@@ -101,7 +102,7 @@ fn rows_32<const T: usize, B: Block>(
             }
         }
         for (out, sums) in out[t..].iter_mut().zip(sums) {
-            *out = fold(sums);
+            *out = fold(std::array::from_fn(|lane| sums[0][lane] + sums[1][lane]));
         }
     }
 }

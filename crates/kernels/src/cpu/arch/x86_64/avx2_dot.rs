@@ -120,6 +120,11 @@ fn fold(lanes: __m256) -> f32 {
 
 /// Weights of one step: two vectors.
 const FLOAT_STEP: usize = 16;
+/// Several activation rows of f32 do not fit the first-level cache beside the weights, so a band of weight rows is
+/// multiplied with a strip of their columns (1024) after the other. Each product still adds its steps in order.
+const STRIP_STEPS: usize = 64;
+/// Weight rows of a band.
+const BAND_ROWS: usize = 16;
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -156,31 +161,60 @@ fn float_rows<const T: usize, const BYTES: usize>(
 ) {
     let n = job.acts.n();
     let acts: [&[f32]; T] = std::array::from_fn(|i| job.acts.values(t + i));
-    for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
-        let (steps, tail) = row.as_chunks::<BYTES>().0.as_chunks::<FLOAT_STEP>();
-        let mut sums = [[_mm256_setzero_ps(); 2]; T];
-        let acts_of = acts.map(|act| act.as_chunks::<FLOAT_STEP>());
-        for (s, step) in steps.iter().enumerate() {
-            let weights = load(step);
-            for (sums, (act, _)) in sums.iter_mut().zip(&acts_of) {
-                add_step(sums, weights, &act[s]);
+    let acts = acts.map(|act| act.as_chunks::<FLOAT_STEP>());
+    // A single activation row is read as often as it is long; its weights had better be read in one go.
+    let strip = if T == 1 { usize::MAX } else { STRIP_STEPS };
+    let bands = job.weights.chunks(BAND_ROWS * job.row_bytes).zip(out.chunks_mut(BAND_ROWS * n));
+    for (band, out) in bands {
+        let mut sums = [[[_mm256_setzero_ps(); 2]; T]; BAND_ROWS];
+        let steps = acts[0].0.len();
+        let mut start = 0;
+        while start < steps {
+            let end = start.saturating_add(strip).min(steps);
+            for (row, sums) in band.chunks_exact(job.row_bytes).zip(&mut sums) {
+                let row = &row.as_chunks::<BYTES>().0.as_chunks::<FLOAT_STEP>().0[start..end];
+                add_strip(sums, row, acts.map(|(act, _)| &act[start..end]), &load);
             }
+            start = end;
         }
-        if !tail.is_empty() {
-            // Zeros beyond the end add nothing.
-            let mut step = [[0; BYTES]; FLOAT_STEP];
-            step[..tail.len()].copy_from_slice(tail);
-            let weights = load(&step);
-            for (sums, (_, rest)) in sums.iter_mut().zip(&acts_of) {
-                let mut act = [0.0; FLOAT_STEP];
-                act[..rest.len()].copy_from_slice(rest);
-                add_step(sums, weights, &act);
+        for ((row, out), sums) in band.chunks_exact(job.row_bytes).zip(out.chunks_exact_mut(n)).zip(&mut sums)
+        {
+            let tail = row.as_chunks::<BYTES>().0.as_chunks::<FLOAT_STEP>().1;
+            if !tail.is_empty() {
+                // Zeros beyond the end add nothing.
+                let mut step = [[0; BYTES]; FLOAT_STEP];
+                step[..tail.len()].copy_from_slice(tail);
+                let rest = acts.map(|(_, rest)| {
+                    let mut act = [0.0; FLOAT_STEP];
+                    act[..rest.len()].copy_from_slice(rest);
+                    act
+                });
+                add_strip(sums, &[step], rest.each_ref().map(std::slice::from_ref), &load);
             }
-        }
-        for (out, sums) in out[t..].iter_mut().zip(sums) {
-            *out = fold(_mm256_add_ps(sums[0], sums[1]));
+            for (out, sums) in out[t..].iter_mut().zip(sums) {
+                *out = fold(_mm256_add_ps(sums[0], sums[1]));
+            }
         }
     }
+}
+
+/// Adds the products of some steps of one weight row with `T` activation rows.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_strip<const T: usize, const BYTES: usize>(
+    total: &mut [[__m256; 2]; T],
+    weights: &[[[u8; BYTES]; FLOAT_STEP]],
+    acts: [&[[f32; FLOAT_STEP]]; T],
+    load: impl Fn(&[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2],
+) {
+    let mut sums = *total;
+    for (s, weights) in weights.iter().enumerate() {
+        let weights = load(weights);
+        for (sums, act) in sums.iter_mut().zip(acts) {
+            add_step(sums, weights, &act[s]);
+        }
+    }
+    *total = sums;
 }
 
 #[inline]
@@ -240,26 +274,38 @@ fn open_q8_0(block: &BlockQ8_0) -> Open32 {
 fn rows_32<const T: usize, B: Block>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open32) {
     let n = job.acts.n();
     let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
-    let ones = _mm256_set1_epi16(1);
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
-        let mut sums = [_mm256_setzero_ps(); T];
-        for (b, block) in from_bytes::<B>(row).iter().enumerate() {
-            let Open32 { d, codes } = open(block);
-            let magnitudes = _mm256_abs_epi8(codes);
-            for (sum, act) in sums.iter_mut().zip(&acts) {
-                // The multiplication takes one unsigned factor, so the weight's sign moves to the activation. At most
-                // 128 * 127 * 2 per pair, which 16 bits hold.
-                let signed = _mm256_sign_epi8(load_i8x32(&act.codes[b]), codes);
-                let pairs = _mm256_maddubs_epi16(magnitudes, signed);
-                let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-                let scale = _mm256_set1_ps(d * act.scales[b]);
-                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, products));
+        let (pairs, last) = from_bytes::<B>(row).as_chunks::<2>();
+        let mut sums = [[_mm256_setzero_ps(); 2]; T];
+        for (i, [even, odd]) in pairs.iter().enumerate() {
+            let (even, odd) = (open(even), open(odd));
+            for (sums, act) in sums.iter_mut().zip(&acts) {
+                add_block_32(&mut sums[0], &even, act, 2 * i);
+                add_block_32(&mut sums[1], &odd, act, 2 * i + 1);
             }
         }
-        for (out, sum) in out[t..].iter_mut().zip(sums) {
-            *out = fold(sum);
+        if let [last] = last {
+            let last = open(last);
+            for (sums, act) in sums.iter_mut().zip(&acts) {
+                add_block_32(&mut sums[0], &last, act, 2 * pairs.len());
+            }
+        }
+        for (out, sums) in out[t..].iter_mut().zip(sums) {
+            *out = fold(_mm256_add_ps(sums[0], sums[1]));
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_block_32(sum: &mut __m256, block: &Open32, act: &Row32<'_>, b: usize) {
+    // The multiplication takes one unsigned factor, so the weight's sign moves to the activation. At most 128 * 127 * 2 per
+    // pair, which 16 bits hold.
+    let signed = _mm256_sign_epi8(load_i8x32(&act.codes[b]), block.codes);
+    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(block.codes), signed);
+    let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    let scale = _mm256_set1_ps(block.d * act.scales[b]);
+    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, products));
 }
 
 // ---- blocks of 256: weight = d * scale * code - d_min * min ------------------------------------------------------------
