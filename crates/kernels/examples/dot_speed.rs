@@ -1,5 +1,6 @@
-//! Prints how fast weights are multiplied on one thread, per format: with one activation row (decode, bound by memory) and
-//! with 64 (prefill, bound by arithmetic). `cargo run --release -p kernels --example dot_speed [FORMAT…]`
+//! Prints how fast weights are multiplied on one thread, per format: with one activation row
+//! (decode, bound by memory) and with 64 (prefill, bound by arithmetic). `cargo run --release -p
+//! kernels --example dot_speed [FORMAT…]`
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::Instant;
@@ -51,8 +52,8 @@ impl Weights {
         Weights { format, rows, row_bytes, bytes: encoded.repeat(rows) }
     }
 
-    /// Each call takes other weight rows than the one before. The tenth of the calls that was the fastest says what the
-    /// code can do while other programs run.
+    /// Each call takes other weight rows than the one before. The tenth of the calls that was the
+    /// fastest says what the code can do while other programs run.
     fn seconds_per_call(&self, isa: Isa, calls: usize, n: usize) -> f64 {
         let view = MatrixView::new(self.format, self.rows, COLS, &self.bytes).unwrap();
         let x: Vec<f32> = (0..n * COLS).map(|i| (i as f32 * 0.73).cos()).collect();

@@ -1,18 +1,20 @@
 //! Dot products of weight rows with activation rows: nearly all of the time of a token goes here.
 //!
-//! The activations of a token meet thousands of weight rows, so they are prepared once ([`Activations`]): as they are for
-//! float weights, quantised to 8 bits for quantised weights, whose products then are products of small integers. What is
-//! prepared depends on the class of the weights' format only, so several matrices share one preparation.
+//! The activations of a token meet thousands of weight rows, so they are prepared once
+//! ([`Activations`]): as they are for float weights, quantised to 8 bits for quantised weights,
+//! whose products then are products of small integers. What is prepared depends on the class of the
+//! weights' format only, so several matrices share one preparation.
 //!
-//! A product is a function of its weight row and its activation row alone. It does not depend on how many activation rows
-//! there are, on which rows are computed in one call, nor on where the bytes lie; decode and prefill give the same bits. For
-//! quantised formats it does not depend on the instruction set either: all sums are integers until a block of 32 or 256
-//! weights is complete, and from there every instruction set does the same roundings in the same eight lanes. Fused
-//! multiply-add would save one instruction in forty there, and cost that promise. Float formats do use it, so there the
-//! scalar result differs in the last bits.
+//! A product is a function of its weight row and its activation row alone. It does not depend on
+//! how many activation rows there are, on which rows are computed in one call, nor on where the
+//! bytes lie; decode and prefill give the same bits. For quantised formats it does not depend on
+//! the instruction set either: all sums are integers until a block of 32 or 256 weights is
+//! complete, and from there every instruction set does the same roundings in the same eight lanes.
+//! Fused multiply-add would save one instruction in forty there, and cost that promise. Float
+//! formats do use it, so there the scalar result differs in the last bits.
 //!
-//! To add a format: say in [`Activations::class`] how its activations are prepared, and open its block as integers once in
-//! `dot/scalar.rs` and once per instruction set.
+//! To add a format: say in [`Activations::class`] how its activations are prepared, and open its
+//! block as integers once in `dot/scalar.rs` and once per instruction set.
 
 pub(crate) mod activations;
 pub(crate) mod scalar;
@@ -44,7 +46,8 @@ impl Isa {
         Isa::ALL.iter().rev().copied().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)
     }
 
-    /// Whether this machine has it. What is asked of an instruction set that it has not, runs on the scalar code.
+    /// Whether this machine has it. What is asked of an instruction set that it has not, runs on
+    /// the scalar code.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
@@ -70,11 +73,13 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Dot products of the `rows` weight rows from `first_row` on with all activation rows: `out` is [rows, n].
+/// Dot products of the `rows` weight rows from `first_row` on with all activation rows: `out` is
+/// [rows, n].
 ///
 /// # Panics
-/// If the weight rows are not all in `w`, if their columns are not those of the activations, if the activations were
-/// prepared for another class of formats, or if `out` has another length than `rows * n`.
+/// If the weight rows are not all in `w`, if their columns are not those of the activations, if the
+/// activations were prepared for another class of formats, or if `out` has another length than
+/// `rows * n`.
 pub fn mul_rows(
     isa: Isa,
     w: &MatrixView<'_>,
@@ -111,7 +116,8 @@ pub fn mul_rows(
     }
 }
 
-/// What an instruction set is asked for: at least one weight row, one activation row and one column, shapes checked.
+/// What an instruction set is asked for: at least one weight row, one activation row and one
+/// column, shapes checked.
 pub(crate) struct Job<'a> {
     pub(crate) format: tensor::Format,
     /// Whole rows.
@@ -127,7 +133,8 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Calls `$tile::<T>(…, first token)` for tiles of `$most` activation rows and then for the rest: `$most` is 4.
+/// Calls `$tile::<T>(…, first token)` for tiles of `$most` activation rows and then for the rest:
+/// `$most` is 4.
 macro_rules! for_token_tiles {
     ($n:expr, $t:ident => $tile:ident($($argument:expr),*)) => {{
         let n: usize = $n;

@@ -1,4 +1,5 @@
-//! Every instruction set against the scalar code, and the scalar code against float64, over formats and shapes.
+//! Every instruction set against the scalar code, and the scalar code against float64, over formats
+//! and shapes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +10,8 @@ const COLS: &[usize] = &[1, 7, 16, 17, 31, 32, 64, 96, 256, 288, 512, 768, 1024,
 const TOKENS: &[usize] = &[1, 2, 3, 4, 5, 8, 17];
 const ROWS: usize = 5;
 
-/// Of the magnitudes that were added up. Scalar and vector float sums differ by the order and by fused multiply-add.
+/// Of the magnitudes that were added up. Scalar and vector float sums differ by the order and by
+/// fused multiply-add.
 const FLOAT_ISA_TOLERANCE: f64 = 1e-6;
 /// The scalar code against float64, of the same magnitudes.
 const SCALAR_TOLERANCE: f64 = 1e-6;
@@ -68,8 +70,8 @@ impl Case {
         out
     }
 
-    /// The product of row `r` with token `t` in float64, and the sum of the magnitudes of its terms. Activations are those
-    /// that the format's class sees: quantised where it quantises.
+    /// The product of row `r` with token `t` in float64, and the sum of the magnitudes of its
+    /// terms. Activations are those that the format's class sees: quantised where it quantises.
     fn reference(&self, r: usize, t: usize) -> (f64, f64) {
         let x = &self.x[t * self.cols..][..self.cols];
         let block = match Activations::class(self.format) {
@@ -111,7 +113,8 @@ fn scalar_agrees_with_float64() {
             for t in 0..case.n {
                 let (expected, magnitude) = case.reference(r, t);
                 let error = (f64::from(products[r * case.n + t]) - expected).abs();
-                // A code on the boundary of two may round the other way in float64: one step of one activation.
+                // A code on the boundary of two may round the other way in float64: one step of one
+                // activation.
                 let steps = if format.is_quantised() { magnitude / cols as f64 / 20.0 } else { 0.0 };
                 assert!(
                     error <= SCALAR_TOLERANCE * magnitude + steps,
@@ -148,7 +151,8 @@ fn compare(case: &Case, isa: Isa) {
     }
 }
 
-/// Blocks of any bits: every code, scale and minimum that a file may hold, with scales that stay finite.
+/// Blocks of any bits: every code, scale and minimum that a file may hold, with scales that stay
+/// finite.
 #[test]
 fn instruction_sets_agree_on_any_bits() {
     for isa in vector_sets() {
@@ -185,7 +189,8 @@ fn a_product_depends_on_its_two_rows_only() {
             let together = case.products(isa);
             let row_bytes = format.row_bytes(cols).unwrap();
             for shift in 0..4 {
-                // The same row at another address, alone, with one token that was picked from the middle.
+                // The same row at another address, alone, with one token that was picked from the
+                // middle.
                 let (r, t) = (shift + 1, 5 * shift + 1);
                 let mut moved = vec![0xA5; row_bytes + shift];
                 moved[shift..].copy_from_slice(case.view().row(r));

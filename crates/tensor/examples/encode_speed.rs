@@ -1,4 +1,5 @@
-//! Prints how fast each format encodes and decodes on one thread: `cargo run --release -p tensor --example encode_speed`.
+//! Prints how fast each format encodes and decodes on one thread: `cargo run --release -p tensor
+//! --example encode_speed`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::Instant;

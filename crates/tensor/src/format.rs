@@ -134,9 +134,10 @@ impl Format {
         (self.block_bytes() * 8) as f64 / self.block_len() as f64
     }
 
-    /// The format a row of `cols` weights is stored in when `self` is asked for: itself, or the 32-wide format of the same
-    /// or more bits, or bf16 when `cols` is no multiple of 32 (bf16 and not f16: it has the range of every checkpoint, and
-    /// most checkpoints are bf16, which makes it lossless there).
+    /// The format a row of `cols` weights is stored in when `self` is asked for: itself, or the
+    /// 32-wide format of the same or more bits, or bf16 when `cols` is no multiple of 32 (bf16 and
+    /// not f16: it has the range of every checkpoint, and most checkpoints are bf16, which makes it
+    /// lossless there).
     pub fn for_cols(self, cols: usize) -> Format {
         if cols.is_multiple_of(self.block_len()) {
             return self;
@@ -157,19 +158,21 @@ impl Format {
     /// Decodes one row; the scalar oracle that every kernel is tested against.
     ///
     /// # Errors
-    /// If `dst` is not a whole number of blocks, or `src` has another length than `dst.len()` weights take.
+    /// If `dst` is not a whole number of blocks, or `src` has another length than `dst.len()`
+    /// weights take.
     pub fn decode_row(self, src: &[u8], dst: &mut [f32]) -> Result<(), TensorError> {
         self.check_row(dst.len(), src.len())?;
         (self.spec().decode)(src, dst);
         Ok(())
     }
 
-    /// Encodes one row, deterministically. A magnitude beyond what the format's half-precision scale can express is
-    /// saturated, never turned into an infinity.
+    /// Encodes one row, deterministically. A magnitude beyond what the format's half-precision
+    /// scale can express is saturated, never turned into an infinity.
     ///
     /// # Errors
-    /// If `src` is not a whole number of blocks or `dst` has not the length that it takes, and for the quantised formats if
-    /// a weight is not finite. (The float formats store infinities and NaNs as they are.)
+    /// If `src` is not a whole number of blocks or `dst` has not the length that it takes, and for
+    /// the quantised formats if a weight is not finite. (The float formats store infinities and
+    /// NaNs as they are.)
     pub fn encode_row(self, src: &[f32], dst: &mut [u8]) -> Result<(), TensorError> {
         self.check_row(src.len(), dst.len())?;
         if self.is_quantised()

@@ -2,9 +2,11 @@
 
 use crate::{Format, TensorError};
 
-/// A matrix of `rows` x `cols` weights, rows contiguous, borrowed. The bytes need not be aligned to anything.
+/// A matrix of `rows` x `cols` weights, rows contiguous, borrowed. The bytes need not be aligned to
+/// anything.
 ///
-/// The fields are public for reading; build one with [`MatrixView::new`], which checks that the shape and the length agree.
+/// The fields are public for reading; build one with [`MatrixView::new`], which checks that the
+/// shape and the length agree.
 #[derive(Copy, Clone, Debug)]
 pub struct MatrixView<'a> {
     /// Format of every row.
@@ -21,7 +23,8 @@ impl<'a> MatrixView<'a> {
     /// Borrows `bytes` as a matrix.
     ///
     /// # Errors
-    /// If `cols` is no multiple of the format's block, or `bytes` has not exactly the length that the shape takes.
+    /// If `cols` is no multiple of the format's block, or `bytes` has not exactly the length that
+    /// the shape takes.
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, TensorError> {
         let expected = format.row_bytes(cols)?.checked_mul(rows).ok_or(TensorError::SizeOverflow {
             format,

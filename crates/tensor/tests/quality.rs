@@ -22,7 +22,8 @@ impl Uniform {
         (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
     }
 
-    /// Student's t with four degrees of freedom: tails as heavy as those of trained weights with outliers.
+    /// Student's t with four degrees of freedom: tails as heavy as those of trained weights with
+    /// outliers.
     fn student(&mut self) -> f64 {
         let normal = self.gaussian();
         let (u, v) = (self.next(), self.next());

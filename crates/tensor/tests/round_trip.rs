@@ -20,8 +20,9 @@ fn max_abs(row: &[f32]) -> f32 {
     row.iter().fold(0.0, |max, v| v.abs().max(max))
 }
 
-/// The most that one weight may be off, as a share of the largest magnitude in its block, and without a share: half a step
-/// of the smallest scale that a half can hold (times the largest integer scale), or of the smallest float.
+/// The most that one weight may be off, as a share of the largest magnitude in its block, and
+/// without a share: half a step of the smallest scale that a half can hold (times the largest
+/// integer scale), or of the smallest float.
 fn allowed(format: Format) -> (f32, f32) {
     let subnormal_half = 2.0_f32.powi(-24);
     match format {
@@ -72,7 +73,8 @@ proptest! {
                     continue;
                 }
                 for (a, b) in block.iter().zip(got) {
-                    prop_assert!((a - b).abs() <= share * peak + least, "{format}: {a} became {b}, peak {peak}");
+                    let error = (a - b).abs();
+                    prop_assert!(error <= share * peak + least, "{format}: {a} became {b}, peak {peak}");
                 }
             }
         }
@@ -95,7 +97,8 @@ proptest! {
     #[test]
     fn encoding_is_deterministic(row in row()) {
         for &format in Format::ALL {
-            let mut bytes = [vec![0; format.row_bytes(COLS).unwrap()], vec![255; format.row_bytes(COLS).unwrap()]];
+            let row_bytes = format.row_bytes(COLS).unwrap();
+            let mut bytes = [vec![0; row_bytes], vec![255; row_bytes]];
             for target in &mut bytes {
                 format.encode_row(&row, target).unwrap();
             }

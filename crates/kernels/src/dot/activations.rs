@@ -52,12 +52,14 @@ pub struct Activations {
     codes: CacheLines<i8>,
     /// [n, cols / block]: an activation is `scale * code`.
     scales: Vec<f32>,
-    /// [n, cols / 256], class Q8x256 only: the sums of codes 0..16, 32..48, 64..80 … of a block, then those of 16..32,
-    /// 48..64 …, which is the order in which two 128-bit halves of a vector use them.
+    /// [n, cols / 256], class Q8x256 only: the sums of codes 0..16, 32..48, 64..80 … of a block,
+    /// then those of 16..32, 48..64 …, which is the order in which two 128-bit halves of a vector
+    /// use them.
     sums: Vec<[i16; SUMS]>,
 }
 
-/// Memory that starts at a cache line: a vector of it never straddles two lines, which costs a second access.
+/// Memory that starts at a cache line: a vector of it never straddles two lines, which costs a
+/// second access.
 #[derive(Clone, Debug, Default)]
 struct CacheLines<T> {
     memory: Vec<T>,
@@ -222,8 +224,8 @@ impl Activations {
     }
 }
 
-/// Quantises one row; `sums` is empty for blocks of 32. Every instruction set compiles this very function, so the codes are
-/// the same on all of them.
+/// Quantises one row; `sums` is empty for blocks of 32. Every instruction set compiles this very
+/// function, so the codes are the same on all of them.
 #[inline(always)]
 pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [[i16; SUMS]]) {
     if sums.is_empty() {
@@ -245,11 +247,12 @@ pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums
 /// Adding this leaves the nearest integer, ties to even, in the low bits of a small float.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// Writes the codes and returns the scale. A NaN or an infinity in the block makes every product of it NaN or infinite.
+/// Writes the codes and returns the scale. A NaN or an infinity in the block makes every product of
+/// it NaN or infinite.
 #[inline(always)]
 fn quantise_block<const N: usize>(x: &[f32; N], codes: &mut [i8; N]) -> f32 {
-    // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top; a maximum of integers
-    // can be taken in any order, so it is done in vectors.
+    // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top;
+    // a maximum of integers can be taken in any order, so it is done in vectors.
     let peak_bits = x.iter().fold(0, |max: u32, v| max.max(v.to_bits() & 0x7FFF_FFFF));
     let peak = f32::from_bits(peak_bits);
     let inverse = 127.0 / peak;

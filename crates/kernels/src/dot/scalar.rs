@@ -1,6 +1,8 @@
-//! Dot products in portable Rust: the fallback, and what every other instruction set is compared with.
+//! Dot products in portable Rust: the fallback, and what every other instruction set is compared
+//! with.
 //!
-//! Sums run in eight lanes, as the vector code has them: lane l of a group of 32 codes takes codes 4l to 4l + 3.
+//! Sums run in eight lanes, as the vector code has them: lane l of a group of 32 codes takes codes
+//! 4l to 4l + 3.
 
 use tensor::Format;
 use tensor::blocks::{Block, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, from_bytes};
@@ -34,7 +36,7 @@ fn fold(lanes: [f32; LANES]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-// ---- floats ------------------------------------------------------------------------------------------------------------
+// ---- floats -------------------------------------------------------------------------------------
 
 /// Weights decoded at a time; a multiple of two vectors.
 const FLOAT_STEP: usize = 256;
@@ -62,7 +64,7 @@ fn float_rows<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     }
 }
 
-// ---- blocks of 32: weight = d * code -----------------------------------------------------------------------------------
+// ---- blocks of 32: weight = d * code ------------------------------------------------------------
 
 fn open_q4_0(block: &BlockQ4_0) -> (f32, [i8; 32]) {
     let codes = std::array::from_fn(|i| (block.nibbles[i % 16] >> (i / 16 * 4) & 15) as i8 - 8);
@@ -87,7 +89,8 @@ fn rows_32<const T: usize, B: Block>(
     let n = job.acts.n();
     let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
-        // Even and odd blocks apart, so that in vectors one addition need not wait for the one before.
+        // Even and odd blocks apart, so that in vectors one addition need not wait for the one
+        // before.
         let mut sums = [[[0.0; LANES]; 2]; T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
             let (d, codes) = open(block);
@@ -107,13 +110,13 @@ fn rows_32<const T: usize, B: Block>(
     }
 }
 
-// ---- blocks of 256: weight = d * scale * code - d_min * min ------------------------------------------------------------
+// ---- blocks of 256: weight = d * scale * code - d_min * min -------------------------------------
 
 /// A block of 256 as integers, scales and minima per 16 weights.
 struct Open256 {
     d: f32,
-    /// `None` where the minima are exact multiples of the scales (a code with a fixed zero): they are then subtracted as
-    /// integers, and `d` multiplies the difference.
+    /// `None` where the minima are exact multiples of the scales (a code with a fixed zero): they
+    /// are then subtracted as integers, and `d` multiplies the difference.
     d_min: Option<f32>,
     codes: [u8; 256],
     scales: [i16; 16],
@@ -178,7 +181,8 @@ fn add_block_256(block: &Open256, act: &Row256<'_>, b: usize, sums: &mut [f32; L
             *product += i32::from(block.scales[2 * group + lane / 4]) * sum;
         }
     }
-    // The activations keep the sums of even sixteens first, then those of odd ones; a lane takes two neighbours.
+    // The activations keep the sums of even sixteens first, then those of odd ones; a lane takes
+    // two neighbours.
     let sixteen = |i: usize| 2 * (i % 8) + i / 8;
     let min = |i: usize| i32::from(block.mins[sixteen(i)]) * i32::from(act.sums[b][i]);
     let scale = block.d * act.scales[b];

@@ -40,7 +40,8 @@ impl Block for BlockF16 {
     }
 
     fn encode(src: &[f32]) -> Self {
-        // Finite weights stay finite, as in the quantised formats; infinities and NaNs stay what they are.
+        // Finite weights stay finite, as in the quantised formats; infinities and NaNs stay what
+        // they are.
         let limit = f16::MAX.to_f32();
         let value = if src[0].is_finite() { src[0].clamp(-limit, limit) } else { src[0] };
         Self(f16::from_f32(value).to_le_bytes())

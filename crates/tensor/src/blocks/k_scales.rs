@@ -1,8 +1,8 @@
 //! The twelve bytes in which q4_K (and q5_K) keep eight scales and eight minima of six bits each.
 //!
-//! Bytes 0..4 hold scales 0..4 and bytes 4..8 minima 0..4, in their low six bits. Numbers 4..8 are split: their low four
-//! bits are the nibbles of bytes 8..12 (scale low, minimum high), their top two bits are the spare top bits of the bytes
-//! above, scales over scales and minima over minima.
+//! Bytes 0..4 hold scales 0..4 and bytes 4..8 minima 0..4, in their low six bits. Numbers 4..8 are
+//! split: their low four bits are the nibbles of bytes 8..12 (scale low, minimum high), their top
+//! two bits are the spare top bits of the bytes above, scales over scales and minima over minima.
 
 /// Scales and minima, each 0..=63.
 pub(super) type ScalesAndMins = ([u8; 8], [u8; 8]);

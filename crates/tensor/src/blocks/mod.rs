@@ -1,7 +1,8 @@
 //! The blocks themselves: one `repr(C)` struct per format with its scalar codec.
 //!
-//! Every field is made of bytes, so a block has alignment 1 and a slice of blocks can be borrowed from bytes that lie
-//! anywhere in a file. Numbers of more than one byte are little endian on every machine.
+//! Every field is made of bytes, so a block has alignment 1 and a slice of blocks can be borrowed
+//! from bytes that lie anywhere in a file. Numbers of more than one byte are little endian on every
+//! machine.
 
 mod float;
 mod k_scales;
@@ -37,7 +38,8 @@ pub trait Block: Pod {
 /// The blocks that `bytes` are made of, where they lie.
 ///
 /// # Panics
-/// If `bytes` is not a whole number of blocks; a row of a [`MatrixView`](crate::MatrixView) of the format always is.
+/// If `bytes` is not a whole number of blocks; a row of a [`MatrixView`](crate::MatrixView) of the
+/// format always is.
 pub fn from_bytes<B: Block>(bytes: &[u8]) -> &[B] {
     bytemuck::cast_slice(bytes)
 }
@@ -48,7 +50,8 @@ pub fn from_bytes<B: Block>(bytes: &[u8]) -> &[B] {
 pub struct HalfLe([u8; 2]);
 
 impl HalfLe {
-    /// The half that serves `value` best as a scale: the nearest one, but neither infinite nor, unless `value` is, zero.
+    /// The half that serves `value` best as a scale: the nearest one, but neither infinite nor,
+    /// unless `value` is, zero.
     pub fn scale(value: f32) -> Self {
         let limit = f16::MAX.to_f32();
         let smallest = f16::MIN_POSITIVE_SUBNORMAL.to_f32();
@@ -56,8 +59,9 @@ impl HalfLe {
         Self(f16::from_f32(if value == 0.0 { 0.0 } else { magnitude }).to_le_bytes())
     }
 
-    /// As [`HalfLe::scale`], but no smaller than `value` by more than the rounding of a normal half. Subnormal halves are so
-    /// coarse that the nearest one may put the largest weight out of the codes' reach.
+    /// As [`HalfLe::scale`], but no smaller than `value` by more than the rounding of a normal
+    /// half. Subnormal halves are so coarse that the nearest one may put the largest weight out of
+    /// the codes' reach.
     pub fn scale_reaching(value: f32) -> Self {
         let nearest = Self::scale(value);
         let bits = nearest.to_bits();

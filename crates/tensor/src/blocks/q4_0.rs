@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, HalfLe, search};
 
-/// Weight i is `d * (code - 8)`, where the codes of weights 0..16 are the low nibbles of `nibbles` and those of weights
-/// 16..32 the high ones.
+/// Weight i is `d * (code - 8)`, where the codes of weights 0..16 are the low nibbles of `nibbles`
+/// and those of weights 16..32 the high ones.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct BlockQ4_0 {

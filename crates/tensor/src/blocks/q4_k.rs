@@ -1,4 +1,5 @@
-//! q4_K: 256 weights in 8 sub-blocks of 32, each with a scale and a minimum of 6 bits, and 4-bit codes.
+//! q4_K: 256 weights in 8 sub-blocks of 32, each with a scale and a minimum of 6 bits, and 4-bit
+//! codes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -6,8 +7,8 @@ use super::{Block, HalfLe, k_scales, search};
 
 const SUB: usize = 32;
 
-/// Weight i of sub-block j is `d * scale[j] * code - d_min * min[j]`. The codes of sub-blocks 2j and 2j + 1 are the low and
-/// the high nibbles of `nibbles[32 * j..][..32]`.
+/// Weight i of sub-block j is `d * scale[j] * code - d_min * min[j]`. The codes of sub-blocks 2j
+/// and 2j + 1 are the low and the high nibbles of `nibbles[32 * j..][..32]`.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct BlockQ4K {

@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, HalfLe, search};
 
-/// Weight i is `d * (code - 16)`; the low four bits of the codes lie as in q4_0, and bit i of `high` is the fifth bit of
-/// code i.
+/// Weight i is `d * (code - 16)`; the low four bits of the codes lie as in q4_0, and bit i of
+/// `high` is the fifth bit of code i.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct BlockQ5_0 {

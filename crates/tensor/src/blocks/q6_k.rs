@@ -6,9 +6,10 @@ use super::{Block, HalfLe, search};
 
 const SUB: usize = 16;
 
-/// Weight i of sub-block j is `d * scales[j] * (code - 32)`. The codes lie in two halves of 128 weights; within a half,
-/// weight `32 * k + l` has its low four bits in byte `l + 32 * (k % 2)` of `low` (low nibble for k < 2, high for k >= 2) and
-/// its top two bits in bits `2 * k..` of byte `l` of `high`.
+/// Weight i of sub-block j is `d * scales[j] * (code - 32)`. The codes lie in two halves of 128
+/// weights; within a half, weight `32 * k + l` has its low four bits in byte `l + 32 * (k % 2)` of
+/// `low` (low nibble for k < 2, high for k >= 2) and its top two bits in bits `2 * k..` of byte `l`
+/// of `high`.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct BlockQ6K {

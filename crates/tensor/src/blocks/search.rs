@@ -1,33 +1,39 @@
-//! The searches behind the encoders: which scale, and which minimum, represents a group of weights best.
+//! The searches behind the encoders: which scale, and which minimum, represents a group of weights
+//! best.
 //!
-//! "Best" is the least weighted square error. A weight counts `rms + |weight|`, between the plain square error and one
-//! where only large weights matter: without calibration data the activations are unknown, and large weights are those whose
-//! error is seen in the output most often.
+//! "Best" is the least weighted square error. A weight counts `rms + |weight|`, between the plain
+//! square error and one where only large weights matter: without calibration data the activations
+//! are unknown, and large weights are those whose error is seen in the output most often.
 //!
-//! For a given choice of codes the best scale (and minimum) is a linear least-squares solution in closed form, and its
-//! error follows from a few sums. So a search tries a handful of grids, turns each into codes, solves, and keeps the
-//! least error; then it alternates "codes for this scale" with "scale for these codes" while that helps. Where scales are
-//! themselves stored in a few bits, each sub-block tries the neighbours of its rounded scale against its own error, and
-//! the super-block's scale is solved for last, when all integers are known.
+//! For a given choice of codes the best scale (and minimum) is a linear least-squares solution in
+//! closed form, and its error follows from a few sums. So a search tries a handful of grids, turns
+//! each into codes, solves, and keeps the least error; then it alternates "codes for this scale"
+//! with "scale for these codes" while that helps. Where scales are themselves stored in a few bits,
+//! each sub-block tries the neighbours of its rounded scale against its own error, and the
+//! super-block's scale is solved for last, when all integers are known.
 //!
-//! All sums run in eight fixed lanes: the compiler vectorises them and the result is the same on every machine.
+//! All sums run in eight fixed lanes: the compiler vectorises them and the result is the same on
+//! every machine.
 
 use super::HalfLe;
 
 const LANES: usize = 8;
 
-/// A row whose largest magnitude is below this is nearer to zero than to the smallest half-precision scale, 2^-24.
+/// A row whose largest magnitude is below this is nearer to zero than to the smallest
+/// half-precision scale, 2^-24.
 const ZERO_BELOW: f32 = 1.0 / (1 << 25) as f32;
 
-/// Grids tried either side of the plain one, and the distance between two of them in codes. Nine either side at 0.1 with
-/// two rounds of polish is no better (relative RMSE of q4_K on normal weights 0.07084 against 0.07082) and 30 % slower.
+/// Grids tried either side of the plain one, and the distance between two of them in codes. Nine
+/// either side at 0.1 with two rounds of polish is no better (relative RMSE of q4_K on normal
+/// weights 0.07084 against 0.07082) and 30 % slower.
 const GRIDS: i32 = 5;
 const GRID_STEP: f32 = 0.2;
 
 /// Rounds of "codes for this scale, scale for these codes" at the end of a search.
 const POLISH_ROUNDS: usize = 3;
 
-/// Adding and subtracting 1.5 * 2^23 rounds |v| < 2^22 to an integer, ties to even, without a call or a branch.
+/// Adding and subtracting 1.5 * 2^23 rounds |v| < 2^22 to an integer, ties to even, without a call
+/// or a branch.
 const ROUNDER: f32 = 12_582_912.0;
 
 /// A group of weights that share a scale, with what each of them counts.
@@ -45,7 +51,8 @@ struct Sums {
 }
 
 impl<const N: usize> Group<N> {
-    /// `src` divided by `unit`, which keeps the squares of huge and of tiny rows finite and non-zero.
+    /// `src` divided by `unit`, which keeps the squares of huge and of tiny rows finite and
+    /// non-zero.
     fn new(src: &[f32], unit: f32) -> Self {
         let inverse = 1.0 / unit;
         let x: [f32; N] = std::array::from_fn(|i| src[i] * inverse);
@@ -54,8 +61,8 @@ impl<const N: usize> Group<N> {
         Self { x, weight }
     }
 
-    /// The codes of `x / scale` rounded, then limited to `lowest..=highest`, and their sums. `inverse` is `1 / scale`,
-    /// `shift` is added before rounding.
+    /// The codes of `x / scale` rounded, then limited to `lowest..=highest`, and their sums.
+    /// `inverse` is `1 / scale`, `shift` is added before rounding.
     #[inline(always)]
     fn sums(&self, inverse: f32, shift: f32, lowest: f32, highest: f32) -> Sums {
         let mut codes = [0.0; N];
@@ -83,8 +90,8 @@ fn fold(lanes: [f32; LANES]) -> f32 {
     half[0] + half[1] + half[2] + half[3]
 }
 
-/// Written as comparisons since `f32::max` promises more about NaN than one instruction gives. The `+ ROUNDER` makes an
-/// integer of it.
+/// Written as comparisons since `f32::max` promises more about NaN than one instruction gives. The
+/// `+ ROUNDER` makes an integer of it.
 #[inline(always)]
 fn round_within(v: f32, lowest: f32, highest: f32) -> f32 {
     let v = if v > lowest { v } else { lowest };
@@ -92,8 +99,9 @@ fn round_within(v: f32, lowest: f32, highest: f32) -> f32 {
     (v + ROUNDER) - ROUNDER
 }
 
-// The next three are loops over slices, and not inlined, on purpose: that form is what the compiler vectorises. Unrolled
-// into their caller, the compiler made branches of the limits, and packing q4_K ran at 80 MB/s instead of 135.
+// The next three are loops over slices, and not inlined, on purpose: that form is what the compiler
+// vectorises. Unrolled into their caller, the compiler made branches of the limits, and packing
+// q4_K ran at 80 MB/s instead of 135.
 
 #[inline(never)]
 fn round_all(x: &[f32], inverse: f32, shift: f32, lowest: f32, highest: f32, codes: &mut [f32]) {
@@ -129,7 +137,7 @@ fn invert(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
-// ---- scale only: weight = scale * (code - zero) ------------------------------------------------------------------------
+// ---- scale only: weight = scale * (code - zero) -------------------------------------------------
 
 /// The scale that represents the group best with codes `-zero..zero`.
 fn best_scale<const N: usize>(group: &Group<N>, zero: f32) -> f32 {
@@ -207,7 +215,8 @@ pub(super) fn scaled_super_block<const SUB: usize, const N: usize>(src: &[f32], 
     Scaled { d, scales, codes }
 }
 
-/// The signed byte near `ideal / d` with the least error when the group's scale is `d` times it, and the sums of its codes.
+/// The signed byte near `ideal / d` with the least error when the group's scale is `d` times it,
+/// and the sums of its codes.
 fn nearest_scale<const N: usize>(group: &Group<N>, ideal: f32, d: f32, zero: f32) -> (i8, Sums) {
     let middle = round_within(ideal * invert(d), -128.0, 127.0);
     let (mut best, mut best_gain) = ((0, Sums::default()), f32::NEG_INFINITY);
@@ -226,7 +235,7 @@ fn nearest_scale<const N: usize>(group: &Group<N>, ideal: f32, d: f32, zero: f32
     best
 }
 
-// ---- scale and minimum: weight = scale * code - min --------------------------------------------------------------------
+// ---- scale and minimum: weight = scale * code - min ---------------------------------------------
 
 /// A super-block of `N` sub-blocks whose scales and minima are unsigned and small.
 pub(super) struct Affine<const SUB: usize, const N: usize> {
@@ -371,7 +380,8 @@ fn nearest_line<const N: usize>(
             continue;
         }
         let mut min = round_within(ideal.min * min_inverse, 0.0, scale_max);
-        // The minimum that suits the codes which this scale leads to, then the codes for that minimum.
+        // The minimum that suits the codes which this scale leads to, then the codes for that
+        // minimum.
         for _ in 0..2 {
             let line = Line { scale: step.scale * scale, min: step.min * min };
             let sums = group.sums(line, code_max);

@@ -1,9 +1,10 @@
 //! Dot products with AVX2, FMA and F16C; the twin of `dot/scalar.rs`.
 //!
-//! A block is opened once, as vectors of small integers, and multiplied with up to four activation rows, whose sums stay
-//! in registers. The tile of activation rows is the outer loop and the weight rows the inner one: four rows of activations
-//! are some 18 KB at 4096 columns and stay in the first-level cache, while the weights, a quarter of that size per column,
-//! stream by. Opening a block costs about as much as one activation row, hence the tile.
+//! A block is opened once, as vectors of small integers, and multiplied with up to four activation
+//! rows, whose sums stay in registers. The tile of activation rows is the outer loop and the weight
+//! rows the inner one: four rows of activations are some 18 KB at 4096 columns and stay in the
+//! first-level cache, while the weights, a quarter of that size per column, stream by. Opening a
+//! block costs about as much as one activation row, hence the tile.
 
 use std::arch::x86_64::*;
 
@@ -57,7 +58,7 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     }
 }
 
-// ---- vectors -----------------------------------------------------------------------------------------------------------
+// ---- vectors ------------------------------------------------------------------------------------
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -116,12 +117,13 @@ fn fold(lanes: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
-// ---- floats ------------------------------------------------------------------------------------------------------------
+// ---- floats -------------------------------------------------------------------------------------
 
 /// Weights of one step: two vectors.
 const FLOAT_STEP: usize = 16;
-/// Several activation rows of f32 do not fit the first-level cache beside the weights, so a band of weight rows is
-/// multiplied with a strip of their columns (1024) after the other. Each product still adds its steps in order.
+/// Several activation rows of f32 do not fit the first-level cache beside the weights, so a band of
+/// weight rows is multiplied with a strip of their columns (1024) after the other. Each product
+/// still adds its steps in order.
 const STRIP_STEPS: usize = 64;
 /// Weight rows of a band.
 const BAND_ROWS: usize = 16;
@@ -162,7 +164,8 @@ fn float_rows<const T: usize, const BYTES: usize>(
     let n = job.acts.n();
     let acts: [&[f32]; T] = std::array::from_fn(|i| job.acts.values(t + i));
     let acts = acts.map(|act| act.as_chunks::<FLOAT_STEP>());
-    // A single activation row is read as often as it is long; its weights had better be read in one go.
+    // A single activation row is read as often as it is long; its weights had better be read in one
+    // go.
     let strip = if T == 1 { usize::MAX } else { STRIP_STEPS };
     let bands = job.weights.chunks(BAND_ROWS * job.row_bytes).zip(out.chunks_mut(BAND_ROWS * n));
     for (band, out) in bands {
@@ -225,7 +228,7 @@ fn add_step(sums: &mut [__m256; 2], weights: [__m256; 2], act: &[f32; FLOAT_STEP
     sums[1] = _mm256_fmadd_ps(weights[1], load_f32x8(&halves[1]), sums[1]);
 }
 
-// ---- blocks of 32: weight = d * code -----------------------------------------------------------------------------------
+// ---- blocks of 32: weight = d * code ------------------------------------------------------------
 
 /// A block of 32: its scale and its signed codes.
 struct Open32 {
@@ -258,7 +261,8 @@ fn open_q5_0(block: &BlockQ5_0) -> Open32 {
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
     let is_clear =
         _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(high, spread), bit), _mm256_setzero_si256());
-    // Code - 16 is the nibble where the fifth bit is set, and nibble - 16, its bits under four ones, where it is clear.
+    // Code - 16 is the nibble where the fifth bit is set, and nibble - 16, its bits under four
+    // ones, where it is clear.
     let minus_16 = _mm256_and_si256(is_clear, _mm256_set1_epi8(-16));
     Open32 { d: half_to_f32(block.d), codes: _mm256_or_si256(nibbles_32(&block.nibbles), minus_16) }
 }
@@ -299,8 +303,8 @@ fn rows_32<const T: usize, B: Block>(job: &Job<'_>, t: usize, out: &mut [f32], o
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_block_32(sum: &mut __m256, block: &Open32, act: &Row32<'_>, b: usize) {
-    // The multiplication takes one unsigned factor, so the weight's sign moves to the activation. At most 128 * 127 * 2 per
-    // pair, which 16 bits hold.
+    // The multiplication takes one unsigned factor, so the weight's sign moves to the activation.
+    // At most 128 * 127 * 2 per pair, which 16 bits hold.
     let signed = _mm256_sign_epi8(load_i8x32(&act.codes[b]), block.codes);
     let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(block.codes), signed);
     let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -308,7 +312,7 @@ fn add_block_32(sum: &mut __m256, block: &Open32, act: &Row32<'_>, b: usize) {
     *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, products));
 }
 
-// ---- blocks of 256: weight = d * scale * code - d_min * min ------------------------------------------------------------
+// ---- blocks of 256: weight = d * scale * code - d_min * min -------------------------------------
 
 /// A block of 256 as integers.
 struct Open256 {
@@ -317,7 +321,8 @@ struct Open256 {
     d_min: f32,
     /// Unsigned codes, in order.
     codes: [__m256i; 8],
-    /// 16-bit scales of the sixteens: the even ones in the lower half, the odd ones in the upper half.
+    /// 16-bit scales of the sixteens: the even ones in the lower half, the odd ones in the upper
+    /// half.
     scales: __m256i,
     /// 16-bit minima in the same order.
     mins: __m256i,
@@ -422,8 +427,8 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
     }
 }
 
-/// Lane l: the sum over the block of `scale * code * activation` of codes 4l to 4l + 3 of each 32. At most
-/// 8 * 4 * 63 * 128 * 127 in magnitude, which 32 bits hold.
+/// Lane l: the sum over the block of `scale * code * activation` of codes 4l to 4l + 3 of each 32.
+/// At most 8 * 4 * 63 * 128 * 127 in magnitude, which 32 bits hold.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m256i; T] {
