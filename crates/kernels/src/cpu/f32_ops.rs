@@ -143,11 +143,6 @@ impl F32Ops {
         dispatch!(self, max(x))
     }
 
-    /// `x = silu(x)`
-    pub(crate) fn silu(self, x: &mut [f32]) {
-        dispatch!(self, silu(x));
-    }
-
     /// `gate = silu(gate) * up`
     pub(crate) fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len());
@@ -172,10 +167,11 @@ impl F32Ops {
         dispatch!(self, axpby(a, x, b, y));
     }
 
-    /// `y += w * x`, element by element.
-    pub(crate) fn mul_add(self, w: &[f32], x: &[f32], y: &mut [f32]) {
-        assert!(w.len() == y.len() && x.len() == y.len());
-        dispatch!(self, mul_add(w, x, y));
+    /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is [out, inputs]; added from the first input on.
+    pub(crate) fn conv_silu(self, weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
+        assert!(!inputs.is_empty() && weight.len() == inputs.len() * out.len());
+        assert!(inputs.iter().all(|input| input.len() == out.len()));
+        dispatch!(self, conv_silu(weight, inputs, out));
     }
 }
 
@@ -276,7 +272,7 @@ mod scalar {
         x.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x))
     }
 
-    pub(super) fn silu(x: &mut [f32]) {
+    fn silu(x: &mut [f32]) {
         x.iter_mut().for_each(|x| *x *= sigmoid(*x));
     }
 
@@ -304,10 +300,11 @@ mod scalar {
         }
     }
 
-    pub(super) fn mul_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-        for ((y, &w), &x) in y.iter_mut().zip(w).zip(x) {
-            *y += w * x;
+    pub(super) fn conv_silu(weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
+        for (i, (out, weights)) in out.iter_mut().zip(weight.chunks_exact(inputs.len())).enumerate() {
+            *out = weights.iter().zip(inputs).map(|(w, input)| w * input[i]).sum();
         }
+        silu(out);
     }
 }
 

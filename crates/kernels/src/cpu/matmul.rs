@@ -1,37 +1,39 @@
 //! Products with weight matrices.
 
+use std::ops::Range;
+
 use tensor::MatrixView;
 
+use super::batch::{Batch, TOKENS_PER_BLOCK};
 use super::pool::{Chunks, Tile, Tiles};
 use super::{Context, elementwise::rows_per_task, grow_all, scratch};
-use crate::dot::{Activations, mul_rows};
+use crate::dot::mul_rows;
 
 /// Multiply-adds that one task should have at least: some tens of microseconds.
 const PRODUCTS_PER_TASK: usize = 512 * 1024;
 /// Tasks are a multiple of this many weight rows, a cache line of results.
 const ROWS_GRAIN: usize = 16;
-/// Weight rows of one task at most, which bounds the scratch of a task at this many floats a token.
+/// Weight rows of one task at most.
 const ROWS_MAX: usize = 512;
-/// With several tokens: weight rows of one task at most, so that weights and results of a task stay in the nearer caches.
-const ROWS_MAX_BATCH: usize = 32;
+/// With several tokens, weight rows of one task at least: every task reads all activations once.
+const ROWS_MIN_BATCH: usize = 32;
 
 /// Memory of matrix products.
 pub(super) struct MatmulScratch {
-    activations: Activations,
+    inputs: Batch,
     blocks: Vec<Vec<f32>>,
 }
 
 impl MatmulScratch {
     pub(super) fn new(threads: usize) -> Self {
-        MatmulScratch { activations: Activations::new(), blocks: vec![Vec::new(); threads] }
+        MatmulScratch { inputs: Batch::default(), blocks: vec![Vec::new(); threads] }
     }
 }
 
 /// Weight rows of one task for products of `cols` with `n` tokens. Which rows share a task changes no result.
 pub(super) fn weight_rows_per_task(cols: usize, n: usize) -> usize {
     let rows = PRODUCTS_PER_TASK / (cols * n).max(1);
-    let max = if n > 1 { ROWS_MAX_BATCH } else { ROWS_MAX };
-    (rows / ROWS_GRAIN * ROWS_GRAIN).clamp(ROWS_GRAIN, max)
+    (rows / ROWS_GRAIN * ROWS_GRAIN).clamp(if n > 1 { ROWS_MIN_BATCH } else { ROWS_GRAIN }, ROWS_MAX)
 }
 
 /// `out[i] = w x[i]`: x is [n, cols], out is [n, rows].
@@ -43,28 +45,31 @@ pub(super) fn mul_mat(
     n: usize,
     out: &mut [f32],
 ) {
-    memory.activations.prepare(context.isa, w.format, x, n, w.cols);
-    let (isa, activations) = (context.isa, &memory.activations);
+    memory.inputs.prepare(context, w.format, x, n, w.cols);
+    let (isa, inputs) = (context.isa, &memory.inputs);
     let (out, block_rows) = (&mut out[..n * w.rows], weight_rows_per_task(w.cols, n));
-    if n == 1 {
+    if let (1, Some((_, input))) = (n, inputs.blocks().next()) {
         context.pool.run_parts(Chunks::new(out, block_rows), |task, out| {
-            mul_rows(isa, &w, task * block_rows, out.len(), activations, out);
+            mul_rows(isa, &w, task * block_rows, out.len(), input, out);
         });
         return;
     }
     let bands = Tiles::bands(out, w.rows, block_rows);
-    grow_all(&mut memory.blocks, block_rows * n);
+    grow_all(&mut memory.blocks, block_rows * TOKENS_PER_BLOCK);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut out, block| {
-        let block = scratch(block, out.width() * n);
-        mul_rows(isa, &w, out.first_col(), out.width(), activations, block);
-        store_transposed(block, n, &mut out);
+        for (first, inputs) in inputs.blocks() {
+            let block = scratch(block, out.width() * inputs.n());
+            mul_rows(isa, &w, out.first_col(), out.width(), inputs, block);
+            store_transposed(block, first..first + inputs.n(), &mut out);
+        }
     });
 }
 
-/// `out[t][r] = block[r][t]`: block is [out.width(), n].
-pub(super) fn store_transposed(block: &[f32], n: usize, out: &mut Tile<'_, f32>) {
-    for t in 0..n {
-        for (out, products) in out.row(t).iter_mut().zip(block.chunks_exact(n)) {
+/// `out[tokens.start + t][r] = block[r][t]`: block is [out.width(), tokens].
+pub(super) fn store_transposed(block: &[f32], tokens: Range<usize>, out: &mut Tile<'_, f32>) {
+    let n = tokens.len();
+    for (t, token) in tokens.enumerate() {
+        for (out, products) in out.row(token).iter_mut().zip(block.chunks_exact(n)) {
             *out = products[t];
         }
     }

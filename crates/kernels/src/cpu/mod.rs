@@ -7,6 +7,7 @@
 #[allow(unsafe_code)]
 pub(crate) mod arch;
 mod attention;
+mod batch;
 mod conv;
 mod elementwise;
 mod f32_ops;

@@ -2,6 +2,7 @@
 
 use tensor::MatrixView;
 
+use super::batch::{Batch, TOKENS_PER_BLOCK};
 use super::elementwise::rows_per_task;
 use super::f32_ops::{F32Ops, sigmoid};
 use super::matmul::{store_transposed, weight_rows_per_task};
@@ -13,9 +14,10 @@ use crate::dot::{Activations, mul_rows};
 /// Memory of one expert at a time.
 pub(super) struct MoeScratch {
     /// Inputs as the gate matrix wants them, and as the up matrix does if that differs.
-    inputs: [Activations; 2],
+    gate_inputs: Batch,
+    up_inputs: Batch,
     /// The hidden row of each token, as the down matrix wants it.
-    hidden_inputs: Activations,
+    hidden_inputs: Batch,
     hidden: Vec<f32>,
     /// Factor of each token's output.
     scales: Vec<f32>,
@@ -26,8 +28,9 @@ pub(super) struct MoeScratch {
 impl MoeScratch {
     pub(super) fn new(threads: usize) -> Self {
         MoeScratch {
-            inputs: [Activations::new(), Activations::new()],
-            hidden_inputs: Activations::new(),
+            gate_inputs: Batch::default(),
+            up_inputs: Batch::default(),
+            hidden_inputs: Batch::default(),
             hidden: Vec::new(),
             scales: Vec::new(),
             rows: Vec::new(),
@@ -70,9 +73,11 @@ pub(super) fn shared_expert(
 ) {
     memory.scales.clear();
     memory.scales.resize(n, 0.0);
-    let gate_inputs = &mut memory.hidden_inputs;
-    gate_inputs.prepare(context.isa, gate_row.format, x, n, gate_row.cols);
-    mul_rows(context.isa, &gate_row, 0, 1, gate_inputs, &mut memory.scales);
+    memory.gate_inputs.prepare(context, gate_row.format, x, n, gate_row.cols);
+    for (first, inputs) in memory.gate_inputs.blocks() {
+        let scales = &mut memory.scales[first..first + inputs.n()];
+        mul_rows(context.isa, &gate_row, 0, 1, inputs, scales);
+    }
     memory.scales.iter_mut().for_each(|scale| *scale = sigmoid(*scale));
 
     memory.all_rows(n);
@@ -92,25 +97,28 @@ fn hidden_rows(
 ) {
     let ExpertWeights { gate, up, .. } = weights;
     let (isa, ops, n) = (context.isa, context.ops, rows.len());
-    let [gate_inputs, up_inputs] = &mut memory.inputs;
-    gate_inputs.prepare_rows(isa, gate.format, x, rows, gate.cols);
+    memory.gate_inputs.prepare_rows(context, gate.format, x, rows, gate.cols);
     let up_inputs = if Activations::class(up.format) == Activations::class(gate.format) {
-        &*gate_inputs
+        &memory.gate_inputs
     } else {
-        up_inputs.prepare_rows(isa, up.format, x, rows, up.cols);
-        up_inputs
+        memory.up_inputs.prepare_rows(context, up.format, x, rows, up.cols);
+        &memory.up_inputs
     };
+    let gate_inputs = &memory.gate_inputs;
     let hidden = scratch(&mut memory.hidden, n * gate.rows);
     let block_rows = weight_rows_per_task(2 * gate.cols, n);
     let bands = Tiles::bands(hidden, gate.rows, block_rows);
-    grow_all(&mut memory.blocks, 2 * block_rows * n);
+    grow_all(&mut memory.blocks, 2 * block_rows * TOKENS_PER_BLOCK);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut hidden, block| {
         let (first, width) = (hidden.first_col(), hidden.width());
-        let (gated, upper) = scratch(block, 2 * width * n).split_at_mut(width * n);
-        mul_rows(isa, &gate, first, width, gate_inputs, gated);
-        mul_rows(isa, &up, first, width, up_inputs, upper);
-        ops.silu_mul(gated, upper);
-        store_transposed(gated, n, &mut hidden);
+        for ((token, gate_inputs), (_, up_inputs)) in gate_inputs.blocks().zip(up_inputs.blocks()) {
+            let len = width * gate_inputs.n();
+            let (gated, upper) = scratch(block, 2 * len).split_at_mut(len);
+            mul_rows(isa, &gate, first, width, gate_inputs, gated);
+            mul_rows(isa, &up, first, width, up_inputs, upper);
+            ops.silu_mul(gated, upper);
+            store_transposed(gated, token..token + gate_inputs.n(), &mut hidden);
+        }
     });
 }
 
@@ -123,18 +131,21 @@ fn down_rows(
     out: &mut [f32],
 ) {
     let (isa, n) = (context.isa, rows.len());
-    memory.hidden_inputs.prepare(isa, down.format, &memory.hidden, n, down.cols);
+    memory.hidden_inputs.prepare(context, down.format, &memory.hidden, n, down.cols);
     let (inputs, scales) = (&memory.hidden_inputs, &memory.scales[..n]);
     let out_len = out.len() / down.rows * down.rows;
     let block_rows = weight_rows_per_task(down.cols, n);
     let bands = Tiles::bands(&mut out[..out_len], down.rows, block_rows);
-    grow_all(&mut memory.blocks, block_rows * n);
+    grow_all(&mut memory.blocks, block_rows * TOKENS_PER_BLOCK);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut out, block| {
-        let block = scratch(block, out.width() * n);
-        mul_rows(isa, &down, out.first_col(), out.width(), inputs, block);
-        for (j, (&row, &scale)) in rows.iter().zip(scales).enumerate() {
-            for (out, products) in out.row(row as usize).iter_mut().zip(block.chunks_exact(n)) {
-                *out = scale * products[j];
+        for (first, inputs) in inputs.blocks() {
+            let n = inputs.n();
+            let block = scratch(block, out.width() * n);
+            mul_rows(isa, &down, out.first_col(), out.width(), inputs, block);
+            for (j, (&row, &scale)) in rows[first..].iter().zip(&scales[first..]).take(n).enumerate() {
+                for (out, products) in out.row(row as usize).iter_mut().zip(block.chunks_exact(n)) {
+                    *out = scale * products[j];
+                }
             }
         }
     });

@@ -162,18 +162,6 @@ impl<T> Tile<'_, T> {
     }
 }
 
-impl<T: Copy> Tile<'_, T> {
-    /// Copies the tile's part of one row to another.
-    pub(crate) fn copy_row(&mut self, from: usize, to: usize) {
-        assert!(from < self.rows && to < self.rows, "rows {from} and {to} of a tile of {}", self.rows);
-        // SAFETY: both rows are inside this tile, which is borrowed mutably; equal rows are allowed to overlap.
-        unsafe {
-            let from = self.data.add(from * self.stride);
-            std::ptr::copy(from, self.data.add(to * self.stride), self.width);
-        }
-    }
-}
-
 /// Scratch of each thread.
 pub(super) struct PerThread<'a, L> {
     data: *mut L,

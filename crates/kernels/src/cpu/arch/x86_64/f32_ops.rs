@@ -33,12 +33,11 @@ forward! {
     state_step(state: &mut [f32], decay: f32, k: &[f32], q: &[f32], d: &[f32], out: &mut [f32]);
     exp_sum(x: &mut [f32], max: f32) -> f32;
     max(x: &[f32]) -> f32;
-    silu(x: &mut [f32]);
     silu_mul(gate: &mut [f32], up: &[f32]);
     scaled_sigmoid_mul(a: f32, x: &[f32], gate: &[f32], out: &mut [f32]);
     scaled_mul_silu(a: f32, weight: &[f32], z: &[f32], o: &mut [f32]);
     axpby(a: f32, x: &[f32], b: f32, y: &mut [f32]);
-    mul_add(w: &[f32], x: &[f32], y: &mut [f32]);
+    conv_silu(weight: &[f32], inputs: &[&[f32]], out: &mut [f32]);
 }
 
 impl Avx2 {
@@ -52,12 +51,20 @@ impl Avx2 {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn load_or(x: &[f32], at: usize, pad: f32) -> __m256 {
-    let rest = &x[at..];
-    let mut padded = [pad; LANES];
-    let lanes = rest.first_chunk::<LANES>().unwrap_or_else(|| {
-        padded[..rest.len()].copy_from_slice(rest);
-        &padded
-    });
+    match x[at..].first_chunk::<LANES>() {
+        // SAFETY: `lanes` is 8 floats; no alignment is needed.
+        Some(lanes) => unsafe { _mm256_loadu_ps(lanes.as_ptr()) },
+        None => load_tail(&x[at..], pad),
+    }
+}
+
+/// Fewer than 8 elements. Out of line, so that the loops stay small.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+fn load_tail(tail: &[f32], pad: f32) -> __m256 {
+    let mut lanes = [pad; LANES];
+    lanes[..tail.len()].copy_from_slice(tail);
     // SAFETY: `lanes` is 8 floats; no alignment is needed.
     unsafe { _mm256_loadu_ps(lanes.as_ptr()) }
 }
@@ -72,14 +79,19 @@ fn load(x: &[f32], at: usize) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn store(x: &mut [f32], at: usize, value: __m256) {
-    let rest = &mut x[at..];
-    if let Some(lanes) = rest.first_chunk_mut::<LANES>() {
+    match x[at..].first_chunk_mut::<LANES>() {
         // SAFETY: `lanes` is 8 floats; no alignment is needed.
-        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), value) };
-    } else {
-        let len = rest.len();
-        rest.copy_from_slice(&to_array(value)[..len]);
+        Some(lanes) => unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), value) },
+        None => store_tail(&mut x[at..], value),
     }
+}
+
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+fn store_tail(tail: &mut [f32], value: __m256) {
+    let lanes = to_array(value);
+    tail.copy_from_slice(&lanes[..tail.len()]);
 }
 
 #[inline]
@@ -209,11 +221,55 @@ fn axpby(a: f32, x: &[f32], b: f32, y: &mut [f32]) {
     }
 }
 
+/// Taps of the usual kernel, which is transposed in registers.
+const TAPS: usize = 4;
+
 #[target_feature(enable = "avx2,fma")]
-fn mul_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-    for at in (0..y.len()).step_by(LANES) {
-        store(y, at, _mm256_fmadd_ps(load(w, at), load(x, at), load(y, at)));
+fn conv_silu(weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
+    let mut done = 0;
+    if let &[oldest, older, last, current] = inputs {
+        done = out.len() / LANES * LANES;
+        for at in (0..done).step_by(LANES) {
+            let [w0, w1, w2, w3] = load_taps(&weight[at * TAPS..]);
+            let mut sum = _mm256_mul_ps(w0, load(oldest, at));
+            sum = _mm256_fmadd_ps(w1, load(older, at), sum);
+            sum = _mm256_fmadd_ps(w2, load(last, at), sum);
+            sum = _mm256_fmadd_ps(w3, load(current, at), sum);
+            store(out, at, _mm256_div_ps(sum, one_plus_exp_neg(sum)));
+        }
     }
+    let taps = inputs.len();
+    for (i, out) in out.iter_mut().enumerate().skip(done) {
+        let mut sum = weight[i * taps] * inputs[0][i];
+        for (tap, input) in inputs.iter().enumerate().skip(1) {
+            sum = weight[i * taps + tap].mul_add(input[i], sum);
+        }
+        *out = sum;
+    }
+    silu(&mut out[done..]);
+}
+
+/// The first 8 rows of [channels, 4], transposed.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_taps(weight: &[f32]) -> [__m256; TAPS] {
+    let rows = [0, 8, 16, 24].map(|at| load(weight, at));
+    // Rows 0 1 | 2 3 | 4 5 | 6 7; after this, 0 4 | 1 5, 2 6 | 3 7: a row of each half in either half of a vector.
+    let even = _mm256_permute2f128_ps::<0x20>(rows[0], rows[2]);
+    let odd = _mm256_permute2f128_ps::<0x31>(rows[0], rows[2]);
+    let next_even = _mm256_permute2f128_ps::<0x20>(rows[1], rows[3]);
+    let next_odd = _mm256_permute2f128_ps::<0x31>(rows[1], rows[3]);
+    // The 4 x 4 transposition within each half.
+    let low = _mm256_unpacklo_ps(even, next_even);
+    let high = _mm256_unpackhi_ps(even, next_even);
+    let next_low = _mm256_unpacklo_ps(odd, next_odd);
+    let next_high = _mm256_unpackhi_ps(odd, next_odd);
+    [
+        _mm256_unpacklo_ps(low, next_low),
+        _mm256_unpackhi_ps(low, next_low),
+        _mm256_unpacklo_ps(high, next_high),
+        _mm256_unpackhi_ps(high, next_high),
+    ]
 }
 
 /// A matrix by pointer, for the tiles below.
@@ -324,17 +380,73 @@ unsafe fn dots_tile<const R: usize, const C: usize>(
     }
 }
 
+/// Rows of `b` that are copied into a panel at a time.
+const PANEL_ROWS: usize = 128;
+/// Columns of a panel: two vectors.
+const PANEL_COLS: usize = 2 * LANES;
+/// From this many rows of `a` on, copying a panel pays: rows of `b` lie a power of two apart as a rule, so that a column
+/// of them falls into a few sets of the first-level cache.
+const PANEL_USES_MIN: usize = 12;
+/// Rows of `b` taken at a time by few rows of `a`: long contiguous reads, so that the prefetcher keeps up.
+const STREAMED_ROWS: usize = 8;
+
+/// Sums are carried in `c` from one block of k to the next, which changes no bit: they are f32 in registers too.
 #[target_feature(enable = "avx2,fma")]
 fn matmul_add(dims: Dims, a: Rows<'_>, b: Rows<'_>, c: &mut RowsMut<'_>) {
     let (a, b) = (Source::of(a), Source::of(b));
     let c = Target { data: c.data.as_mut_ptr(), stride: c.stride };
+    let packed = dims.m >= PANEL_USES_MIN;
+    let block = match dims.m {
+        0..4 => dims.k.max(1),
+        _ if packed => PANEL_ROWS,
+        _ => STREAMED_ROWS,
+    };
+    for l in (0..dims.k).step_by(block) {
+        let dims = Dims { k: block.min(dims.k - l), ..dims };
+        // SAFETY: l < k; the matrices have been checked against the whole `dims`.
+        unsafe {
+            let a = Source { data: a.at(0, l), ..a };
+            let b = Source { data: b.at(l, 0), ..b };
+            if packed { matmul_packed(dims, a, b, c) } else { matmul_columns(dims, 0, a, b, c) }
+        }
+    }
+}
+
+/// # Safety
+/// The operands have the shape `dims`, with k <= PANEL_ROWS.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn matmul_packed(dims: Dims, a: Source, b: Source, c: Target) {
+    let mut panel = [0.0_f32; PANEL_ROWS * PANEL_COLS];
+    let whole = dims.n / PANEL_COLS * PANEL_COLS;
+    for j in (0..whole).step_by(PANEL_COLS) {
+        for (l, row) in panel.chunks_exact_mut(PANEL_COLS).take(dims.k).enumerate() {
+            // SAFETY: l < k and 16 columns from j on are inside n; `row` is 16 floats.
+            unsafe { std::ptr::copy_nonoverlapping(b.at(l, j), row.as_mut_ptr(), PANEL_COLS) };
+        }
+        let panel = Source { data: panel.as_ptr(), stride: PANEL_COLS };
+        // SAFETY: the panel stands for columns j..j + 16 of b, and c is moved there.
+        unsafe {
+            let c = Target { data: c.at(0, j), ..c };
+            matmul_columns(Dims { n: PANEL_COLS, ..dims }, 0, a, panel, c);
+        }
+    }
+    // SAFETY: the columns that are left are inside n.
+    unsafe { matmul_columns(dims, whole, a, b, c) };
+}
+
+/// Columns `first..n`.
+///
+/// # Safety
+/// The operands have the shape `dims`, and `first <= n`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn matmul_columns(dims: Dims, first: usize, a: Source, b: Source, c: Target) {
     let tall = dims.m / 4 * 4;
-    let mut j = 0;
-    // Column panels outermost: the k rows of a panel of b stay in the first-level cache for all rows of a.
-    while dims.n - j >= LANES {
+    let mut j = first;
+    while tall > 0 && dims.n - j >= LANES {
         let wide = dims.n - j >= 2 * LANES;
         for i in (0..tall).step_by(4) {
-            // SAFETY: i + 4 <= m and the columns are inside n; the matrices have been checked against `dims`.
+            // SAFETY: i + 4 <= m and the columns are inside n.
             unsafe {
                 match wide {
                     true => matmul_tile::<4, 2>(dims.k, (i, j), a, b, c),
@@ -344,9 +456,9 @@ fn matmul_add(dims: Dims, a: Rows<'_>, b: Rows<'_>, c: &mut RowsMut<'_>) {
         }
         j += if wide { 2 * LANES } else { LANES };
     }
-    let whole = j;
+    let whole = first + (dims.n - first) / LANES * LANES;
     for i in tall..dims.m {
-        let mut j = 0;
+        let mut j = first;
         while j < whole {
             // SAFETY: i < m and the columns are inside n.
             unsafe {
