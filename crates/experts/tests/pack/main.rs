@@ -1,6 +1,7 @@
 //! Packing: the bytes that come out, interruptions, refusals and verification.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod document;
 mod interrupt;
 mod refuse;
 mod support;
