@@ -1,9 +1,9 @@
 //! Time of each op at the shapes of Qwen3.5-35B-A3B, for one token and for a prompt:
 //! `cargo run --release -p kernels --example op_speed [THREADS] [CONTEXT]`
 //!
-//! Times are the best of a fifth of a second; with one thread, on Linux, the mean time on the core if that is less, so that
-//! other work on the machine does not matter. Rates are multiply-adds per second, and bytes of weights, caches or state
-//! per second.
+//! Times are the best of a fifth of a second; with one thread, on Linux, the mean time on the core
+//! if that is less, so that other work on the machine does not matter. Rates are multiply-adds per
+//! second, and bytes of weights, caches or state per second.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -61,7 +61,8 @@ impl Speed {
         self.backend.matrix(random_matrix(2, format, rows, cols))
     }
 
-    /// Prints the best time of the op (others may be using the machine); `products` multiply-adds and `bytes` are what one call works on.
+    /// Prints the best time of the op (others may be using the machine); `products` multiply-adds
+    /// and `bytes` are what one call works on.
     fn time(&mut self, name: &str, (products, bytes): (usize, usize), mut op: impl FnMut(&mut CpuBackend)) {
         const SECONDS: f64 = 0.2;
         op(&mut self.backend);

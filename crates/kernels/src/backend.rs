@@ -1,17 +1,20 @@
 //! The ops contract that models are written against.
 //!
-//! Activations are f32, row-major `[tokens, dim]`, in buffers that live where the back-end computes. An op reads and writes
-//! whole buffers from row 0; `n` is the number of token rows in use. Ops are recorded in order; the only op that hands data
-//! back to the host is [`Backend::read`], which is where streaming hooks in (the router's logits). A back-end may therefore
-//! run ahead of the caller between two reads.
+//! Activations are f32, row-major `[tokens, dim]`, in buffers that live where the back-end
+//! computes. An op reads and writes whole buffers from row 0; `n` is the number of token rows in
+//! use. Ops are recorded in order; the only op that hands data back to the host is
+//! [`Backend::read`], which is where streaming hooks in (the router's logits). A back-end may
+//! therefore run ahead of the caller between two reads.
 //!
-//! Every op has a fixed order of summation: one thread owns a row, so a result does not depend on the number of threads.
+//! Every op has a fixed order of summation: one thread owns a row, so a result does not depend on
+//! the number of threads.
 
 use std::sync::Arc;
 
 use tensor::{Format, MatrixView};
 
-/// Bytes of one or more dense matrices, owned by whoever loaded them (for instance an aligned buffer of the storage layer).
+/// Bytes of one or more dense matrices, owned by whoever loaded them (for instance an aligned
+/// buffer of the storage layer).
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A dense weight matrix handed to a back-end: `rows` x `cols` weights at `offset` in `bytes`.
@@ -33,8 +36,8 @@ impl HostMatrix {
     /// The matrix, borrowed from its bytes.
     ///
     /// # Panics
-    /// If it does not lie inside its bytes, or its columns are no whole number of blocks: a precondition of
-    /// [`Backend::matrix`].
+    /// If it does not lie inside its bytes, or its columns are no whole number of blocks: a
+    /// precondition of [`Backend::matrix`].
     pub fn view(&self) -> MatrixView<'_> {
         let bytes: &[u8] = (*self.bytes).as_ref();
         let len = self.format.row_bytes(self.cols).map(|row_bytes| row_bytes * self.rows);
@@ -108,8 +111,9 @@ pub struct ExpertWeights<'a> {
     pub down: MatrixView<'a>,
 }
 
-/// About twenty fused ops, tensor-resident. Shapes are preconditions: a back-end may panic when a caller breaks them, since
-/// `models` has checked every shape that comes from a file before the first op.
+/// About twenty fused ops, tensor-resident. Shapes are preconditions: a back-end may panic when a
+/// caller breaks them, since `models` has checked every shape that comes from a file before the
+/// first op.
 pub trait Backend {
     /// f32 values, resident where the back-end computes.
     type Buffer;
@@ -131,7 +135,8 @@ pub trait Backend {
 
     /// `out[i] = table[ids[i]]`, decoded to f32. ids are within the table.
     fn get_rows(&mut self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Buffer);
-    /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight` over rows of `dim`; `weight` as multiplied (1 + w already added).
+    /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight` over rows of `dim`; `weight` as
+    /// multiplied (1 + w already added).
     fn rms_norm(
         &mut self,
         x: &Self::Buffer,
@@ -148,9 +153,10 @@ pub trait Backend {
     /// `x[..len] += y[..len]`.
     fn add(&mut self, y: &Self::Buffer, len: usize, x: &mut Self::Buffer);
 
-    /// Queries, in place: `qg` is [n, heads, 2, head_dim] (query then gate per head); the query half is normed with `q_norm`
-    /// and rotated. Keys: `k` is [n, kv_heads, head_dim], normed with `k_norm`, rotated, and written with `v` to rows
-    /// `pos .. pos + n` of the caches, [ctx, kv_heads, head_dim].
+    /// Queries, in place: `qg` is [n, heads, 2, head_dim] (query then gate per head); the query
+    /// half is normed with `q_norm` and rotated. Keys: `k` is [n, kv_heads, head_dim], normed with
+    /// `k_norm`, rotated, and written with `v` to rows `pos .. pos + n` of the caches,
+    /// [ctx, kv_heads, head_dim].
     #[allow(clippy::too_many_arguments)]
     fn qk_norm_rope_store(
         &mut self,
@@ -165,7 +171,8 @@ pub trait Backend {
         k_cache: &mut Self::Buffer,
         v_cache: &mut Self::Buffer,
     );
-    /// Causal attention of rows `pos .. pos + n` over the cache, times sigmoid(gate): out is [n, heads, head_dim].
+    /// Causal attention of rows `pos .. pos + n` over the cache, times sigmoid(gate): out is
+    /// [n, heads, head_dim].
     #[allow(clippy::too_many_arguments)]
     fn gated_attention(
         &mut self,
@@ -178,8 +185,9 @@ pub trait Backend {
         out: &mut Self::Buffer,
     );
 
-    /// Causal depthwise convolution and silu over `u` [n, channels]; `weight` is [channels, kernel] (last tap = current
-    /// token); `state` is [kernel - 1, channels], the previous inputs, oldest first, and is advanced. `out` is [n, channels].
+    /// Causal depthwise convolution and silu over `u` [n, channels]; `weight` is [channels, kernel]
+    /// (last tap = current token); `state` is [kernel - 1, channels], the previous inputs, oldest
+    /// first, and is advanced. `out` is [n, channels].
     fn conv1d_silu(
         &mut self,
         shape: &DeltaNetShape,
@@ -189,10 +197,11 @@ pub trait Backend {
         state: &mut Self::Buffer,
         out: &mut Self::Buffer,
     );
-    /// The gated delta rule. `qkv` [n, channels] is the convolution's output (all q, all k, all v); q and k are L2-normed
-    /// (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a` are [n, Nv]; beta = sigmoid(b),
-    /// g = `a_neg` * softplus(a + dt_bias), with `a_neg` = -exp(A_log), both [Nv]. `state` is [Nv, dk, dv], advanced.
-    /// `out` is [n, Nv, dv], before the gated norm. Recurrent for few tokens, chunked (64) for many.
+    /// The gated delta rule. `qkv` [n, channels] is the convolution's output (all q, all k, all v);
+    /// q and k are L2-normed (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a` are
+    /// [n, Nv]; beta = sigmoid(b), g = `a_neg` * softplus(a + dt_bias), with `a_neg` = -exp(A_log),
+    /// both [Nv]. `state` is [Nv, dk, dv], advanced. `out` is [n, Nv, dv], before the gated norm.
+    /// Recurrent for few tokens, chunked (64) for many.
     #[allow(clippy::too_many_arguments)]
     fn gated_delta_net(
         &mut self,
@@ -206,7 +215,8 @@ pub trait Backend {
         state: &mut Self::Buffer,
         out: &mut Self::Buffer,
     );
-    /// `o[r] = o[r] / sqrt(mean(o[r]^2) + eps) * weight * silu(z[r])` over `rows` rows of `dim`, in place.
+    /// `o[r] = o[r] / sqrt(mean(o[r]^2) + eps) * weight * silu(z[r])` over `rows` rows of `dim`, in
+    /// place.
     fn gated_rms_norm(
         &mut self,
         z: &Self::Buffer,
@@ -217,7 +227,9 @@ pub trait Backend {
         o: &mut Self::Buffer,
     );
 
-    /// The resident shared expert: `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`, x [n, H].
+    /// The resident shared expert: for each of `n` rows,
+    /// `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`; x and out are
+    /// [n, H].
     #[allow(clippy::too_many_arguments)]
     fn shared_expert(
         &mut self,
@@ -230,7 +242,8 @@ pub trait Backend {
         out: &mut Self::Buffer,
     );
     /// One routed expert on the token rows that chose it: for each j,
-    /// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x is [_, H], out is [_, H].
+    /// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x and out are
+    /// [_, H]; no output row is named twice.
     fn expert(
         &mut self,
         weights: ExpertWeights<'_>,
@@ -239,8 +252,8 @@ pub trait Backend {
         out_rows: &[u32],
         out: &mut Self::Buffer,
     );
-    /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router order. x, shared are [n, H],
-    /// routed is [n, k_len, H].
+    /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router
+    /// order. x, shared are [n, H], routed is [n, k_len, H].
     #[allow(clippy::too_many_arguments)]
     fn moe_combine(
         &mut self,

@@ -1,12 +1,14 @@
-//! One suite for every back-end: runs each op over many shapes, on deterministic data, and compares with the oracle.
+//! One suite for every back-end: runs each op over many shapes, on deterministic data, and compares
+//! with the oracle.
 //!
-//! Call [`check`] from a test of the back-end. [`outcomes`] gives the raw results, for comparing two configurations of
-//! one back-end bit by bit.
+//! Call [`check`] from a test of the back-end. [`outcomes`] gives the raw results, for comparing
+//! two configurations of one back-end bit by bit.
 //!
-//! An error is measured relative to the root mean square of the expected values: that of the differences must be within a
-//! case's tolerance, and the largest single difference within [`LARGEST_TO_RMS`] times that. Ops whose inputs are f32 must
-//! come within [`F32_TOLERANCE`] of f64 arithmetic. Products with quantised weights may round activations to 8 bits, a
-//! step being 1/127 of the largest of 32 or 256 values, hence [`QUANTISED_TOLERANCE`].
+//! An error is measured relative to the root mean square of the expected values: that of the
+//! differences must be within a case's tolerance, and the largest single difference within
+//! [`LARGEST_TO_RMS`] times that. Ops whose inputs are f32 must come within [`F32_TOLERANCE`] of
+//! f64 arithmetic. Products with quantised weights may round activations to 8 bits, a step being
+//! 1/127 of the largest of 32 or 256 values, hence [`QUANTISED_TOLERANCE`].
 
 use std::sync::Arc;
 
@@ -58,7 +60,8 @@ pub fn check<B: Backend>(make: impl Fn() -> B) {
     assert!(failures.is_empty(), "{failed} of {cases} cases differ\n{}", failures.join("\n"));
 }
 
-/// Root mean square and largest of the differences, relative to the root mean square of what was expected.
+/// Root mean square and largest of the differences, relative to the root mean square of what was
+/// expected.
 fn errors(expected: &[f32], got: &[f32]) -> (f64, f64) {
     assert_eq!(expected.len(), got.len());
     let rms = |squares: f64| (squares / expected.len().max(1) as f64).sqrt();
@@ -131,7 +134,8 @@ fn tolerance_of(formats: &[Format]) -> f64 {
     if quantised { QUANTISED_TOLERANCE } else { F32_TOLERANCE }
 }
 
-/// Head layouts, and the numbers of tokens of successive calls. The longest history crosses several blocks of keys.
+/// Head layouts, and the numbers of tokens of successive calls. The longest history crosses several
+/// blocks of keys.
 const ATTENTION_SHAPES: &[(AttentionShape, &[usize])] = &[
     (attention_shape(4, 2, 16, 8), &[5, 1, 1, 130, 1, 7, 126, 1]),
     (attention_shape(3, 3, 20, 6), &[1, 1, 3, 70]),

@@ -1,7 +1,9 @@
-//! The ops in plain f64, straight from the model's specification: the reference that every back-end is compared with.
+//! The ops in plain f64, straight from the model's specification: the reference that every back-end
+//! is compared with.
 //!
-//! Nothing is shared with the CPU implementation but the scalar codecs of `tensor`, and nothing is fused, blocked or
-//! reordered. Values stay f64 from op to op, so a model run on the oracle is a float64 run.
+//! Nothing is shared with the CPU implementation but the scalar codecs of `tensor`, and nothing is
+//! fused, blocked or reordered. Values stay f64 from op to op, so a model run on the oracle is a
+//! float64 run.
 
 use tensor::MatrixView;
 
@@ -86,7 +88,8 @@ fn gated_mlp(weights: &ExpertWeights<'_>, x: &[f64]) -> Vec<f64> {
     mul_vec(&weights.down, &hidden)
 }
 
-/// One token of the gated delta rule for one value head: `state` is [dk, dv]; returns the output, [dv].
+/// One token of the gated delta rule for one value head: `state` is [dk, dv]; returns the output,
+/// [dv].
 fn delta_rule(state: &mut [f64], q: &[f64], k: &[f64], v: &[f64], g: f64, beta: f64) -> Vec<f64> {
     let dv = v.len();
     state.iter_mut().for_each(|s| *s *= g.exp());

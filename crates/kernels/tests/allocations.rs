@@ -48,7 +48,8 @@ fn steady(backend: &mut CpuBackend, name: &str, n: usize, mut op: impl FnMut(&mu
         (0..10).for_each(|_| op(backend));
         ALLOCATIONS.load(Ordering::Relaxed) - before
     };
-    // The least of a few: a thread that is just starting, or the test harness, may allocate meanwhile.
+    // The least of a few: a thread that is just starting, or the test harness, may allocate
+    // meanwhile.
     let allocations = (0..5).map(|_| allocations_of_ten()).min();
     assert_eq!(allocations, Some(0), "{name}, {n} tokens");
 }

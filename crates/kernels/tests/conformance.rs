@@ -37,7 +37,8 @@ fn results_do_not_depend_on_threads_or_history() {
     }
 }
 
-/// A token gets the same bits in a prompt of any length and alone: attention depends on nothing but its own history.
+/// A token gets the same bits in a prompt of any length and alone: attention depends on nothing but
+/// its own history.
 #[test]
 fn attention_is_the_same_in_prompt_and_decoding() {
     let shape =

@@ -1,9 +1,10 @@
 //! Causal attention over the cache.
 //!
-//! The keys are taken in chunks of [`KEYS_PER_CHUNK`], counted from position 0. A chunk gives each query row a partial
-//! softmax (largest score, sum, weighted values), and partials are merged in the order of the chunks. Long prompts merge
-//! as they go, a single token computes its chunks in parallel first; the arithmetic is the same, so a token's result is
-//! the same bits in a prompt and in decoding.
+//! The keys are taken in chunks of [`KEYS_PER_CHUNK`], counted from position 0. A chunk gives each
+//! query row a partial softmax (largest score, sum, weighted values), and partials are merged in
+//! the order of the chunks. Long prompts merge as they go, a single token computes its chunks in
+//! parallel first; the arithmetic is the same, so a token's result is the same bits in a prompt and
+//! in decoding.
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ use crate::backend::AttentionShape;
 
 /// Keys of one partial softmax: with 256 dimensions, keys and values of a chunk are 128 KiB each.
 const KEYS_PER_CHUNK: usize = 128;
-/// Chunks of a single token that are computed before their partials are merged: bounds the memory of a long context.
+/// Chunks of a single token that are computed before their partials are merged: bounds the memory
+/// of a long context.
 const CHUNKS_PER_WAVE: usize = 32;
 /// Query rows (tokens times heads of a group) that share one pass over the keys.
 const QUERY_ROWS_PER_TASK: usize = 64;
@@ -142,7 +144,8 @@ impl Inputs<'_> {
         self.qg[(token * self.shape.heads + head) * 2 * dim..][..2 * dim].split_at(dim)
     }
 
-    /// Queries of the group's heads for each token, scaled by head_dim^-1/2: [tokens, group, head_dim].
+    /// Queries of the group's heads for each token, scaled by head_dim^-1/2: [tokens, group,
+    /// head_dim].
     fn load_queries(&self, tokens: Range<usize>, kv_head: usize, queries: &mut [f32]) {
         let scale = (1.0 / (self.shape.head_dim as f64).sqrt()) as f32;
         let heads = kv_head * self.group()..(kv_head + 1) * self.group();
@@ -185,7 +188,8 @@ impl Inputs<'_> {
         ops.matmul_add(weighted, Rows::new(scores, KEYS_PER_CHUNK), cached, RowsMut::new(out.values, dim));
     }
 
-    /// `out = values / sum * sigmoid(gate)` for one token and one key/value head; `out` is [group, head_dim].
+    /// `out = values / sum * sigmoid(gate)` for one token and one key/value head; `out` is [group,
+    /// head_dim].
     fn finish(&self, ops: F32Ops, token: usize, kv_head: usize, rows: (&[f32], &[f32]), out: &mut [f32]) {
         let (dim, (values, sums)) = (self.shape.head_dim, rows);
         let heads = values.chunks_exact(dim).zip(sums).zip(out.chunks_exact_mut(dim));
@@ -210,7 +214,8 @@ pub(super) fn gated_attention(
     }
 }
 
-/// A task is a chunk of keys for one key/value head; the partials of a wave of chunks are merged after it.
+/// A task is a chunk of keys for one key/value head; the partials of a wave of chunks are merged
+/// after it.
 fn one_token(context: &mut Context, memory: &mut AttentionScratch, inputs: &Inputs<'_>, out: &mut [f32]) {
     let (group, dim, ops) = (inputs.group(), inputs.shape.head_dim, context.ops);
     let (kv_heads, partial_len) = (inputs.shape.kv_heads, Partial::len(group, dim));
@@ -271,7 +276,8 @@ fn block_of_tokens(ops: F32Ops, inputs: &Inputs<'_>, local: &mut Vec<f32>, out: 
         let mut token = 0;
         while token < tokens {
             let keys = inputs.visible(chunk, inputs.pos + first + token);
-            // Tokens that see the whole chunk share a pass; on the diagonal each token sees one key more.
+            // Tokens that see the whole chunk share a pass; on the diagonal each token sees one key
+            // more.
             let end = if keys == KEYS_PER_CHUNK { tokens } else { token + 1 };
             let range = token * group..end * group;
             token = end;

@@ -6,8 +6,8 @@ use super::Context;
 use super::pool::Chunks;
 use crate::dot::Activations;
 
-/// Tokens prepared together: their activations (2 to 4 KiB each at 8 bits) stay in the first-level cache while the rows of
-/// a weight block pass by.
+/// Tokens prepared together: their activations (2 to 4 KiB each at 8 bits) stay in the first-level
+/// cache while the rows of a weight block pass by.
 pub(super) const TOKENS_PER_BLOCK: usize = 16;
 
 /// Rows of activations, in blocks of [`TOKENS_PER_BLOCK`].

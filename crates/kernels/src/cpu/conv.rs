@@ -10,8 +10,9 @@ const TOKENS_PER_TASK: usize = 8;
 /// Longest kernel.
 const TAPS_MAX: usize = 16;
 
-/// `out[t] = silu(sum_j weight[:, j] * u[t - (kernel - 1) + j])`, inputs before the first token from `state`, which then
-/// holds the last `kernel - 1` inputs. Taps are added from the oldest to the current one.
+/// `out[t] = silu(sum_j weight[:, j] * u[t - (kernel - 1) + j])`, inputs before the first token
+/// from `state`, which then holds the last `kernel - 1` inputs. Taps are added from the oldest to
+/// the current one.
 pub(super) fn conv1d_silu(
     context: &mut Context,
     shape: &DeltaNetShape,

@@ -1,8 +1,10 @@
-//! The f32 loops that attention, DeltaNet and the elementwise ops are made of, for the instruction set chosen at run time.
+//! The f32 loops that attention, DeltaNet and the elementwise ops are made of, for the instruction
+//! set chosen at run time.
 //!
-//! Within one instruction set each result has one order of summation, whatever the shape of the matrix around it: element
-//! (i, j) of a product is the same bits whether it is computed alone or among a thousand others. That is what makes a
-//! token's result independent of the batch it came in (attention) and of the number of threads.
+//! Within one instruction set each result has one order of summation, whatever the shape of the
+//! matrix around it: element (i, j) of a product is the same bits whether it is computed alone or
+//! among a thousand others. That is what makes a token's result independent of the batch it came in
+//! (attention) and of the number of threads.
 
 use crate::dot::Isa;
 
@@ -115,8 +117,8 @@ impl F32Ops {
         dispatch!(self, matmul_add(dims, a, b, &mut c));
     }
 
-    /// One step of the delta rule's second half: `state = decay * state + k d^T`, then `out = state^T q`.
-    /// state is [dk, dv]; k and q are [dk]; d and out are [dv].
+    /// One step of the delta rule's second half: `state = decay * state + k d^T`, then `out =
+    /// state^T q`. state is [dk, dv]; k and q are [dk]; d and out are [dv].
     pub(crate) fn state_step(
         self,
         state: &mut [f32],
@@ -167,7 +169,8 @@ impl F32Ops {
         dispatch!(self, axpby(a, x, b, y));
     }
 
-    /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is [out, inputs]; added from the first input on.
+    /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is [out, inputs]; added from the
+    /// first input on.
     pub(crate) fn conv_silu(self, weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
         assert!(!inputs.is_empty() && weight.len() == inputs.len() * out.len());
         assert!(inputs.iter().all(|input| input.len() == out.len()));

@@ -1,7 +1,8 @@
 //! The gated delta rule, token by token or 64 tokens at a time.
 //!
-//! A task is one key head with the value heads that belong to it (they share the normed keys and queries and the products
-//! among them). Per value head, with state S [dk, dv], decay g <= 0 and step size beta:
+//! A task is one key head with the value heads that belong to it (they share the normed keys and
+//! queries and the products among them). Per value head, with state S [dk, dv], decay g <= 0 and
+//! step size beta:
 //!
 //! ```text
 //! S = exp(g) S;  d = beta (v - S^T k);  S = S + k d^T;  o = S^T q
@@ -16,9 +17,10 @@
 //! S = exp(G_last) S + K^T (exp(G_last - G) X)
 //! ```
 //!
-//! This is the specification's form with its two solves, for U and for Wk, taken as one: a thread has S at hand, so
-//! U - Wk S is solved for directly. G[i] - G[j] is only ever taken for j <= i, so no exponential exceeds 1; and it is
-//! taken in f64, because G grows along the chunk while the differences that matter are small.
+//! This is the specification's form with its two solves, for U and for Wk, taken as one: a thread
+//! has S at hand, so U - Wk S is solved for directly. G[i] - G[j] is only ever taken for j <= i, so
+//! no exponential exceeds 1; and it is taken in f64, because G grows along the chunk while the
+//! differences that matter are small.
 
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut, sigmoid, softplus, sum_of_squares};
 use super::pool::{Chunks, Tile, Tiles};
@@ -216,7 +218,8 @@ fn recurrent(
             let head = key_head * inputs.group() + i;
             let (decay, beta) = inputs.decay_and_beta(t, head);
             let decay = decay.exp();
-            // The state is decayed once, in the pass that writes it; what is read before is decayed here.
+            // The state is decayed once, in the pass that writes it; what is read before is decayed
+            // here.
             d.fill(0.0);
             let read = Dims { m: 1, n: dv, k: dk };
             ops.matmul_add(read, Rows::new(k, dk), Rows::new(state, dv), RowsMut::new(d, dv));

@@ -11,6 +11,8 @@ use crate::dot::mul_rows;
 
 /// Multiply-adds that one task should have at least: some tens of microseconds.
 const PRODUCTS_PER_TASK: usize = 512 * 1024;
+/// Tasks that each thread should find, so that none waits long for the last.
+const TASKS_PER_THREAD: usize = 4;
 /// Tasks are a multiple of this many weight rows, a cache line of results.
 const ROWS_GRAIN: usize = 16;
 /// Weight rows of one task at most.
@@ -30,10 +32,13 @@ impl MatmulScratch {
     }
 }
 
-/// Weight rows of one task for products of `cols` with `n` tokens. Which rows share a task changes no result.
-pub(super) fn weight_rows_per_task(cols: usize, n: usize) -> usize {
-    let rows = PRODUCTS_PER_TASK / (cols * n).max(1);
-    (rows / ROWS_GRAIN * ROWS_GRAIN).clamp(if n > 1 { ROWS_MIN_BATCH } else { ROWS_GRAIN }, ROWS_MAX)
+/// Weight rows of one task, of `rows` in all, for products of `cols` with `n` tokens. Which rows
+/// share a task changes no result, so it may depend on the number of threads.
+pub(super) fn weight_rows_per_task(context: &Context, rows: usize, cols: usize, n: usize) -> usize {
+    let enough = PRODUCTS_PER_TASK / (cols * n).max(1);
+    let fair = rows / (context.pool.threads() * TASKS_PER_THREAD);
+    let min = if n > 1 { ROWS_MIN_BATCH } else { ROWS_GRAIN };
+    (enough.min(fair) / ROWS_GRAIN * ROWS_GRAIN).clamp(min, ROWS_MAX)
 }
 
 /// `out[i] = w x[i]`: x is [n, cols], out is [n, rows].
@@ -47,7 +52,7 @@ pub(super) fn mul_mat(
 ) {
     memory.inputs.prepare(context, w.format, x, n, w.cols);
     let (isa, inputs) = (context.isa, &memory.inputs);
-    let (out, block_rows) = (&mut out[..n * w.rows], weight_rows_per_task(w.cols, n));
+    let (out, block_rows) = (&mut out[..n * w.rows], weight_rows_per_task(context, w.rows, w.cols, n));
     if let (1, Some((_, input))) = (n, inputs.blocks().next()) {
         context.pool.run_parts(Chunks::new(out, block_rows), |task, out| {
             mul_rows(isa, &w, task * block_rows, out.len(), input, out);

@@ -1,8 +1,8 @@
 //! The ops on the CPU.
 //!
-//! One file per family of ops; [`CpuBackend`] itself only hands out what they need: the thread pool, the loops of the
-//! chosen instruction set, and scratch memory that is kept between ops, so that an op repeated with the same shapes
-//! allocates nothing.
+//! One file per family of ops; [`CpuBackend`] itself only hands out what they need: the thread
+//! pool, the loops of the chosen instruction set, and scratch memory that is kept between ops, so
+//! that an op repeated with the same shapes allocates nothing.
 
 #[allow(unsafe_code)]
 pub(crate) mod arch;
@@ -116,7 +116,8 @@ impl CpuBackend {
     }
 }
 
-/// The first `len` floats of scratch that only ever grows. Their values are left over from earlier ops.
+/// The first `len` floats of scratch that only ever grows. Their values are left over from earlier
+/// ops.
 fn scratch(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if memory.len() < len {
         memory.resize(len, 0.0);
@@ -124,8 +125,8 @@ fn scratch(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut memory[..len]
 }
 
-/// Lets each thread's scratch hold `len` floats. Done before a job, because which threads get tasks of it is left open: an
-/// op is warm after one call, not after every thread has had a turn.
+/// Lets each thread's scratch hold `len` floats. Done before a job, because which threads get tasks
+/// of it is left open: an op is warm after one call, not after every thread has had a turn.
 fn grow_all(memories: &mut [Vec<f32>], len: usize) {
     memories.iter_mut().for_each(|memory| {
         scratch(memory, len);

@@ -45,7 +45,8 @@ impl MoeScratch {
     }
 }
 
-/// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`. If two j name one output row the last stands.
+/// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`. If two j name one output
+/// row the last stands.
 pub(super) fn expert(
     context: &mut Context,
     memory: &mut MoeScratch,
@@ -106,7 +107,7 @@ fn hidden_rows(
     };
     let gate_inputs = &memory.gate_inputs;
     let hidden = scratch(&mut memory.hidden, n * gate.rows);
-    let block_rows = weight_rows_per_task(2 * gate.cols, n);
+    let block_rows = weight_rows_per_task(context, gate.rows, 2 * gate.cols, n);
     let bands = Tiles::bands(hidden, gate.rows, block_rows);
     grow_all(&mut memory.blocks, 2 * block_rows * TOKENS_PER_BLOCK);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut hidden, block| {
@@ -134,7 +135,7 @@ fn down_rows(
     memory.hidden_inputs.prepare(context, down.format, &memory.hidden, n, down.cols);
     let (inputs, scales) = (&memory.hidden_inputs, &memory.scales[..n]);
     let out_len = out.len() / down.rows * down.rows;
-    let block_rows = weight_rows_per_task(down.cols, n);
+    let block_rows = weight_rows_per_task(context, down.rows, down.cols, n);
     let bands = Tiles::bands(&mut out[..out_len], down.rows, block_rows);
     grow_all(&mut memory.blocks, block_rows * TOKENS_PER_BLOCK);
     context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut out, block| {

@@ -1,13 +1,15 @@
 //! A fixed set of threads that run one data-parallel job at a time.
 //!
-//! A job is a number of tasks and a function of the task's index; threads claim indices from one atomic counter, and the
-//! caller takes part. Which thread runs a task is left open, so a task must not depend on it: every op gives each output
-//! element to exactly one task, with a summation order of its own, and therefore the same bits for any number of threads.
+//! A job is a number of tasks and a function of the task's index; threads claim indices from one
+//! atomic counter, and the caller takes part. Which thread runs a task is left open, so a task must
+//! not depend on it: every op gives each output element to exactly one task, with a summation order
+//! of its own, and therefore the same bits for any number of threads.
 //!
-//! A worker *joins* a job (a compare-and-swap on the gate word), works until no index is left, and *leaves*. The caller
-//! closes the gate when the indices have run out and waits only for those that joined: a worker that the system has not
-//! woken yet, or that lost its core, never holds a job up. Between jobs a worker spins for at most [`SPIN`] and then
-//! sleeps, because the ops of one layer follow each other within microseconds.
+//! A worker *joins* a job (a compare-and-swap on the gate word), works until no index is left, and
+//! *leaves*. The caller closes the gate when the indices have run out and waits only for those that
+//! joined: a worker that the system has not woken yet, or that lost its core, never holds a job up.
+//! Between jobs a worker spins for at most [`SPIN`] and then sleeps, because the ops of one layer
+//! follow each other within microseconds.
 
 mod partition;
 
@@ -66,9 +68,10 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is the only field that is not already Sync, and its raw pointer the only one not Send. It is written by
-// `publish` alone, which has `&mut ThreadPool`, while the gate is closed and nobody is joined; it is read only between a
-// join and a leave. The gate's acquire/release operations order the two.
+// SAFETY: `job` is the only field that is not already Sync, and its raw pointer the only one not
+// Send. It is written by `publish` alone, which has `&mut ThreadPool`, while the gate is closed and
+// nobody is joined; it is read only between a join and a leave. The gate's acquire/release
+// operations order the two.
 unsafe impl Sync for Shared {}
 // SAFETY: see above; the pointee is `Sync`, which `run_indexed` demands of its closure.
 unsafe impl Send for Shared {}
@@ -79,8 +82,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ThreadPool {
-    /// A pool of `threads` threads, the caller included (at least 1, at most [`THREADS_MAX`]). If the system refuses a
-    /// thread the pool is smaller; [`ThreadPool::threads`] tells.
+    /// A pool of `threads` threads, the caller included (at least 1, at most [`THREADS_MAX`]). If
+    /// the system refuses a thread the pool is smaller; [`ThreadPool::threads`] tells.
     pub fn new(threads: usize) -> ThreadPool {
         let shared = Arc::new(Shared {
             gate: Padded(AtomicU64::new(0)),
@@ -110,13 +113,14 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Calls `f(task)` once for each task in `0..tasks`, on any thread, and returns when all are done. The first panic of
-    /// a task ends the job early and is raised again here.
+    /// Calls `f(task)` once for each task in `0..tasks`, on any thread, and returns when all are
+    /// done. The first panic of a task ends the job early and is raised again here.
     pub fn run<F: Fn(usize) + Sync>(&mut self, tasks: usize, f: F) {
         self.run_indexed(tasks, |_, task| f(task));
     }
 
-    /// Splits `0..len` into ranges of `grain` (the last may be shorter) and calls `f` once for each.
+    /// Splits `0..len` into ranges of `grain` (the last may be shorter) and calls `f` once for
+    /// each.
     pub fn parallel_for<F: Fn(Range<usize>) + Sync>(&mut self, len: usize, grain: usize, f: F) {
         let grain = grain.max(1);
         self.run(len.div_ceil(grain), |task| {
@@ -133,8 +137,9 @@ impl ThreadPool {
         });
     }
 
-    /// As [`ThreadPool::run_parts`], with scratch that belongs to the calling thread: `locals[thread]`. What a task leaves
-    /// there is seen by later tasks of the same thread only, in no stated order.
+    /// As [`ThreadPool::run_parts`], with scratch that belongs to the calling thread:
+    /// `locals[thread]`. What a task leaves there is seen by later tasks of the same thread only,
+    /// in no stated order.
     pub(crate) fn run_parts_with<P: Partition, L: Send>(
         &mut self,
         parts: P,
@@ -144,7 +149,8 @@ impl ThreadPool {
         assert!(locals.len() >= self.threads(), "scratch for each of {} threads", self.threads());
         let locals = PerThread::new(locals);
         self.run_indexed(parts.len(), |thread, index| {
-            // SAFETY: each index is handed out once, and one thread number is used by one thread at a time.
+            // SAFETY: each index is handed out once, and one thread number is used by one thread at
+            // a time.
             let (part, local) = unsafe { (parts.part(index), locals.of_thread(thread)) };
             f(index, part, local);
         });
@@ -159,8 +165,9 @@ impl ThreadPool {
         let shared = &*self.shared;
         let work = |thread: usize| shared.run_tasks(thread, tasks, &f);
         self.epoch += 1;
-        // SAFETY: `work` lives until the end of this function, and no path leaves it before `close` has returned:
-        // `run_tasks` catches panics. The pool is borrowed mutably, so no other job is under way.
+        // SAFETY: `work` lives until the end of this function, and no path leaves it before `close`
+        // has returned: `run_tasks` catches panics. The pool is borrowed mutably, so no other job
+        // is under way.
         unsafe { shared.publish(self.epoch, tasks, &work) };
         work(0);
         shared.close();
@@ -202,7 +209,8 @@ impl Shared {
         unsafe { *self.job.get() = Some(job) };
         self.next_task.0.store(0, Ordering::Relaxed);
         self.gate.0.store((epoch * EPOCH) | OPEN, Ordering::SeqCst);
-        // Pairs with the sleeper's increment: either it is seen here, or the sleeper sees the open gate.
+        // Pairs with the sleeper's increment: either it is seen here, or the sleeper sees the open
+        // gate.
         let sleepers = self.sleepers.load(Ordering::SeqCst);
         if sleepers > 0 {
             drop(lock(&self.sleep));
@@ -232,7 +240,8 @@ impl Shared {
         let mut last_epoch = 0;
         while let Some(epoch) = self.join_next(last_epoch) {
             last_epoch = epoch;
-            // SAFETY: joined, so `publish` has written the cell and does not write again before we leave.
+            // SAFETY: joined, so `publish` has written the cell and does not write again before we
+            // leave.
             let job = unsafe { *self.job.get() };
             if let Some(Job { data, call }) = job {
                 // SAFETY: `publish`'s caller keeps `data` alive while anybody is joined.

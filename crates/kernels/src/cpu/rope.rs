@@ -4,7 +4,8 @@ use super::pool::Chunks;
 use super::{Context, grow_all, norm::inverse_rms, scratch};
 use crate::backend::AttentionShape;
 
-/// Tokens of one task: a few, so that the angles of a token are worth computing once for all its heads.
+/// Tokens of one task: a few, so that the angles of a token are worth computing once for all its
+/// heads.
 const TOKENS_PER_TASK: usize = 4;
 
 /// Frequencies of the last shape, and each thread's table of one token's cosines and sines.
@@ -27,7 +28,8 @@ impl RopeScratch {
         RopeScratch { theta: 0.0, rotary_dim: 0, frequencies: Vec::new(), angles: vec![Vec::new(); threads] }
     }
 
-    /// Frequencies of this shape: `theta^(-2 j / rotary_dim)`, in f64 because position times frequency runs to 10^5.
+    /// Frequencies of this shape: `theta^(-2 j / rotary_dim)`, in f64 because position times
+    /// frequency runs to 10^5.
     pub(super) fn set_up(&mut self, shape: &AttentionShape) {
         if (self.theta, self.rotary_dim) == (shape.rope_theta, shape.rotary_dim) {
             return;

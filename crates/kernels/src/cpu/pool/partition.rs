@@ -1,15 +1,15 @@
 //! Disjoint mutable parts of a slice, one for each task of a job.
 //!
-//! The borrow checker cannot see that tasks write different places; these types hold that argument once, so that the ops
-//! are written in safe code.
+//! The borrow checker cannot see that tasks write different places; these types hold that argument
+//! once, so that the ops are written in safe code.
 
 use std::marker::PhantomData;
 
 /// A set of parts that do not overlap.
 ///
 /// # Safety
-/// The parts of two different indices below `len` never give access to the same element, and stay valid as long as what
-/// the partition was made from is borrowed.
+/// The parts of two different indices below `len` never give access to the same element, and stay
+/// valid as long as what the partition was made from is borrowed.
 pub(crate) unsafe trait Partition: Sync {
     /// What one task gets.
     type Part;
@@ -38,7 +38,8 @@ impl<'a, T> Chunks<'a, T> {
     }
 }
 
-// SAFETY: the methods on `&Chunks` only compute pointers; the elements move to other threads by `part`, hence T: Send.
+// SAFETY: the methods on `&Chunks` only compute pointers; the elements move to other threads by
+// `part`, hence T: Send.
 unsafe impl<T: Send> Sync for Chunks<'_, T> {}
 
 // SAFETY: part i is the elements [i * chunk, (i + 1) * chunk) within the borrowed slice.
@@ -53,13 +54,14 @@ unsafe impl<'a, T: Send> Partition for Chunks<'a, T> {
         let start = index * self.chunk;
         assert!(start < self.len, "chunk {index} of {}", Partition::len(self));
         let len = self.chunk.min(self.len - start);
-        // SAFETY: in bounds as just checked; the caller asks for each index once, so no two slices overlap.
+        // SAFETY: in bounds as just checked; the caller asks for each index once, so no two slices
+        // overlap.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 }
 
-/// A row-major matrix cut into rectangles of `tile_rows` x `tile_cols`; the last in each direction may be smaller. Tiles are
-/// numbered row block by row block.
+/// A row-major matrix cut into rectangles of `tile_rows` x `tile_cols`; the last in each direction
+/// may be smaller. Tiles are numbered row block by row block.
 pub(crate) struct Tiles<'a, T> {
     data: *mut T,
     rows: usize,
@@ -98,12 +100,14 @@ impl<'a, T> Tiles<'a, T> {
 // SAFETY: as for `Chunks`.
 unsafe impl<T: Send> Sync for Tiles<'_, T> {}
 
-// SAFETY: tile i covers rectangle (i / across, i % across) of the borrowed matrix; rectangles do not overlap.
+// SAFETY: tile i covers rectangle (i / across, i % across) of the borrowed matrix; rectangles do
+// not overlap.
 unsafe impl<'a, T: Send> Partition for Tiles<'a, T> {
     type Part = Tile<'a, T>;
 
     fn len(&self) -> usize {
-        // A matrix without rows still has its (empty) bands, to stay in step with another that has some.
+        // A matrix without rows still has its (empty) bands, to stay in step with another that has
+        // some.
         self.rows.div_ceil(self.tile_rows).max(1) * self.tiles_across()
     }
 
@@ -112,7 +116,8 @@ unsafe impl<'a, T: Send> Partition for Tiles<'a, T> {
         let first_row = index / self.tiles_across() * self.tile_rows;
         let first_col = index % self.tiles_across() * self.tile_cols;
         Tile {
-            // Inside the matrix, unless that has no rows: then nothing is ever read through it, hence `wrapping`.
+            // Inside the matrix, unless that has no rows: then nothing is ever read through it,
+            // hence `wrapping`.
             data: self.data.wrapping_add(first_row * self.cols + first_col),
             first_row,
             first_col,
@@ -157,7 +162,8 @@ impl<T> Tile<'_, T> {
     /// The tile's part of its row `row`.
     pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "row {row} of a tile of {}", self.rows);
-        // SAFETY: inside the matrix and inside this tile; `&mut self` keeps one row alive at a time.
+        // SAFETY: inside the matrix and inside this tile; `&mut self` keeps one row alive at a
+        // time.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
     }
 }

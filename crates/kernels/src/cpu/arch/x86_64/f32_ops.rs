@@ -1,10 +1,12 @@
 //! AVX2 + FMA twins of the loops in `cpu/f32_ops.rs`.
 //!
-//! [`Avx2`] is a proof that the machine has the instructions: it can only be had from [`Avx2::new`], so its methods are
-//! safe. Shapes have been checked by the caller in `f32_ops.rs`; the pointer kernels rely on that.
+//! [`Avx2`] is a proof that the machine has the instructions: it can only be had from
+//! [`Avx2::new`], so its methods are safe. Shapes have been checked by the caller in `f32_ops.rs`;
+//! the pointer kernels rely on that.
 //!
-//! Order of summation: a dot product has one accumulator of 8 lanes and adds the last `k % 8` products one by one; a
-//! matrix product adds over k in ascending order. Neither depends on which tile an element falls into.
+//! Order of summation: a dot product has one accumulator of 8 lanes and adds the last `k % 8`
+//! products one by one; a matrix product adds over k in ascending order. Neither depends on which
+//! tile an element falls into.
 
 use std::arch::x86_64::*;
 
@@ -112,14 +114,17 @@ fn sum_lanes(value: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
 }
 
-/// exp(x), within 2 units in the last place where the result is normal; NaN stays NaN, large x gives inf, small x 0.
+/// exp(x), within 2 units in the last place where the result is normal; NaN stays NaN, large x
+/// gives inf, small x 0.
 ///
-/// x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) by its Taylor polynomial to r^7, whose remainder, r^8 / 8! < 6e-9, is a tenth
-/// of a unit; 2^n in two factors, so that n = 128 overflows and n < -126 underflows as they should.
+/// x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) by its Taylor polynomial to r^7, whose remainder,
+/// r^8 / 8! < 6e-9, is a tenth of a unit; 2^n in two factors, so that n = 128 overflows and n <
+/// -126 underflows as they should.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp(x: __m256) -> __m256 {
-    // Beyond these bounds the result is inf or 0. Operand order: max and min return the second operand when one is NaN.
+    // Beyond these bounds the result is inf or 0. Operand order: max and min return the second
+    // operand when one is NaN.
     let x = _mm256_min_ps(_mm256_set1_ps(89.0), _mm256_max_ps(_mm256_set1_ps(-104.0), x));
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
         x,
@@ -254,7 +259,8 @@ fn conv_silu(weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 fn load_taps(weight: &[f32]) -> [__m256; TAPS] {
     let rows = [0, 8, 16, 24].map(|at| load(weight, at));
-    // Rows 0 1 | 2 3 | 4 5 | 6 7; after this, 0 4 | 1 5, 2 6 | 3 7: a row of each half in either half of a vector.
+    // Rows 0 1 | 2 3 | 4 5 | 6 7; after this, 0 4 | 1 5, 2 6 | 3 7: a row of each half in either
+    // half of a vector.
     let even = _mm256_permute2f128_ps::<0x20>(rows[0], rows[2]);
     let odd = _mm256_permute2f128_ps::<0x31>(rows[0], rows[2]);
     let next_even = _mm256_permute2f128_ps::<0x20>(rows[1], rows[3]);
@@ -318,7 +324,8 @@ fn dots(dims: Dims, a: Rows<'_>, b: Rows<'_>, c: &mut RowsMut<'_>) {
         let tall = dims.m - i >= 4;
         let mut j = 0;
         while j < dims.n {
-            // SAFETY: the tile lies inside [m, n] by the conditions; the matrices have been checked against `dims`.
+            // SAFETY: the tile lies inside [m, n] by the conditions; the matrices have been checked
+            // against `dims`.
             unsafe {
                 match (tall, dims.n - j) {
                     (true, 2..) => dots_tile::<4, 2>(dims.k, (i, j), a, b, c),
@@ -384,13 +391,15 @@ unsafe fn dots_tile<const R: usize, const C: usize>(
 const PANEL_ROWS: usize = 128;
 /// Columns of a panel: two vectors.
 const PANEL_COLS: usize = 2 * LANES;
-/// From this many rows of `a` on, copying a panel pays: rows of `b` lie a power of two apart as a rule, so that a column
-/// of them falls into a few sets of the first-level cache.
+/// From this many rows of `a` on, copying a panel pays: rows of `b` lie a power of two apart as a
+/// rule, so that a column of them falls into a few sets of the first-level cache.
 const PANEL_USES_MIN: usize = 12;
-/// Rows of `b` taken at a time by few rows of `a`: long contiguous reads, so that the prefetcher keeps up.
+/// Rows of `b` taken at a time by few rows of `a`: long contiguous reads, so that the prefetcher
+/// keeps up.
 const STREAMED_ROWS: usize = 8;
 
-/// Sums are carried in `c` from one block of k to the next, which changes no bit: they are f32 in registers too.
+/// Sums are carried in `c` from one block of k to the next, which changes no bit: they are f32 in
+/// registers too.
 #[target_feature(enable = "avx2,fma")]
 fn matmul_add(dims: Dims, a: Rows<'_>, b: Rows<'_>, c: &mut RowsMut<'_>) {
     let (a, b) = (Source::of(a), Source::of(b));
@@ -549,7 +558,8 @@ fn state_step(state: &mut [f32], decay: f32, k: &[f32], q: &[f32], d: &[f32], ou
     let state = Target { data: state.as_mut_ptr(), stride: width };
     let mut j = 0;
     while width - j >= LANES {
-        // SAFETY: the caller has checked that the state is [k.len(), d.len()]; the columns are inside the width.
+        // SAFETY: the caller has checked that the state is [k.len(), d.len()]; the columns are
+        // inside the width.
         unsafe {
             match width - j {
                 32.. => state_columns::<4>(state, j, decay, (k, q), d, out),
