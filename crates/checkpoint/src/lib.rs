@@ -164,7 +164,7 @@ fn detect(path: &Path) -> Result<Kind, CheckpointError> {
     }
     let has = |name: &str| path.join(name).is_file();
     let has_weights = has(hf::INDEX) || has(hf::SINGLE);
-    if packed::has_manifest(path) || (has(manifest::MANIFEST) && !has_weights) {
+    if packed::has_manifest(path) || (has(manifest::MANIFEST) && has(manifest::DENSE)) {
         return Ok(Kind::Packed);
     }
     if has(manifest::JOURNAL) {

@@ -42,7 +42,7 @@ pub const PART_ALIGN_BYTES: u64 = 64;
 pub const MANIFEST_BYTES_MAX: u64 = 128 << 20;
 /// Most layers of a model.
 pub const LAYERS_MAX: u32 = 4096;
-/// Largest of the small files that are copied into a container.
+/// Largest of the small files in a container.
 pub const AUX_BYTES_MAX: u64 = 256 << 20;
 
 /// File name of the expert records of one layer.

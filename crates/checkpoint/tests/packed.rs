@@ -134,6 +134,7 @@ fn a_damaged_manifest_is_named() {
         "DIR/manifest.json: not a manifest of flash-moe at offset 0: expected `{\"checksum\":\"` and 16 \
          hexadecimal digits, got `{}`; pack the model again or restore the file",
     );
+    assert!(Model::empty().file(MANIFEST, "{}").error().contains("not a model: found manifest.json;"));
     // A model that happens to have a file of this name is still one.
     let model = Model::with_config().file("model.safetensors", shard(&[])).file(MANIFEST, "{}");
     assert_eq!(model.open().kind(), Kind::HfDirectory);

@@ -318,8 +318,10 @@ fn read_aux(plan: &PackPlan) -> Result<Vec<AuxFile>, PackError> {
         }
         let io = |e| PackError::io(path, "read the file", e);
         let bytes = std::fs::metadata(path).map_err(io)?.len();
-        if bytes > AUX_BYTES_MAX {
-            return Err(PackError::plan(label(), format!("at most {AUX_BYTES_MAX} bytes"), bytes));
+        let before: u64 = aux.iter().map(|aux| aux.content.len() as u64).sum();
+        if before.saturating_add(bytes) > AUX_BYTES_MAX {
+            let expected = format!("at most {AUX_BYTES_MAX} bytes of small files in all");
+            return Err(PackError::plan(label(), expected, before.saturating_add(bytes)));
         }
         let content = std::fs::read(path).map_err(io)?;
         let checksum = Checksum(xxh3_64(&content));

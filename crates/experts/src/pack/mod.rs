@@ -27,6 +27,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use checkpoint::CheckpointError;
 use checkpoint::journal::{JOURNAL_FORMAT, JournalHead};
 use checkpoint::manifest::{self, Checksum, JOURNAL, MANIFEST, Manifest, VERSION};
 
@@ -97,7 +98,16 @@ impl Packing<'_> {
     /// Looks at the target; refuses everything that is not empty, ours and of this plan.
     fn state(&self) -> Result<State, PackError> {
         if self.target.join(MANIFEST).exists() {
-            let manifest = Manifest::read(self.target)?;
+            let manifest = match Manifest::read(self.target) {
+                Ok(manifest) => manifest,
+                Err(newer @ CheckpointError::NewerVersion { .. }) => return Err(newer.into()),
+                // Somebody else's, or damaged: not ours to replace in either case.
+                Err(_) => {
+                    let found = "a manifest.json that cannot be read".to_owned();
+                    let path = self.target.to_path_buf();
+                    return Err(PackError::TargetNotEmpty { path, found });
+                }
+            };
             self.check_identity("a container", manifest.plan, &manifest.created_by)?;
             return Ok(State::Complete);
         }

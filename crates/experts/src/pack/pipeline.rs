@@ -280,7 +280,7 @@ fn write(job: &Job<'_>, room: &Room, chunk: &Chunk, target: &[u8]) -> Result<(),
 }
 
 /// The error for a disk that filled up: says how much is missing for the rest.
-pub(crate) fn disk_full(job: &Job<'_>, path: &std::path::Path, offset: u64) -> PackError {
+fn disk_full(job: &Job<'_>, path: &std::path::Path, offset: u64) -> PackError {
     let files = job.layout.files.iter().enumerate();
     let needed: u64 = files
         .map(|(index, file)| {
@@ -362,7 +362,12 @@ fn commit(job: &Job<'_>, units: &Receiver<UnitLine>, journal: &mut Journal) -> R
         for index in files {
             sync(job, index)?;
         }
-        journal.append(&group)?;
+        journal.append(&group).map_err(|error| match error {
+            PackError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                disk_full(job, &path, 0)
+            }
+            other => other,
+        })?;
         committed += group.len() as u64;
         if job.options.hooks.stop_after_units.is_some_and(|units| committed >= units) {
             return Err(PackError::Stopped { units: committed });

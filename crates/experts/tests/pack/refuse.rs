@@ -14,6 +14,11 @@ fn a_directory_with_other_files_is_left_alone() {
     assert!(text.starts_with("SRC: expected an empty or new directory, got one with "), "{text}");
     assert!(text.ends_with("nothing was written, choose another target or delete it"), "{text}");
     assert!(before == files(source.path()));
+    std::fs::create_dir(target.path()).unwrap();
+    std::fs::write(target.path().join("manifest.json"), "{}").unwrap();
+    let text = message(pack(&source.plan(), &target.path()).unwrap_err(), &[(&target.path(), "DST")]);
+    assert!(text.contains("got one with a manifest.json that cannot be read in it; nothing was"), "{text}");
+    std::fs::remove_dir_all(target.path()).unwrap();
     std::fs::write(target.path(), "a file").unwrap();
     let error = pack(&source.plan(), &target.path()).unwrap_err();
     assert_eq!(
