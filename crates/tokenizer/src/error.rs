@@ -92,6 +92,17 @@ pub enum TokenizerError {
         /// The limit, [`crate::TEMPLATE_FUEL`].
         fuel: u64,
     },
+    /// The template took too long.
+    #[error(
+        "chat template {template:?} is not done after {limit_s} s; it is broken or hostile, get \
+         the model elsewhere or give the prompt with --raw"
+    )]
+    TemplateTime {
+        /// The template's name.
+        template: String,
+        /// The limit, [`crate::TEMPLATE_TIME_MAX`].
+        limit_s: u64,
+    },
     /// The template wrote more than allowed.
     #[error(
         "chat template {template:?} writes more than {limit} bytes; shorten the conversation or \

@@ -12,7 +12,7 @@ pub const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
 pub const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Largest chat template, in bytes, from its own file or from `tokenizer_config.json`. Real ones
 /// are 1 to 30 kB.
-pub const CHAT_TEMPLATE_BYTES_MAX: u64 = 1 << 20;
+pub const CHAT_TEMPLATE_BYTES_MAX: u64 = 256 << 10;
 
 /// A whole file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TokenizerError> {

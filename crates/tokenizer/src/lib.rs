@@ -49,8 +49,10 @@
 //! # Hostile files
 //!
 //! A template is a program from the internet. It sees only the messages, has no way to files, the
-//! network or the process, and is stopped when it exceeds [`TEMPLATE_FUEL`] (time and memory),
-//! [`TEMPLATE_OUTPUT_BYTES_MAX`] or [`TEMPLATE_RECURSION_MAX`]. Files are read up to a limit.
+//! network or the process, and is stopped when it exceeds [`TEMPLATE_FUEL`] (work and memory),
+//! [`TEMPLATE_OUTPUT_BYTES_MAX`], [`TEMPLATE_RECURSION_MAX`] or [`TEMPLATE_TIME_MAX`]. It runs on
+//! a thread with a stack of [`TEMPLATE_STACK_BYTES`], so that deep nesting cannot end the process.
+//! Files are read up to a limit.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -68,5 +70,8 @@ pub use error::TokenizerError;
 pub use files::{CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX};
 pub use message::{Message, MessageContent, TemplateOptions};
 pub use stream::StreamDecoder;
-pub use template::{TEMPLATE_FUEL, TEMPLATE_OUTPUT_BYTES_MAX, TEMPLATE_RECURSION_MAX, TEMPLATES_MAX};
+pub use template::{
+    TEMPLATE_FUEL, TEMPLATE_OUTPUT_BYTES_MAX, TEMPLATE_RECURSION_MAX, TEMPLATE_STACK_BYTES,
+    TEMPLATE_TIME_MAX, TEMPLATES_MAX,
+};
 pub use tokenizer::Tokenizer;

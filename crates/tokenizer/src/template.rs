@@ -3,7 +3,10 @@
 use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -15,9 +18,20 @@ use crate::files::CHAT_TEMPLATE_BYTES_MAX;
 use crate::{TemplateOptions, TokenizerError, python, time};
 
 /// Work a template may do for one rendering, in minijinja's units: one instruction, 64 bytes
-/// produced, or 2 list items visited cost 1. A conversation of 1,000 messages takes some 300,000.
-/// All of it is spent within seconds, and at most about 64 bytes are allocated per unit.
-pub const TEMPLATE_FUEL: u64 = 4_000_000;
+/// produced, or 2 list items visited cost 1. A full context of 262,144 tokens (1 MB of text in
+/// 1,000 messages) takes some 200,000. All of it is spent in a fraction of a second, at most about
+/// 64 bytes are allocated per unit, and it bounds how deep a value can be nested, see
+/// [`TEMPLATE_STACK_BYTES`].
+pub const TEMPLATE_FUEL: u64 = 600_000;
+/// Stack of the thread that renders, in bytes. minijinja compiles, writes and drops nested things
+/// recursively, and a hostile template can nest a value about once per 1.5 units of fuel, or once
+/// per 2 bytes of its source; a level takes up to 700 bytes. On an ordinary stack that would end
+/// the whole process. The memory is only reserved; usual templates touch some kilobytes of it.
+pub const TEMPLATE_STACK_BYTES: usize = if cfg!(target_pointer_width = "64") { 512 << 20 } else { 128 << 20 };
+/// Longest time that one rendering may take; usual ones take milliseconds.
+pub const TEMPLATE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Renderings that may still be running after [`TEMPLATE_TIME_MAX`] before new ones are refused.
+const TEMPLATE_ABANDONED_MAX: usize = 2;
 /// Longest text a template may write, in bytes.
 pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// Deepest recursion of macros and nested statements (a macro call counts about ten).
@@ -35,6 +49,8 @@ pub(crate) struct ChatTemplates {
     templates: Vec<(String, String)>,
     /// `bos_token`, `eos_token` and so on, as text.
     variables: Map<String, Value>,
+    /// Threads that took too long and may still run.
+    abandoned: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 /// What `raise_exception` carries, so that it can be told from an error of the template.
@@ -51,7 +67,7 @@ impl ChatTemplates {
     /// Takes templates and special tokens from a parsed `tokenizer_config.json`.
     pub(crate) fn from_config(config: &Value, path: &Path) -> Result<Self, TokenizerError> {
         let malformed = |what: String| TokenizerError::Malformed { path: path.to_owned(), what };
-        let mut this = Self { templates: Vec::new(), variables: special_tokens(config) };
+        let mut this = Self { variables: special_tokens(config), ..Self::default() };
         match config.get("chat_template") {
             None | Some(Value::Null) => {}
             Some(Value::String(source)) => this.add(DEFAULT, source, path)?,
@@ -104,17 +120,55 @@ impl ChatTemplates {
         options: &TemplateOptions,
     ) -> Result<String, TokenizerError> {
         let (name, source) = self.choose(options)?;
-        let environment = environment(options.now_s);
-        let failed = |error: Error| failure(name, &error);
-        let template = environment.template_from_named_str(name, source).map_err(failed)?;
-        let context = JinjaValue::from(Serde(self.context(messages, options)));
-        let mut out = Limited { bytes: Vec::new(), limit: TEMPLATE_OUTPUT_BYTES_MAX };
-        template.render_captured_to(context, &mut out).map_err(failed)?;
-        String::from_utf8(out.bytes).map_err(|_| TokenizerError::Template {
-            template: name.to_owned(),
+        let context = self.context(messages, options);
+        self.render_within(TEMPLATE_TIME_MAX, name, source, context, options.now_s)
+    }
+
+    /// Renders on a thread of its own and gives up waiting after `limit`. Fuel bounds the work of
+    /// rendering, but nothing bounds that of compiling, which a hostile source can drive up to
+    /// minutes. A thread cannot be stopped from outside; a few that nobody waits for are let be.
+    fn render_within(
+        &self,
+        limit: Duration,
+        name: &str,
+        source: &str,
+        context: Map<String, Value>,
+        now_s: Option<i64>,
+    ) -> Result<String, TokenizerError> {
+        let failed = |what: String| TokenizerError::Template {
+            template: one_line(name),
             line: 0,
-            what: "it wrote bytes that are no text".to_owned(),
-        })
+            what: one_line(&what),
+        };
+        let too_long = || TokenizerError::TemplateTime { template: one_line(name), limit_s: limit.as_secs() };
+        // A poisoned list is still a list.
+        let lock = || self.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut abandoned = lock();
+        abandoned.retain(|thread| !thread.is_finished());
+        if abandoned.len() >= TEMPLATE_ABANDONED_MAX {
+            return Err(too_long());
+        }
+        drop(abandoned);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (name_there, source) = (name.to_owned(), source.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("chat-template".to_owned())
+            .stack_size(TEMPLATE_STACK_BYTES)
+            .spawn(move || {
+                // It fails when nobody waits any more.
+                let _ = sender.send(render_here(&name_there, &source, context, now_s));
+            })
+            .map_err(|error| failed(format!("cannot start a thread to render it: {error}")))?;
+        match receiver.recv_timeout(limit) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                lock().push(thread);
+                Err(too_long())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(failed("the template engine panicked on it".to_owned()))
+            }
+        }
     }
 
     fn choose(&self, options: &TemplateOptions) -> Result<(&str, &str), TokenizerError> {
@@ -158,6 +212,26 @@ fn has_tools(options: &TemplateOptions) -> bool {
     !matches!(options.tools, None | Some(Value::Null))
 }
 
+/// Renders on this thread's stack.
+fn render_here(
+    name: &str,
+    source: &str,
+    context: Map<String, Value>,
+    now_s: Option<i64>,
+) -> Result<String, TokenizerError> {
+    let environment = environment(now_s);
+    let failed = |error: Error| failure(name, &error);
+    let template = environment.template_from_named_str(name, source).map_err(failed)?;
+    let mut out = Limited { bytes: Vec::new(), limit: TEMPLATE_OUTPUT_BYTES_MAX };
+    let context = JinjaValue::from(Serde(context));
+    template.render_captured_to(context, &mut out).map_err(failed)?;
+    String::from_utf8(out.bytes).map_err(|_| TokenizerError::Template {
+        template: one_line(name),
+        line: 0,
+        what: "it wrote bytes that are no text".to_owned(),
+    })
+}
+
 /// The entries `*_token`, texts or objects with `content`, and `additional_special_tokens`.
 fn special_tokens(config: &Value) -> Map<String, Value> {
     let text = |value: &Value| match value {
@@ -192,6 +266,8 @@ fn environment(now_s: Option<i64>) -> Environment<'static> {
     env.set_fuel(Some(TEMPLATE_FUEL));
     env.set_recursion_limit(TEMPLATE_RECURSION_MAX);
     env.add_filter("tojson", python::tojson);
+    // Not in transformers' templates, and indents so much that a nested value takes gigabytes.
+    env.remove_filter("pprint");
     env.add_test("sequence", python::is_sequence);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", move |format: &str| {
@@ -302,6 +378,19 @@ mod tests {
         let expected = "a{%- if true -%}\nb {% endif %}{% if x %}{{ '{%' }}";
         assert_eq!(without_generation_tags(source), expected);
         assert_eq!(without_generation_tags("{% generation"), "{% generation");
+    }
+
+    /// minijinja folds the constants of this chain again and again while it compiles.
+    #[test]
+    fn slow_templates_are_given_up() {
+        let templates = ChatTemplates::default();
+        let slow = format!("{{{{ {}1 }}}}", "1~".repeat(16_000));
+        let render =
+            |source: &str| templates.render_within(Duration::from_millis(20), "t", source, Map::new(), None);
+        for _ in 0..TEMPLATE_ABANDONED_MAX {
+            assert!(matches!(render(&slow), Err(TokenizerError::TemplateTime { .. })));
+        }
+        assert!(matches!(render("quick"), Err(TokenizerError::TemplateTime { .. })));
     }
 
     #[test]

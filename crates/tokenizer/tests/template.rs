@@ -162,10 +162,50 @@ fn hostile_templates_are_stopped() {
         let error = plain(template).unwrap_err();
         assert!(matches!(error, TokenizerError::Template { .. }), "{template}: {error}");
     }
-    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
-    assert!(plain(&nested).is_err());
-    let nested = "{% if true %}".repeat(50_000);
-    assert!(plain(&nested).is_err());
+}
+
+/// Whatever nests as deep as source and fuel allow ends in an error or a text, not in a stack
+/// overflow, which would end the process.
+#[test]
+fn nothing_overflows_the_stack() {
+    let nest = |count: usize, tail: &str| {
+        let (open, close) = ("[".repeat(30), "]".repeat(30));
+        format!(
+            "{{% set ns = namespace(l=1, m=1) %}}{{% for i in range({count}) %}}\
+             {{% set ns.l = {open}ns.l{close} %}}{{% set ns.m = {open}ns.m{close} %}}{{% endfor %}}\
+             {tail}"
+        )
+    };
+    // All the fuel goes into depth, and the drop is deep.
+    let error = plain(&nest(90_000, "")).unwrap_err();
+    assert!(matches!(error, TokenizerError::TemplateFuel { .. }), "{error}");
+    for tail in
+        ["{{ ns.l }}", "{{ ns.l == ns.m }}", "{{ [ns.l, ns.m] | sort | length }}", "{{ {ns.l: 1}[ns.m] }}"]
+    {
+        let _ = plain(&nest(5000, tail));
+    }
+    let long = 250 << 10;
+    for (head, piece, tail) in [
+        ("{{ ", "(", ""),
+        ("{{ ", "1+", "1 }}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ ", "-", "1 }}"),
+        ("{{ a", ".a", " }}"),
+        ("{{ a", "[0]", " }}"),
+        ("{{ a", "|e", " }}"),
+        ("{{ a", "()", " }}"),
+        ("{{ 1", " if 1 else 1", " }}"),
+        ("{{ 1", " and 1", " }}"),
+        ("{{ 1", "<1", " }}"),
+        ("{{ 1", " is odd", " }}"),
+        ("", "{% if 1 %}", ""),
+        ("{% if 0 %}", "{% elif 0 %}", "{% endif %}"),
+        ("", "{% for a in [1] %}", ""),
+        ("", "{% macro m() %}", ""),
+    ] {
+        let count = (long - head.len() - tail.len()) / piece.len();
+        let _ = plain(&format!("{head}{}{tail}", piece.repeat(count)));
+    }
 }
 
 #[test]
@@ -188,8 +228,8 @@ fn broken_files_are_named() {
     named(config(json!({"chat_template": 3})), "tokenizer_config.json: chat_template is neither");
     named(config(json!({"chat_template": [{"name": "a"}]})), "lacks the texts");
     named(config(json!({"chat_template": vec![json!({}); 65]})), "65 entries");
-    named(config(json!({"chat_template": "x".repeat(2 << 20)})), "larger than 1048576 bytes");
-    let jinja = "x".repeat((1 << 20) + 1);
+    named(config(json!({"chat_template": "x".repeat(300 << 10)})), "larger than 262144 bytes");
+    let jinja = "x".repeat((256 << 10) + 1);
     named(load(&word_level(), None, Some(&jinja)).unwrap_err(), "chat_template.jinja");
     let missing = tokenizer::Tokenizer::from_directory(std::path::Path::new("no-such-model"));
     named(missing.unwrap_err(), "cannot read");
