@@ -468,7 +468,7 @@ impl CheckpointError {
 }
 
 /// A name or reason out of a file, made safe for one line: control characters escaped, at most
-/// [`SHOWN_CHARS_MAX`] characters.
+/// 200 characters.
 pub fn shown(text: &str) -> String {
     let mut chars = text.chars();
     let head: String = chars.by_ref().take(SHOWN_CHARS_MAX).flat_map(escape).collect();

@@ -15,7 +15,7 @@ use crate::manifest::{CHECKSUM_DIGITS, Checksum};
 pub struct JournalHead {
     /// Always [`JOURNAL_FORMAT`].
     pub format: String,
-    /// Always [`VERSION`].
+    /// Always [`crate::manifest::VERSION`].
     pub version: u32,
     /// Program and version that began it: another one may encode differently.
     pub created_by: String,

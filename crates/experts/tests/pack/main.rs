@@ -7,7 +7,7 @@ mod refuse;
 mod support;
 mod verify;
 
-use checkpoint::{Checkpoint, Extent, Kind};
+use checkpoint::{Checkpoint, Extent, Kind, LayerExperts};
 use experts::pack::{NoProgress, PackOptions};
 use support::{Recorder, Source, Target, assert_same, files, options, pack};
 use tensor::Format;
@@ -24,6 +24,20 @@ fn encoded(source: &[u8], cols: usize, format: Format) -> Vec<u8> {
         bytes.extend(target);
     }
     bytes
+}
+
+/// A record has the three matrices (weights per row, bf16 bytes) at their places, and zeros between.
+fn check_record<'a>(record: &[u8], layer: &LayerExperts, matrices: impl Iterator<Item = (usize, &'a [u8])>) {
+    let mut end = 0;
+    for (part, (cols, weights)) in layer.parts.iter().zip(matrices) {
+        let expected = encoded(weights, cols, part.format);
+        let offset = part.offset as usize;
+        assert_eq!(offset % 64, 0);
+        assert!(record[end..offset].iter().all(|&byte| byte == 0));
+        end = offset + expected.len();
+        assert_eq!(record[offset..end], expected);
+    }
+    assert!(record[end..].iter().all(|&byte| byte == 0));
 }
 
 #[test]
@@ -83,19 +97,12 @@ fn a_packed_model_has_every_weight_where_it_says() {
             assert_eq!((extent.offset % 4096, extent.bytes % 4096), (0, 0));
             let record = bytes_of(extent);
             assert_eq!(layer.checksums.as_ref().unwrap()[expert], xxh3_64(record));
-            let mut end = 0;
-            for (part, from) in layer.parts.iter().zip(&item.source.parts) {
-                let whole = &item.source.extents[expert][from.extent];
+            let extents = &item.source.extents[expert];
+            let matrices = item.source.parts.iter().map(|from| {
                 let start = from.offset as usize;
-                let weights = &source_of(whole)[start..start + 2 * from.rows * from.cols];
-                let expected = encoded(weights, from.cols, part.format);
-                let offset = part.offset as usize;
-                assert_eq!(offset % 64, 0);
-                assert!(record[end..offset].iter().all(|&byte| byte == 0));
-                end = offset + expected.len();
-                assert_eq!(record[offset..end], expected);
-            }
-            assert!(record[end..].iter().all(|&byte| byte == 0));
+                (from.cols, &source_of(&extents[from.extent])[start..start + 2 * from.rows * from.cols])
+            });
+            check_record(record, layer, matrices);
         }
     }
 }
