@@ -86,13 +86,14 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Starts the threads. An instruction set that the machine lacks is replaced by portable code.
+    /// Starts the threads. An instruction set that the machine lacks is replaced by the
+    /// best that it has.
     pub fn new(options: CpuOptions) -> CpuBackend {
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |threads| threads.get()),
             threads => threads,
         };
-        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let isa = options.isa.filter(|isa| isa.is_available()).unwrap_or_else(Isa::detect);
         let pool = ThreadPool::new(threads);
         let threads = pool.threads();
         CpuBackend {
