@@ -163,6 +163,7 @@ fn instruction_sets_agree_on_any_bits() {
             weights.iter_mut().for_each(|byte| *byte = (uniform.next() * 128.0 + 128.0) as u8);
             let scale_offsets: &[usize] = match format {
                 Format::Q4K => &[0, 2],
+                Format::Q3K => &[108],
                 Format::Q6K => &[208],
                 _ => &[0],
             };

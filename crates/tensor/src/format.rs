@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use crate::TensorError;
 use crate::blocks::{
-    Block, BlockBf16, BlockF16, BlockF32, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, from_bytes,
+    Block, BlockBf16, BlockF16, BlockF32, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0,
+    from_bytes,
 };
 
 /// Element or block format of a row of weights (ggml names and bytes).
@@ -25,6 +26,8 @@ pub enum Format {
     Q5_0,
     /// 32 weights: a half-precision scale and signed 8-bit codes.
     Q8_0,
+    /// 256 weights: 16 sub-blocks of 16 with 6-bit scales, 3-bit codes minus 4.
+    Q3K,
     /// 256 weights: 8 sub-blocks of 32 with 6-bit scales and minima, 4-bit codes.
     Q4K,
     /// 256 weights: 16 sub-blocks of 16 with 8-bit scales, 6-bit codes minus 32.
@@ -56,6 +59,7 @@ static BF16: Spec = spec::<BlockBf16>("bf16");
 static Q4_0: Spec = spec::<BlockQ4_0>("q4_0");
 static Q5_0: Spec = spec::<BlockQ5_0>("q5_0");
 static Q8_0: Spec = spec::<BlockQ8_0>("q8_0");
+static Q3K: Spec = spec::<BlockQ3K>("q3_K");
 static Q4K: Spec = spec::<BlockQ4K>("q4_K");
 static Q6K: Spec = spec::<BlockQ6K>("q6_K");
 
@@ -68,6 +72,7 @@ impl Format {
         Format::Q4_0,
         Format::Q5_0,
         Format::Q8_0,
+        Format::Q3K,
         Format::Q4K,
         Format::Q6K,
     ];
@@ -80,6 +85,7 @@ impl Format {
             Format::Q4_0 => &Q4_0,
             Format::Q5_0 => &Q5_0,
             Format::Q8_0 => &Q8_0,
+            Format::Q3K => &Q3K,
             Format::Q4K => &Q4K,
             Format::Q6K => &Q6K,
         }
@@ -143,6 +149,7 @@ impl Format {
             return self;
         }
         let narrow = match self {
+            Format::Q3K => Format::Q4_0,
             Format::Q4K => Format::Q5_0,
             Format::Q6K => Format::Q8_0,
             other => other,
@@ -237,7 +244,7 @@ mod tests {
         let error = Format::parse("q9").unwrap_err().to_string();
         assert_eq!(
             error,
-            "unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q5_0 q8_0 q4_K q6_K"
+            "unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q5_0 q8_0 q3_K q4_K q6_K"
         );
     }
 
@@ -245,7 +252,8 @@ mod tests {
     fn sizes_are_those_of_ggml() {
         let sizes: Vec<_> =
             Format::ALL.iter().map(|format| (format.block_len(), format.block_bytes())).collect();
-        let expected = [(1, 4), (1, 2), (1, 2), (32, 18), (32, 22), (32, 34), (256, 144), (256, 210)];
+        let expected =
+            [(1, 4), (1, 2), (1, 2), (32, 18), (32, 22), (32, 34), (256, 110), (256, 144), (256, 210)];
         assert_eq!(sizes, expected);
         assert_eq!(Format::Q4K.bits_per_weight(), 4.5);
     }
@@ -271,6 +279,7 @@ mod tests {
             }
         }
         assert_eq!(Format::Q4K.for_cols(512), Format::Q4K);
+        assert_eq!(Format::Q3K.for_cols(96), Format::Q4_0);
         assert_eq!(Format::Q4K.for_cols(96), Format::Q5_0);
         assert_eq!(Format::Q6K.for_cols(96), Format::Q8_0);
         assert_eq!(Format::Q8_0.for_cols(100), Format::BF16);

@@ -35,6 +35,7 @@ fn allowed(format: Format) -> (f32, f32) {
         Format::Q5_0 => (1.1 / 15.0, 32.0 * subnormal_half),
         // Range of a sub-block is at most twice the largest magnitude.
         Format::Q4K => (2.2 / 15.0, 64.0 * subnormal_half),
+        Format::Q3K => (1.1 / 3.0, 64.0 * subnormal_half),
         Format::Q6K => (1.1 / 31.0, 64.0 * subnormal_half),
         other => panic!("state the error allowed for {other}"),
     }

@@ -5,7 +5,7 @@
 //! 4l to 4l + 3.
 
 use tensor::Format;
-use tensor::blocks::{Block, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, from_bytes};
+use tensor::blocks::{Block, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, from_bytes};
 
 use super::activations::{Row32, Row256};
 use super::{Job, for_token_tiles};
@@ -24,6 +24,7 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
         Format::Q4_0 => rows_32::<T, BlockQ4_0>(job, t, out, open_q4_0),
         Format::Q5_0 => rows_32::<T, BlockQ5_0>(job, t, out, open_q5_0),
         Format::Q8_0 => rows_32::<T, BlockQ8_0>(job, t, out, |block| (block.d.to_f32(), block.codes)),
+        Format::Q3K => rows_256::<T, BlockQ3K>(job, t, out, open_q3_k),
         Format::Q4K => rows_256::<T, BlockQ4K>(job, t, out, open_q4_k),
         Format::Q6K => rows_256::<T, BlockQ6K>(job, t, out, open_q6_k),
         other => unreachable!("{other} has no scalar dot product; add it here with its block"),
@@ -121,6 +122,22 @@ struct Open256 {
     codes: [u8; 256],
     scales: [i16; 16],
     mins: [i16; 16],
+}
+
+fn open_q3_k(block: &BlockQ3K) -> Open256 {
+    let code = |i: usize| {
+        let (half, k, l) = (i / 128, i / 32 % 4, i % 32);
+        let low = block.low[32 * half + l] >> (2 * k) & 3;
+        low | (block.high[l] >> (4 * half + k) & 1) << 2
+    };
+    let scales = block.unpacked_scales();
+    Open256 {
+        d: block.d.to_f32(),
+        d_min: None,
+        codes: std::array::from_fn(code),
+        scales: scales.map(i16::from),
+        mins: scales.map(|scale| 4 * i16::from(scale)),
+    }
 }
 
 fn open_q4_k(block: &BlockQ4K) -> Open256 {

@@ -6,6 +6,7 @@
 
 mod float;
 mod k_scales;
+mod q3_k;
 mod q4_0;
 mod q4_k;
 mod q5_0;
@@ -14,6 +15,7 @@ mod q8_0;
 mod search;
 
 pub use float::{BlockBf16, BlockF16, BlockF32};
+pub use q3_k::BlockQ3K;
 pub use q4_0::BlockQ4_0;
 pub use q4_k::BlockQ4K;
 pub use q5_0::BlockQ5_0;

@@ -40,7 +40,7 @@ impl Block for BlockQ6K {
     }
 
     fn encode(src: &[f32]) -> Self {
-        let found = search::scaled_super_block::<SUB, 16>(src, 32.0);
+        let found = search::scaled_super_block::<SUB, 16>(src, 32.0, 128.0);
         let (mut low, mut high) = ([0; 128], [0; 64]);
         for i in 0..Self::LEN {
             let (half, k, l) = (i / 128, i / 32 % 4, i % 32);

@@ -181,15 +181,19 @@ fn scaled_codes<const N: usize>(src: &[f32], scale: f32, zero: f32) -> [u8; N] {
     std::array::from_fn(|i| (round_within(src[i] * inverse, -zero, zero - 1.0) + zero) as u8)
 }
 
-/// A super-block of `N` sub-blocks whose scales are signed bytes.
+/// A super-block of `N` sub-blocks whose scales are signed and of one byte or less.
 pub(super) struct Scaled<const SUB: usize, const N: usize> {
     pub(super) d: HalfLe,
     pub(super) scales: [i8; N],
     pub(super) codes: [[u8; SUB]; N],
 }
 
-/// A super-block of q6_K: codes `0..2 * zero`.
-pub(super) fn scaled_super_block<const SUB: usize, const N: usize>(src: &[f32], zero: f32) -> Scaled<SUB, N> {
+/// A super-block of q3_K or q6_K: codes `0..2 * zero`, scales `-scale_limit..scale_limit`.
+pub(super) fn scaled_super_block<const SUB: usize, const N: usize>(
+    src: &[f32],
+    zero: f32,
+    scale_limit: f32,
+) -> Scaled<SUB, N> {
     let unit = max_abs(src);
     if unit < ZERO_BELOW {
         let codes = [[zero as u8; SUB]; N];
@@ -198,11 +202,11 @@ pub(super) fn scaled_super_block<const SUB: usize, const N: usize>(src: &[f32], 
     let groups: [Group<SUB>; N] = std::array::from_fn(|j| Group::new(&src[j * SUB..][..SUB], unit));
     let ideal: [f32; N] = std::array::from_fn(|j| best_scale(&groups[j], zero));
     let peak = ideal.iter().fold(0.0_f32, |peak, &v| if v.abs() > peak.abs() { v } else { peak });
-    // Signed bytes reach one further below zero as well.
-    let first = HalfLe::scale_reaching(peak / -128.0 * unit).to_f32() / unit;
+    // Signed integers reach one further below zero as well.
+    let first = HalfLe::scale_reaching(peak / -scale_limit * unit).to_f32() / unit;
     let (mut scales, mut total) = ([0_i8; N], Sums::default());
     for (j, group) in groups.iter().enumerate() {
-        let (scale, sums) = nearest_scale(group, ideal[j], first, zero);
+        let (scale, sums) = nearest_scale(group, ideal[j], first, zero, scale_limit);
         scales[j] = scale;
         total.wxq += f32::from(scale) * sums.wxq;
         total.wqq += f32::from(scale) * f32::from(scale) * sums.wqq;
@@ -215,14 +219,20 @@ pub(super) fn scaled_super_block<const SUB: usize, const N: usize>(src: &[f32], 
     Scaled { d, scales, codes }
 }
 
-/// The signed byte near `ideal / d` with the least error when the group's scale is `d` times it,
+/// The signed integer near `ideal / d` with the least error when the group's scale is `d` times it,
 /// and the sums of its codes.
-fn nearest_scale<const N: usize>(group: &Group<N>, ideal: f32, d: f32, zero: f32) -> (i8, Sums) {
-    let middle = round_within(ideal * invert(d), -128.0, 127.0);
+fn nearest_scale<const N: usize>(
+    group: &Group<N>,
+    ideal: f32,
+    d: f32,
+    zero: f32,
+    scale_limit: f32,
+) -> (i8, Sums) {
+    let middle = round_within(ideal * invert(d), -scale_limit, scale_limit - 1.0);
     let (mut best, mut best_gain) = ((0, Sums::default()), f32::NEG_INFINITY);
     for step in [0.0, -1.0, 1.0] {
         let candidate = middle + step;
-        if !(-128.0..=127.0).contains(&candidate) {
+        if !(-scale_limit..scale_limit).contains(&candidate) {
             continue;
         }
         let scale = d * candidate;

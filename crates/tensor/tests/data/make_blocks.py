@@ -13,7 +13,14 @@ import gguf
 import numpy as np
 
 # Format, where its half-precision scales lie in a block, number of blocks.
-FORMATS = [("Q4_0", [0], 32), ("Q5_0", [0], 32), ("Q8_0", [0], 32), ("Q4_K", [0, 2], 12), ("Q6_K", [208], 12)]
+FORMATS = [
+    ("Q4_0", [0], 32),
+    ("Q5_0", [0], 32),
+    ("Q8_0", [0], 32),
+    ("Q4_K", [0, 2], 12),
+    ("Q6_K", [208], 12),
+    ("Q3_K", [108], 12),
+]
 # Scales of every kind a file may have: ordinary, negative, zero, subnormal, largest.
 SPECIAL = [0.0, -0.0, 6e-8, -5.96e-8, 6.1e-5, 65504.0, -65504.0, 1.0]
 

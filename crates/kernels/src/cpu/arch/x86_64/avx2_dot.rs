@@ -9,7 +9,9 @@
 use std::arch::x86_64::*;
 
 use tensor::Format;
-use tensor::blocks::{Block, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, HalfLe, from_bytes};
+use tensor::blocks::{
+    Block, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, HalfLe, from_bytes,
+};
 
 use crate::dot::activations::{self, Row32, Row256, SUMS};
 use crate::dot::{Job, for_token_tiles};
@@ -52,6 +54,7 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
         Format::Q4_0 => rows_32::<T, BlockQ4_0>(job, t, out, |block| open_q4_0(block)),
         Format::Q5_0 => rows_32::<T, BlockQ5_0>(job, t, out, |block| open_q5_0(block)),
         Format::Q8_0 => rows_32::<T, BlockQ8_0>(job, t, out, |block| open_q8_0(block)),
+        Format::Q3K => rows_256::<T, BlockQ3K, true>(job, t, out, |block| open_q3_k(block)),
         Format::Q4K => rows_256::<T, BlockQ4K, false>(job, t, out, |block| open_q4_k(block)),
         Format::Q6K => rows_256::<T, BlockQ6K, true>(job, t, out, |block| open_q6_k(block)),
         other => unreachable!("{other} has no AVX2 dot product; add it here with its block"),
@@ -330,6 +333,62 @@ struct Open256 {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
+fn open_q3_k(block: &BlockQ3K) -> Open256 {
+    let (three, four) = (_mm256_set1_epi8(3), _mm256_set1_epi8(4));
+    let high = load_u8x32(&block.high);
+    let low = block.low.as_chunks::<32>().0;
+    let (first, second) = (load_u8x32(&low[0]), load_u8x32(&low[1]));
+    // Shifts are of 16 bits; what crosses from the neighbouring byte is masked away.
+    let join = |low: __m256i, high: __m256i| {
+        _mm256_or_si256(_mm256_and_si256(low, three), _mm256_and_si256(high, four))
+    };
+    let codes = [
+        join(first, _mm256_slli_epi16::<2>(high)),
+        join(_mm256_srli_epi16::<2>(first), _mm256_slli_epi16::<1>(high)),
+        join(_mm256_srli_epi16::<4>(first), high),
+        join(_mm256_srli_epi16::<6>(first), _mm256_srli_epi16::<1>(high)),
+        join(second, _mm256_srli_epi16::<2>(high)),
+        join(_mm256_srli_epi16::<2>(second), _mm256_srli_epi16::<3>(high)),
+        join(_mm256_srli_epi16::<4>(second), _mm256_srli_epi16::<4>(high)),
+        join(_mm256_srli_epi16::<6>(second), _mm256_srli_epi16::<5>(high)),
+    ];
+    let scales = even_then_odd(scales_q3_k(&block.scales));
+    Open256 {
+        d: half_to_f32(block.d),
+        d_min: 0.0,
+        codes,
+        scales,
+        // The code of zero is 4 everywhere.
+        mins: _mm256_slli_epi16::<2>(scales),
+    }
+}
+
+/// Sixteen scales of six bits; see `BlockQ3K::unpacked_scales`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scales_q3_k(bytes: &[u8; 12]) -> __m128i {
+    let word = |i: usize| {
+        let [a, b, c, d] = bytes.as_chunks::<4>().0[i];
+        i32::from_le_bytes([a, b, c, d])
+    };
+    let nibbles = _mm_set_epi64x(0, i64::from(word(1)) << 32 | i64::from(word(0).cast_unsigned()));
+    let low = _mm_and_si128(_mm_unpacklo_epi64(nibbles, _mm_srli_epi16::<4>(nibbles)), _mm_set1_epi8(15));
+    // The shift of each word puts its pair of bits where bits 4 and 5 are.
+    let pairs = _mm_srlv_epi32(_mm_set1_epi32(word(2)), _mm_setr_epi32(0, 2, 4, 6));
+    let high = _mm_slli_epi16::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
+    _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
+}
+
+/// Sixteen signed bytes as 16-bit numbers, those of even places first.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn even_then_odd(bytes: __m128i) -> __m256i {
+    let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
 fn open_q4_k(block: &BlockQ4K) -> Open256 {
     let fifteen = _mm256_set1_epi8(15);
     let mut codes = [_mm256_setzero_si256(); 8];
@@ -377,9 +436,7 @@ fn open_q6_k(block: &BlockQ6K) -> Open256 {
         codes[4 * half + 2] = join(_mm256_srli_epi16::<4>(first), high);
         codes[4 * half + 3] = join(_mm256_srli_epi16::<4>(second), _mm256_srli_epi16::<2>(high));
     }
-    let even_then_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    let scales = load_i8x16(&block.scales);
-    let scales = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(scales, even_then_odd));
+    let scales = even_then_odd(load_i8x16(&block.scales));
     Open256 {
         d: half_to_f32(block.d),
         d_min: 0.0,
