@@ -94,7 +94,7 @@ impl DeltaNetShape {
         self.value_heads * self.value_dim
     }
 
-    /// Floats of the recurrent state, [Nv, dk, dv].
+    /// Floats of the recurrent state, `[Nv, dk, dv]`.
     pub fn state_len(&self) -> usize {
         self.value_heads * self.key_dim * self.value_dim
     }
@@ -103,11 +103,11 @@ impl DeltaNetShape {
 /// The three matrices of one expert, borrowed from its slot for the length of one op.
 #[derive(Copy, Clone)]
 pub struct ExpertWeights<'a> {
-    /// [F, H]
+    /// `[F, H]`
     pub gate: MatrixView<'a>,
-    /// [F, H]
+    /// `[F, H]`
     pub up: MatrixView<'a>,
-    /// [H, F]
+    /// `[H, F]`
     pub down: MatrixView<'a>,
 }
 
@@ -146,17 +146,17 @@ pub trait Backend {
         dim: usize,
         out: &mut Self::Buffer,
     );
-    /// `out[i] = w @ x[i]`: x is [n, cols], out is [n, rows].
+    /// `out[i] = w @ x[i]`: x is `[n, cols]`, out is `[n, rows]`.
     fn mul_mat(&mut self, w: &Self::Matrix, x: &Self::Buffer, n: usize, out: &mut Self::Buffer);
     /// `out[i] += bias` over rows of `dim`.
     fn add_bias(&mut self, bias: &Self::Buffer, n: usize, dim: usize, out: &mut Self::Buffer);
     /// `x[..len] += y[..len]`.
     fn add(&mut self, y: &Self::Buffer, len: usize, x: &mut Self::Buffer);
 
-    /// Queries, in place: `qg` is [n, heads, 2, head_dim] (query then gate per head); the query
-    /// half is normed with `q_norm` and rotated. Keys: `k` is [n, kv_heads, head_dim], normed with
-    /// `k_norm`, rotated, and written with `v` to rows `pos .. pos + n` of the caches,
-    /// [ctx, kv_heads, head_dim].
+    /// Queries, in place: `qg` is `[n, heads, 2, head_dim]` (query then gate per head); the query
+    /// half is normed with `q_norm` and rotated. Keys: `k` is `[n, kv_heads, head_dim]`, normed
+    /// with `k_norm`, rotated, and written with `v` to rows `pos .. pos + n` of the caches, `[ctx,
+    /// kv_heads, head_dim]`.
     #[allow(clippy::too_many_arguments)]
     fn qk_norm_rope_store(
         &mut self,
@@ -172,7 +172,7 @@ pub trait Backend {
         v_cache: &mut Self::Buffer,
     );
     /// Causal attention of rows `pos .. pos + n` over the cache, times sigmoid(gate): out is
-    /// [n, heads, head_dim].
+    /// `[n, heads, head_dim]`.
     #[allow(clippy::too_many_arguments)]
     fn gated_attention(
         &mut self,
@@ -185,9 +185,9 @@ pub trait Backend {
         out: &mut Self::Buffer,
     );
 
-    /// Causal depthwise convolution and silu over `u` [n, channels]; `weight` is [channels, kernel]
-    /// (last tap = current token); `state` is [kernel - 1, channels], the previous inputs, oldest
-    /// first, and is advanced. `out` is [n, channels].
+    /// Causal depthwise convolution and silu over `u` `[n, channels]`; `weight` is `[channels,
+    /// kernel]` (last tap = current token); `state` is `[kernel - 1, channels]`, the previous
+    /// inputs, oldest first, and is advanced. `out` is `[n, channels]`.
     fn conv1d_silu(
         &mut self,
         shape: &DeltaNetShape,
@@ -197,11 +197,11 @@ pub trait Backend {
         state: &mut Self::Buffer,
         out: &mut Self::Buffer,
     );
-    /// The gated delta rule. `qkv` [n, channels] is the convolution's output (all q, all k, all v);
-    /// q and k are L2-normed (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a` are
-    /// [n, Nv]; beta = sigmoid(b), g = `a_neg` * softplus(a + dt_bias), with `a_neg` = -exp(A_log),
-    /// both [Nv]. `state` is [Nv, dk, dv], advanced. `out` is [n, Nv, dv], before the gated norm.
-    /// Recurrent for few tokens, chunked (64) for many.
+    /// The gated delta rule. `qkv` `[n, channels]` is the convolution's output (all q, all k, all
+    /// v); q and k are L2-normed (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a`
+    /// are `[n, Nv]`; beta = sigmoid(b), g = `a_neg` * softplus(a + dt_bias), with `a_neg` =
+    /// -exp(A_log), both `[Nv]`. `state` is `[Nv, dk, dv]`, advanced. `out` is `[n, Nv, dv]`,
+    /// before the gated norm. Recurrent for few tokens, chunked (64) for many.
     #[allow(clippy::too_many_arguments)]
     fn gated_delta_net(
         &mut self,
@@ -229,7 +229,7 @@ pub trait Backend {
 
     /// The resident shared expert: for each of `n` rows,
     /// `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`; x and out are
-    /// [n, H].
+    /// `[n, H]`.
     #[allow(clippy::too_many_arguments)]
     fn shared_expert(
         &mut self,
@@ -243,7 +243,7 @@ pub trait Backend {
     );
     /// One routed expert on the token rows that chose it: for each j,
     /// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x and out are
-    /// [_, H]; no output row is named twice.
+    /// `[_, H]`; no output row is named twice.
     fn expert(
         &mut self,
         weights: ExpertWeights<'_>,
@@ -253,7 +253,7 @@ pub trait Backend {
         out: &mut Self::Buffer,
     );
     /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router
-    /// order. x, shared are [n, H], routed is [n, k_len, H].
+    /// order. x, shared are `[n, H]`, routed is `[n, k_len, H]`.
     #[allow(clippy::too_many_arguments)]
     fn moe_combine(
         &mut self,

@@ -88,8 +88,8 @@ fn gated_mlp(weights: &ExpertWeights<'_>, x: &[f64]) -> Vec<f64> {
     mul_vec(&weights.down, &hidden)
 }
 
-/// One token of the gated delta rule for one value head: `state` is [dk, dv]; returns the output,
-/// [dv].
+/// One token of the gated delta rule for one value head: `state` is `[dk, dv]`; returns the output,
+/// `[dv]`.
 fn delta_rule(state: &mut [f64], q: &[f64], k: &[f64], v: &[f64], g: f64, beta: f64) -> Vec<f64> {
     let dv = v.len();
     state.iter_mut().for_each(|s| *s *= g.exp());

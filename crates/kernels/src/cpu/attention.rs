@@ -26,28 +26,28 @@ pub(super) struct Inputs<'a> {
     pub(super) shape: &'a AttentionShape,
     pub(super) pos: usize,
     pub(super) n: usize,
-    /// [n, heads, 2, head_dim]
+    /// `[n, heads, 2, head_dim]`
     pub(super) qg: &'a [f32],
-    /// [ctx, kv_heads, head_dim]
+    /// `[ctx, kv_heads, head_dim]`
     pub(super) k_cache: &'a [f32],
-    /// [ctx, kv_heads, head_dim]
+    /// `[ctx, kv_heads, head_dim]`
     pub(super) v_cache: &'a [f32],
 }
 
 /// Memory of the op.
 pub(super) struct AttentionScratch {
     locals: Vec<Vec<f32>>,
-    /// Partials of a single token: [CHUNKS_PER_WAVE, kv_heads, group * (head_dim + 2)].
+    /// Partials of a single token: `[CHUNKS_PER_WAVE, kv_heads, group * (head_dim + 2)]`.
     partials: Vec<f32>,
-    /// [kv_heads, group * (head_dim + 2)]
+    /// `[kv_heads, group * (head_dim + 2)]`
     merged: Vec<f32>,
 }
 
 /// Memory of one thread for some query rows.
 struct Local<'a> {
-    /// [rows, head_dim]
+    /// `[rows, head_dim]`
     queries: &'a mut [f32],
-    /// [rows, KEYS_PER_CHUNK]
+    /// `[rows, KEYS_PER_CHUNK]`
     scores: &'a mut [f32],
     /// Partial softmax of one chunk, and of all chunks so far.
     partial: &'a mut [f32],
@@ -77,11 +77,11 @@ impl AttentionScratch {
 
 /// Softmax over some keys, not yet divided by its sum, of several query rows.
 struct Partial<'a> {
-    /// Values weighted by exp(score - max): [rows, head_dim].
+    /// Values weighted by exp(score - max): `[rows, head_dim]`.
     values: &'a mut [f32],
-    /// [rows]
+    /// `[rows]`
     max: &'a mut [f32],
-    /// [rows]
+    /// `[rows]`
     sum: &'a mut [f32],
 }
 
@@ -200,7 +200,7 @@ impl Inputs<'_> {
     }
 }
 
-/// Attention of rows `pos..pos + n`, times sigmoid(gate): `out` is [n, heads, head_dim].
+/// Attention of rows `pos..pos + n`, times sigmoid(gate): `out` is `[n, heads, head_dim]`.
 pub(super) fn gated_attention(
     context: &mut Context,
     memory: &mut AttentionScratch,

@@ -36,7 +36,7 @@ impl Batch {
         });
     }
 
-    /// Prepares the first `n` rows of `x`, [_, cols], for weights of `format`.
+    /// Prepares the first `n` rows of `x`, `[_, cols]`, for weights of `format`.
     pub(super) fn prepare(
         &mut self,
         context: &mut Context,
@@ -51,7 +51,7 @@ impl Batch {
         });
     }
 
-    /// Prepares the rows of `x`, [_, cols], that `rows` names.
+    /// Prepares the rows of `x`, `[_, cols]`, that `rows` names.
     pub(super) fn prepare_rows(
         &mut self,
         context: &mut Context,

@@ -24,7 +24,7 @@ pub(crate) struct RowsMut<'a> {
     pub(crate) stride: usize,
 }
 
-/// Shape of a product: [m, k] by [k, n].
+/// Shape of a product: `[m, k]` by `[k, n]`.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Dims {
     pub(crate) m: usize,
@@ -101,7 +101,7 @@ impl F32Ops {
         }
     }
 
-    /// `c[i][j] = a[i] . b[j]`: a is [m, k], b is [n, k].
+    /// `c[i][j] = a[i] . b[j]`: a is `[m, k]`, b is `[n, k]`.
     pub(crate) fn dots(self, dims: Dims, a: Rows<'_>, b: Rows<'_>, mut c: RowsMut<'_>) {
         a.check(dims.m, dims.k);
         b.check(dims.n, dims.k);
@@ -109,7 +109,7 @@ impl F32Ops {
         dispatch!(self, dots(dims, a, b, &mut c));
     }
 
-    /// `c += a b`: a is [m, k], b is [k, n]; each element sums over k in ascending order.
+    /// `c += a b`: a is `[m, k]`, b is `[k, n]`; each element sums over k in ascending order.
     pub(crate) fn matmul_add(self, dims: Dims, a: Rows<'_>, b: Rows<'_>, mut c: RowsMut<'_>) {
         a.check(dims.m, dims.k);
         b.check(dims.k, dims.n);
@@ -118,7 +118,7 @@ impl F32Ops {
     }
 
     /// One step of the delta rule's second half: `state = decay * state + k d^T`, then `out =
-    /// state^T q`. state is [dk, dv]; k and q are [dk]; d and out are [dv].
+    /// state^T q`. state is `[dk, dv]`; k and q are `[dk]`; d and out are `[dv]`.
     pub(crate) fn state_step(
         self,
         state: &mut [f32],
@@ -169,8 +169,8 @@ impl F32Ops {
         dispatch!(self, axpby(a, x, b, y));
     }
 
-    /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is [out, inputs]; added from the
-    /// first input on.
+    /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is `[out, inputs]`; added from
+    /// the first input on.
     pub(crate) fn conv_silu(self, weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
         assert!(!inputs.is_empty() && weight.len() == inputs.len() * out.len());
         assert!(inputs.iter().all(|input| input.len() == out.len()));

@@ -1,14 +1,14 @@
 //! The gated delta rule, token by token or 64 tokens at a time.
 //!
 //! A task is one key head with the value heads that belong to it (they share the normed keys and
-//! queries and the products among them). Per value head, with state S [dk, dv], decay g <= 0 and
+//! queries and the products among them). Per value head, with state S `[dk, dv]`, decay g <= 0 and
 //! step size beta:
 //!
 //! ```text
 //! S = exp(g) S;  d = beta (v - S^T k);  S = S + k d^T;  o = S^T q
 //! ```
 //!
-//! Chunked, with G the running sum of g in the chunk and D[i][j] = exp(G[i] - G[j]) for j <= i:
+//! Chunked, with G the running sum of g in the chunk and `D[i][j] = exp(G[i] - G[j])` for j <= i:
 //!
 //! ```text
 //! A[i][j] = beta[i] (k[i] . k[j]) D[i][j] for j < i
@@ -18,8 +18,8 @@
 //! ```
 //!
 //! This is the specification's form with its two solves, for U and for Wk, taken as one: a thread
-//! has S at hand, so U - Wk S is solved for directly. G[i] - G[j] is only ever taken for j <= i, so
-//! no exponential exceeds 1; and it is taken in f64, because G grows along the chunk while the
+//! has S at hand, so U - Wk S is solved for directly. `G[i] - G[j]` is only ever taken for j <= i,
+//! so no exponential exceeds 1; and it is taken in f64, because G grows along the chunk while the
 //! differences that matter are small.
 
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut, sigmoid, softplus, sum_of_squares};
@@ -53,15 +53,15 @@ impl Form {
 pub(super) struct Inputs<'a> {
     pub(super) shape: &'a DeltaNetShape,
     pub(super) n: usize,
-    /// [n, channels]: all q, all k, all v.
+    /// `[n, channels]`: all q, all k, all v.
     pub(super) qkv: &'a [f32],
-    /// [n, Nv]
+    /// `[n, Nv]`
     pub(super) a: &'a [f32],
-    /// [n, Nv]
+    /// `[n, Nv]`
     pub(super) b: &'a [f32],
-    /// [Nv]: -exp(A_log).
+    /// `[Nv]`: -exp(A_log).
     pub(super) a_neg: &'a [f32],
-    /// [Nv]
+    /// `[Nv]`
     pub(super) dt_bias: &'a [f32],
 }
 
@@ -78,21 +78,21 @@ impl DeltaNetScratch {
 
 /// Memory of one thread, for one key head and up to `CHUNK` tokens.
 struct Local<'a> {
-    /// Normed queries, scaled by dk^-1/2: [tokens, dk].
+    /// Normed queries, scaled by dk^-1/2: `[tokens, dk]`.
     q: &'a mut [f32],
-    /// Normed keys: [tokens, dk], and transposed: [dk, tokens].
+    /// Normed keys: `[tokens, dk]`, and transposed: `[dk, tokens]`.
     k: &'a mut [f32],
     k_transposed: &'a mut [f32],
-    /// k[i] . k[j] and q[i] . k[j]: [tokens, tokens].
+    /// `k[i] . k[j]` and `q[i] . k[j]`: `[tokens, tokens]`.
     kk: &'a mut [f32],
     qk: &'a mut [f32],
-    /// For one value head, D, lower triangle with the diagonal: [tokens, tokens].
+    /// For one value head, D, lower triangle with the diagonal: `[tokens, tokens]`.
     decays: &'a mut [f32],
-    /// What each token writes (d, X): [tokens, dv].
+    /// What each token writes (d, X): `[tokens, dv]`.
     writes: &'a mut [f32],
-    /// [tokens, dv]
+    /// `[tokens, dv]`
     outputs: &'a mut [f32],
-    /// exp(G), exp(G_last - G) and beta: [tokens].
+    /// exp(G), exp(G_last - G) and beta: `[tokens]`.
     from_start: &'a mut [f32],
     to_end: &'a mut [f32],
     beta: &'a mut [f32],
@@ -169,7 +169,7 @@ impl Inputs<'_> {
     }
 }
 
-/// Advances `state`, [Nv, dk, dv], by the tokens; `out` is [n, Nv, dv].
+/// Advances `state`, `[Nv, dk, dv]`, by the tokens; `out` is `[n, Nv, dv]`.
 pub(super) fn run(
     context: &mut Context,
     memory: &mut DeltaNetScratch,
@@ -199,7 +199,7 @@ pub(super) fn run(
     });
 }
 
-/// Token by token. `states` is [group, dk, dv], `out` the group's columns of all tokens.
+/// Token by token. `states` is `[group, dk, dv]`, `out` the group's columns of all tokens.
 fn recurrent(
     ops: F32Ops,
     inputs: &Inputs<'_>,

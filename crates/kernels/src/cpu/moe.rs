@@ -154,11 +154,11 @@ fn down_rows(
 
 /// What the experts of each token gave.
 pub(super) struct Outputs<'a> {
-    /// [n, k_len]
+    /// `[n, k_len]`
     pub(super) weights: &'a [f32],
-    /// [n, k_len, dim]
+    /// `[n, k_len, dim]`
     pub(super) routed: &'a [f32],
-    /// [n, dim]
+    /// `[n, dim]`
     pub(super) shared: &'a [f32],
     pub(super) k_len: usize,
     pub(super) dim: usize,

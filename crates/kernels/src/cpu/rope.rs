@@ -16,7 +16,7 @@ pub(super) struct RopeScratch {
     angles: Vec<Vec<f32>>,
 }
 
-/// Weights of the norms, [head_dim] each.
+/// Weights of the norms, `[head_dim]` each.
 #[derive(Copy, Clone)]
 pub(super) struct Norms<'a> {
     pub(super) q: &'a [f32],
@@ -64,7 +64,7 @@ fn norm_and_rotate(head: &mut [f32], weight: &[f32], eps: f32, angles: &[f32]) {
     }
 }
 
-/// Queries of `qg`, [n, heads, 2, head_dim], in place; the gates stay as they are.
+/// Queries of `qg`, `[n, heads, 2, head_dim]`, in place; the gates stay as they are.
 pub(super) fn queries(
     context: &mut Context,
     scratch: &mut RopeScratch,
@@ -78,7 +78,7 @@ pub(super) fn queries(
     rotate_heads(context, scratch, shape, pos, norms.q, (2 * shape.head_dim, shape.heads), qg);
 }
 
-/// Keys, [n, kv_heads, head_dim], in place.
+/// Keys, `[n, kv_heads, head_dim]`, in place.
 pub(super) fn keys(
     context: &mut Context,
     scratch: &mut RopeScratch,
