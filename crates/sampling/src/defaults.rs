@@ -44,22 +44,14 @@ impl GenerationDefaults {
     /// [`SamplingError::Io`], [`SamplingError::TooLarge`] beyond [`GENERATION_CONFIG_BYTES_MAX`],
     /// [`SamplingError::Config`] as [`Self::parse`].
     pub fn read(path: &Path) -> Result<Self, SamplingError> {
-        let io = |source| SamplingError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| SamplingError::Io { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(io)?;
         // One byte more than allowed tells "too large" from "just fits", also for a pipe.
-        file.take(GENERATION_CONFIG_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(io)?;
+        file.take(GENERATION_CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
         if bytes.len() as u64 > GENERATION_CONFIG_BYTES_MAX {
             let limit = GENERATION_CONFIG_BYTES_MAX;
-            return Err(SamplingError::TooLarge {
-                path: path.to_owned(),
-                limit,
-            });
+            return Err(SamplingError::TooLarge { path: path.to_owned(), limit });
         }
         Self::parse_as(&bytes, path)
     }
@@ -79,48 +71,29 @@ impl GenerationDefaults {
             what: format!("not valid JSON ({error})"),
             expected: "a JSON object",
         })?;
-        let entries = Entries {
-            value: &value,
-            path,
-        };
+        let entries = Entries { value: &value, path };
         if !value.is_object() {
             return Err(entries.error("the top level is not an object".into(), "a JSON object"));
         }
         let off = SamplingParams::greedy();
         let temperature = entries.number("temperature")?.unwrap_or(1.0);
         let params = SamplingParams {
-            temperature: if entries.flag("do_sample")? {
-                temperature
-            } else {
-                0.0
-            },
+            temperature: if entries.flag("do_sample")? { temperature } else { 0.0 },
             top_k: entries.top_k()?,
             top_p: entries.number("top_p")?.unwrap_or(off.top_p),
             min_p: entries.number("min_p")?.unwrap_or(off.min_p),
-            repetition_penalty: entries
-                .number("repetition_penalty")?
-                .unwrap_or(off.repetition_penalty),
-            presence_penalty: entries
-                .number("presence_penalty")?
-                .unwrap_or(off.presence_penalty),
-            frequency_penalty: entries
-                .number("frequency_penalty")?
-                .unwrap_or(off.frequency_penalty),
+            repetition_penalty: entries.number("repetition_penalty")?.unwrap_or(off.repetition_penalty),
+            presence_penalty: entries.number("presence_penalty")?.unwrap_or(off.presence_penalty),
+            frequency_penalty: entries.number("frequency_penalty")?.unwrap_or(off.frequency_penalty),
             seed: None,
         };
         params.validate().map_err(|error| match error {
-            SamplingError::Parameter {
-                name,
-                got,
-                expected,
-                ..
-            } => entries.error(format!("{name} is {got}"), expected),
+            SamplingError::Parameter { name, got, expected, .. } => {
+                entries.error(format!("{name} is {got}"), expected)
+            }
             other => other,
         })?;
-        let mut defaults = Self {
-            params,
-            eos_token_ids: Vec::new(),
-        };
+        let mut defaults = Self { params, eos_token_ids: Vec::new() };
         defaults.add_eos(&entries)?;
         Ok(defaults)
     }
@@ -132,10 +105,7 @@ impl GenerationDefaults {
     /// [`SamplingError::Config`] for an entry that is neither an id nor a list of ids.
     pub fn add_config_eos(&mut self, config: &Value) -> Result<(), SamplingError> {
         let path = PathBuf::from("config.json");
-        for value in [Some(config), config.get("text_config")]
-            .into_iter()
-            .flatten()
-        {
+        for value in [Some(config), config.get("text_config")].into_iter().flatten() {
             self.add_eos(&Entries { value, path: &path })?;
         }
         Ok(())
@@ -161,9 +131,7 @@ impl GenerationDefaults {
             let id = value
                 .as_u64()
                 .and_then(|id| u32::try_from(id).ok())
-                .ok_or_else(|| {
-                    entries.error(format!("eos_token_id contains {}", shown(value)), expected)
-                })?;
+                .ok_or_else(|| entries.error(format!("eos_token_id contains {}", shown(value)), expected))?;
             if !self.is_eos(id) {
                 self.eos_token_ids.push(id);
             }
@@ -180,11 +148,7 @@ struct Entries<'a> {
 
 impl Entries<'_> {
     fn error(&self, what: String, expected: &'static str) -> SamplingError {
-        SamplingError::Config {
-            path: self.path.to_owned(),
-            what,
-            expected,
-        }
+        SamplingError::Config { path: self.path.to_owned(), what, expected }
     }
 
     fn number(&self, key: &str) -> Result<Option<f32>, SamplingError> {

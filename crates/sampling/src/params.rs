@@ -71,9 +71,7 @@ impl SamplingParams {
 
     /// Whether any penalty changes the logits.
     pub fn has_penalties(&self) -> bool {
-        self.repetition_penalty != 1.0
-            || self.presence_penalty != 0.0
-            || self.frequency_penalty != 0.0
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
 
     /// Sets the temperature; 0 means greedy.
@@ -141,20 +139,8 @@ impl SamplingParams {
                 "0 to 100",
                 "0 is greedy, 0.6 to 1 is usual",
             ),
-            (
-                "top_p",
-                self.top_p,
-                0.0..=1.0,
-                "0 to 1",
-                "1 turns it off, 0.8 to 0.95 is usual",
-            ),
-            (
-                "min_p",
-                self.min_p,
-                0.0..=1.0,
-                "0 to 1",
-                "0 turns it off, 0.05 is usual",
-            ),
+            ("top_p", self.top_p, 0.0..=1.0, "0 to 1", "1 turns it off, 0.8 to 0.95 is usual"),
+            ("min_p", self.min_p, 0.0..=1.0, "0 to 1", "0 turns it off, 0.05 is usual"),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
@@ -179,12 +165,7 @@ impl SamplingParams {
         ];
         for (name, got, range, expected, hint) in checks {
             if !range.contains(&got) {
-                return Err(SamplingError::Parameter {
-                    name,
-                    got,
-                    expected,
-                    hint,
-                });
+                return Err(SamplingError::Parameter { name, got, expected, hint });
             }
         }
         Ok(())
@@ -220,17 +201,10 @@ mod tests {
         ];
         for params in bad {
             let message = params.validate().unwrap_err().to_string();
-            assert!(
-                message.contains("expected") && !message.ends_with('.'),
-                "{message}"
-            );
+            assert!(message.contains("expected") && !message.ends_with('.'), "{message}");
             assert!(!message.contains('\n'));
         }
-        for params in [
-            ok.with_top_p(0.0),
-            ok.with_min_p(1.0),
-            ok.with_presence_penalty(-2.0),
-        ] {
+        for params in [ok.with_top_p(0.0), ok.with_min_p(1.0), ok.with_presence_penalty(-2.0)] {
             assert!(params.validate().is_ok());
         }
     }

@@ -66,18 +66,9 @@ mod tests {
     fn known_answers() {
         let mut x = 1_234_567;
         let split: Vec<u64> = (0..3).map(|_| split_mix(&mut x)).collect();
-        assert_eq!(
-            split,
-            [
-                6457827717110365317,
-                3203168211198807973,
-                9817491932198370423
-            ]
-        );
+        assert_eq!(split, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
 
-        let mut rng = Rng {
-            state: [1, 2, 3, 4],
-        };
+        let mut rng = Rng { state: [1, 2, 3, 4] };
         let got: Vec<u64> = (0..6).map(|_| rng.next_u64()).collect();
         let expected = [
             41943041,
@@ -98,10 +89,7 @@ mod tests {
             bins[(rng.next_unit() * 16.0) as usize] += 1;
         }
         // 15 degrees of freedom: 44.3 is exceeded once in 10,000.
-        let chi: f64 = bins
-            .iter()
-            .map(|&n| (f64::from(n) - 1e4).powi(2) / 1e4)
-            .sum();
+        let chi: f64 = bins.iter().map(|&n| (f64::from(n) - 1e4).powi(2) / 1e4).sum();
         assert!(chi < 44.3, "chi-square {chi}");
     }
 }

@@ -114,15 +114,9 @@ impl Sampler {
         const PROMPT_ONLY: u32 = u32::MAX;
         let vocab_size = logits.len();
         let history = prompt.iter().chain(generated).copied();
-        if let Some((position, token)) = history
-            .enumerate()
-            .find(|&(_, token)| token as usize >= vocab_size)
+        if let Some((position, token)) = history.enumerate().find(|&(_, token)| token as usize >= vocab_size)
         {
-            return Err(SamplingError::HistoryToken {
-                token,
-                position,
-                vocab_size,
-            });
+            return Err(SamplingError::HistoryToken { token, position, vocab_size });
         }
         if self.counts.len() < vocab_size {
             self.counts.resize(vocab_size, 0);
@@ -148,11 +142,7 @@ impl Sampler {
             let count = std::mem::take(&mut self.counts[token as usize]);
             let logit = &mut logits[token as usize];
             let factor = params.repetition_penalty;
-            *logit = if *logit > 0.0 {
-                *logit / factor
-            } else {
-                *logit * factor
-            };
+            *logit = if *logit > 0.0 { *logit / factor } else { *logit * factor };
             if count != PROMPT_ONLY {
                 *logit -= params.presence_penalty + params.frequency_penalty * count as f32;
             }
@@ -163,13 +153,7 @@ impl Sampler {
     /// Fills `candidates` with the tokens that pass the filters and `weights` with their
     /// unnormalised probabilities, exp((logit - max) / temperature).
     fn keep_candidates(&mut self, logits: &[f32], max: f32) {
-        let SamplingParams {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            ..
-        } = self.params;
+        let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
         let temperature = f64::from(temperature);
         let weight = |c: &Candidate| ((f64::from(c.logit) - f64::from(max)) / temperature).exp();
         let (kept, weights) = (&mut self.candidates, &mut self.weights);
@@ -226,17 +210,9 @@ fn argmax(logits: &[f32]) -> Result<(u32, f32), SamplingError> {
         }
     }
     if !all_usable {
-        let bad = logits
-            .iter()
-            .copied()
-            .enumerate()
-            .find(|&(_, l)| l.is_nan() || l == f32::INFINITY);
+        let bad = logits.iter().copied().enumerate().find(|&(_, l)| l.is_nan() || l == f32::INFINITY);
         if let Some((token, value)) = bad {
-            return Err(SamplingError::BadLogit {
-                token,
-                value,
-                vocab_size,
-            });
+            return Err(SamplingError::BadLogit { token, value, vocab_size });
         }
     }
     if vocab_size == 0 {
@@ -256,10 +232,7 @@ fn keep_nucleus(
     kept: &mut Vec<Candidate>,
     weights: &mut Vec<f64>,
 ) {
-    let total: f64 = logits
-        .iter()
-        .map(|&logit| weight(&Candidate { token: 0, logit }))
-        .sum();
+    let total: f64 = logits.iter().map(|&logit| weight(&Candidate { token: 0, logit })).sum();
     let mass = top_p * total;
     let mut count = NUCLEUS_FIRST;
     loop {

@@ -14,17 +14,12 @@ pub(crate) struct Candidate {
 /// Higher logits first, then lower ids: a total order, so what is kept never depends on chance.
 pub(crate) fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
     // `+ 0.0` makes -0.0 equal to 0.0, which total_cmp alone would tell apart.
-    (b.logit + 0.0)
-        .total_cmp(&(a.logit + 0.0))
-        .then(a.token.cmp(&b.token))
+    (b.logit + 0.0).total_cmp(&(a.logit + 0.0)).then(a.token.cmp(&b.token))
 }
 
 /// Token ids are u32; a row longer than that does not exist (it would be 16 GiB).
 fn candidate(token: usize, logit: f32) -> Candidate {
-    Candidate {
-        token: token as u32,
-        logit,
-    }
+    Candidate { token: token as u32, logit }
 }
 
 /// Puts the `count` best of `logits` that are not -inf into `out`, best first.
@@ -60,10 +55,7 @@ pub(crate) fn best(logits: &[f32], count: usize, out: &mut Vec<Candidate>) {
 /// Puts every logit of at least `floor` (and above -inf) into `out`, in id order.
 pub(crate) fn at_least(logits: &[f32], floor: f32, out: &mut Vec<Candidate>) {
     out.clear();
-    let kept = logits
-        .iter()
-        .enumerate()
-        .filter(|&(_, &l)| l >= floor && l > f32::NEG_INFINITY);
+    let kept = logits.iter().enumerate().filter(|&(_, &l)| l >= floor && l > f32::NEG_INFINITY);
     out.extend(kept.map(|(token, &logit)| candidate(token, logit)));
 }
 
@@ -73,18 +65,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn naive(logits: &[f32], count: usize) -> Vec<Candidate> {
-        let mut all: Vec<Candidate> = logits
-            .iter()
-            .enumerate()
-            .map(|(t, &l)| candidate(t, l))
-            .collect();
+        let mut all: Vec<Candidate> = logits.iter().enumerate().map(|(t, &l)| candidate(t, l)).collect();
         all.retain(|c| c.logit > f32::NEG_INFINITY);
-        all.sort_by(|a, b| {
-            b.logit
-                .partial_cmp(&a.logit)
-                .unwrap()
-                .then(a.token.cmp(&b.token))
-        });
+        all.sort_by(|a, b| b.logit.partial_cmp(&a.logit).unwrap().then(a.token.cmp(&b.token)));
         all.truncate(count);
         all
     }
@@ -109,10 +92,7 @@ mod tests {
         let logits: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
         let mut out = Vec::new();
         best(&logits, 5, &mut out);
-        assert_eq!(
-            out.iter().map(|c| c.token).collect::<Vec<_>>(),
-            [99999, 99998, 99997, 99996, 99995]
-        );
+        assert_eq!(out.iter().map(|c| c.token).collect::<Vec<_>>(), [99999, 99998, 99997, 99996, 99995]);
         assert!(out.capacity() <= 32, "{}", out.capacity());
     }
 }

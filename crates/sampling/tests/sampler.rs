@@ -44,9 +44,7 @@ fn normalise(entries: &mut [(u32, f64)]) {
 
 fn logits_of(seed: u64, len: usize, spread: f32) -> Vec<f32> {
     let mut rng = sampling::Rng::from_seed(seed);
-    (0..len)
-        .map(|_| (rng.next_unit() as f32 - 0.5) * spread)
-        .collect()
+    (0..len).map(|_| (rng.next_unit() as f32 - 0.5) * spread).collect()
 }
 
 /// Draws many tokens and compares their frequencies with the oracle's probabilities.
@@ -70,21 +68,11 @@ fn check_distribution(logits: &[f32], params: SamplingParams) {
         chi += (count as f64 - mean).powi(2) / mean;
         degrees += 1.0;
     }
-    assert_eq!(
-        counts.iter().sum::<usize>(),
-        0,
-        "{params:?} drew a filtered token"
-    );
+    assert_eq!(counts.iter().sum::<usize>(), 0, "{params:?} drew a filtered token");
     // Far beyond 5 standard deviations of chi-square: only a wrong distribution gets there.
-    assert!(
-        chi < degrees + 6.0 * f64::sqrt(2.0 * degrees) + 12.0,
-        "{params:?}: {chi} of {degrees}"
-    );
+    assert!(chi < degrees + 6.0 * f64::sqrt(2.0 * degrees) + 12.0, "{params:?}: {chi} of {degrees}");
     let mean = rare_p * DRAWS as f64;
-    assert!(
-        (rare as f64 - mean).abs() < 6.0 * mean.sqrt() + 12.0,
-        "{params:?}: {rare} vs {mean}"
-    );
+    assert!((rare as f64 - mean).abs() < 6.0 * mean.sqrt() + 12.0, "{params:?}: {rare} vs {mean}");
 }
 
 #[test]
@@ -102,18 +90,11 @@ fn draws_follow_the_distribution() {
         base.with_top_p(0.0),
         base.with_min_p(0.1),
         base.with_min_p(1.0),
-        base.with_top_k(8)
-            .with_top_p(0.9)
-            .with_min_p(0.05)
-            .with_temperature(0.7),
+        base.with_top_k(8).with_top_p(0.9).with_min_p(0.05).with_temperature(0.7),
     ] {
         check_distribution(&small, params);
     }
-    for params in [
-        base.with_top_p(0.5),
-        base.with_top_k(700).with_top_p(0.9),
-        base.with_min_p(0.4),
-    ] {
+    for params in [base.with_top_p(0.5), base.with_top_k(700).with_top_p(0.9), base.with_min_p(0.4)] {
         check_distribution(&wide, params);
     }
 }
@@ -122,60 +103,31 @@ fn draws_follow_the_distribution() {
 fn greedy_takes_the_first_of_equals() {
     let mut sampler = Sampler::new(SamplingParams::greedy()).unwrap();
     assert_eq!(sampler.sample(&mut [1.0, 3.0, 3.0, -1.0], &[]).unwrap(), 1);
-    assert_eq!(
-        sampler
-            .sample(&mut [f32::NEG_INFINITY, -1e30], &[])
-            .unwrap(),
-        1
-    );
+    assert_eq!(sampler.sample(&mut [f32::NEG_INFINITY, -1e30], &[]).unwrap(), 1);
     assert_eq!(sampler.sample(&mut [-0.0, 0.0], &[]).unwrap(), 0);
 }
 
 #[test]
 fn a_tiny_temperature_is_greedy() {
-    let params = SamplingParams::greedy()
-        .with_temperature(1e-30)
-        .with_seed(5);
+    let params = SamplingParams::greedy().with_temperature(1e-30).with_seed(5);
     let mut sampler = Sampler::new(params).unwrap();
     for _ in 0..100 {
-        assert_eq!(
-            sampler.sample(&mut [0.0, 1.0, 0.999, -50.0], &[]).unwrap(),
-            1
-        );
+        assert_eq!(sampler.sample(&mut [0.0, 1.0, 0.999, -50.0], &[]).unwrap(), 1);
     }
 }
 
 #[test]
 fn damaged_logits_are_errors() {
-    for params in [
-        SamplingParams::greedy(),
-        SamplingParams::greedy().with_temperature(1.0),
-    ] {
+    for params in [SamplingParams::greedy(), SamplingParams::greedy().with_temperature(1.0)] {
         let mut sampler = Sampler::new(params).unwrap();
         let mut check = |logits: &[f32]| sampler.sample(&mut logits.to_vec(), &[]).unwrap_err();
         assert!(matches!(check(&[]), SamplingError::NoLogits));
         let nan = check(&[0.0, 1.0, f32::NAN]);
-        assert!(
-            matches!(
-                nan,
-                SamplingError::BadLogit {
-                    token: 2,
-                    vocab_size: 3,
-                    ..
-                }
-            ),
-            "{nan}"
-        );
+        assert!(matches!(nan, SamplingError::BadLogit { token: 2, vocab_size: 3, .. }), "{nan}");
         let inf = check(&[f32::INFINITY, 0.0]);
-        assert!(
-            matches!(inf, SamplingError::BadLogit { token: 0, .. }),
-            "{inf}"
-        );
+        assert!(matches!(inf, SamplingError::BadLogit { token: 0, .. }), "{inf}");
         let masked = check(&[f32::NEG_INFINITY; 4]);
-        assert!(
-            matches!(masked, SamplingError::AllMasked { vocab_size: 4 }),
-            "{masked}"
-        );
+        assert!(matches!(masked, SamplingError::AllMasked { vocab_size: 4 }), "{masked}");
         for error in [nan, inf, masked] {
             assert!(!error.to_string().contains('\n') && !error.to_string().ends_with('.'));
         }
@@ -188,26 +140,16 @@ fn penalties_by_hand() {
     let run = |params: SamplingParams, prompt: &[u32], generated: &[u32]| {
         let mut logits = [4.0, 3.0, -2.0, 0.0];
         let mut sampler = Sampler::new(params).unwrap();
-        sampler
-            .sample_after(&mut logits, prompt, generated)
-            .unwrap();
+        sampler.sample_after(&mut logits, prompt, generated).unwrap();
         logits
     };
     // Once per token however often it was seen; prompt and generated alike.
     let repetition = base.with_repetition_penalty(2.0);
     assert_eq!(run(repetition, &[0, 0], &[2, 2, 2]), [2.0, 3.0, -4.0, 0.0]);
     // Generated tokens only.
-    assert_eq!(
-        run(base.with_presence_penalty(0.5), &[0], &[1, 1, 3]),
-        [4.0, 2.5, -2.0, -0.5]
-    );
-    assert_eq!(
-        run(base.with_frequency_penalty(0.5), &[0], &[1, 1, 3]),
-        [4.0, 2.0, -2.0, -0.5]
-    );
-    let all = repetition
-        .with_presence_penalty(0.25)
-        .with_frequency_penalty(0.5);
+    assert_eq!(run(base.with_presence_penalty(0.5), &[0], &[1, 1, 3]), [4.0, 2.5, -2.0, -0.5]);
+    assert_eq!(run(base.with_frequency_penalty(0.5), &[0], &[1, 1, 3]), [4.0, 2.0, -2.0, -0.5]);
+    let all = repetition.with_presence_penalty(0.25).with_frequency_penalty(0.5);
     assert_eq!(run(all, &[0, 1], &[1, 1]), [2.0, 0.25, -2.0, 0.0]);
     // Everything is in force over the one history of `sample`.
     let mut logits = [4.0, 3.0];
@@ -221,20 +163,8 @@ fn penalties_by_hand() {
 fn a_history_outside_the_vocabulary_is_an_error_and_leaves_no_trace() {
     let params = SamplingParams::greedy().with_presence_penalty(5.0);
     let mut sampler = Sampler::new(params).unwrap();
-    let error = sampler
-        .sample_after(&mut [1.0, 0.0], &[0], &[0, 2])
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            SamplingError::HistoryToken {
-                token: 2,
-                position: 2,
-                vocab_size: 2
-            }
-        ),
-        "{error}"
-    );
+    let error = sampler.sample_after(&mut [1.0, 0.0], &[0], &[0, 2]).unwrap_err();
+    assert!(matches!(error, SamplingError::HistoryToken { token: 2, position: 2, vocab_size: 2 }), "{error}");
     assert_eq!(sampler.sample(&mut [1.0, 0.0], &[]).unwrap(), 0);
 }
 
@@ -243,9 +173,7 @@ fn a_seed_repeats_and_no_seed_does_not() {
     let logits = logits_of(1, 1000, 2.0);
     let run = |params: SamplingParams| -> (u64, Vec<u32>) {
         let mut sampler = Sampler::new(params).unwrap();
-        let tokens = (0..50)
-            .map(|_| sampler.sample(&mut logits.clone(), &[]).unwrap())
-            .collect();
+        let tokens = (0..50).map(|_| sampler.sample(&mut logits.clone(), &[]).unwrap()).collect();
         (sampler.seed(), tokens)
     };
     let params = SamplingParams::greedy().with_temperature(1.0);
@@ -260,14 +188,9 @@ fn a_seed_repeats_and_no_seed_does_not() {
 #[test]
 fn the_sequence_of_a_seed_is_fixed() {
     let logits = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
-    let params = SamplingParams::greedy()
-        .with_temperature(1.5)
-        .with_top_k(6)
-        .with_seed(2026);
+    let params = SamplingParams::greedy().with_temperature(1.5).with_top_k(6).with_seed(2026);
     let mut sampler = Sampler::new(params).unwrap();
-    let tokens: Vec<u32> = (0..16)
-        .map(|_| sampler.sample(&mut logits.clone(), &[]).unwrap())
-        .collect();
+    let tokens: Vec<u32> = (0..16).map(|_| sampler.sample(&mut logits.clone(), &[]).unwrap()).collect();
     assert_eq!(tokens, FIXED);
 }
 const FIXED: [u32; 16] = [6, 5, 5, 3, 7, 3, 4, 3, 4, 6, 3, 5, 2, 2, 6, 7];

@@ -46,6 +46,7 @@ impl Tokenizer {
             path: path.to_owned(),
             what: one_line(&error.to_string()),
         };
+        check_syntax(&bytes).map_err(|e| malformed(tokenizer_json, &e))?;
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| malformed(tokenizer_json, &e))?;
         let mut templates = ChatTemplates::default();
         if let Some(path) = tokenizer_config {
@@ -251,6 +252,20 @@ impl Tokenizer {
     pub(crate) fn is_byte_level(&self) -> bool {
         self.byte_level
     }
+}
+
+/// Parses the file once for its syntax. `tokenizers` panics on a syntax error inside `decoder`
+/// and reports others as a shape that did not match; this names line and column.
+fn check_syntax(bytes: &[u8]) -> Result<(), serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        /// Read as a value, for skipping it would let numbers and escapes pass that reading does
+        /// not.
+        #[serde(default)]
+        #[expect(dead_code)]
+        decoder: Value,
+    }
+    serde_json::from_slice::<File>(bytes).map(|_| ())
 }
 
 /// The messages as JSON, with reasoning under each of the names that templates use for it, as

@@ -167,3 +167,17 @@ fn plain_encoding_agrees_where_there_is_no_special_token() {
         }
     }
 }
+
+/// A whole context's worth of conversation stays within the template's limits.
+#[test]
+fn a_full_context_renders() {
+    let (tokenizer, _) = load();
+    let turn = |i: usize| {
+        let text = "Some words of a turn. ".repeat(50);
+        if i.is_multiple_of(2) { Message::user(text) } else { Message::assistant(text) }
+    };
+    let messages: Vec<Message> = (0..2000).map(turn).collect();
+    let options = TemplateOptions { add_generation_prompt: true, ..Default::default() };
+    let rendered = tokenizer.apply_chat_template(&messages, &options).unwrap();
+    assert!(rendered.len() > 2_000_000);
+}

@@ -224,6 +224,14 @@ fn broken_files_are_named() {
         assert!(message.contains(what) && !message.contains('\n'), "{message}");
     };
     named(load(&json!({"model": 1}), None, None).unwrap_err(), "tokenizer.json");
+    for decoder in ["1e999", "\"\\ud800\"", "{\"type\"", "3", "{\"type\": \"Nope\"}", "[[]]"] {
+        let text =
+            word_level().to_string().replacen("\"decoder\":null", &format!("\"decoder\":{decoder}"), 1);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        std::fs::write(&path, text).unwrap();
+        named(tokenizer::Tokenizer::from_files(&path, None, None).unwrap_err(), "tokenizer.json");
+    }
     let config = |value: Value| load(&word_level(), Some(&value), None).unwrap_err();
     named(config(json!({"chat_template": 3})), "tokenizer_config.json: chat_template is neither");
     named(config(json!({"chat_template": [{"name": "a"}]})), "lacks the texts");
