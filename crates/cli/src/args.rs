@@ -65,6 +65,9 @@ pub(crate) struct LoadArgs {
     /// Verify the checksum of an expert on every read, not only on the first.
     #[arg(long)]
     pub(crate) verify_reads: bool,
+    /// Read guesses of the next layer's experts while the drive is idle; watched, and off by itself where it does not pay.
+    #[arg(long, value_name = "on|off", value_parser = on_off, default_value = "on", action = clap::ArgAction::Set)]
+    pub(crate) lookahead: bool,
     /// Expert slots instead of the number that the memory budget gives.
     #[arg(long, value_name = "N", value_parser = positive, hide = true)]
     pub(crate) slots: Option<usize>,
@@ -92,6 +95,7 @@ impl LoadArgs {
                 Io::Direct => engine::IoMode::Direct,
                 Io::Buffered => engine::IoMode::Buffered,
             }),
+            lookahead: Some(self.lookahead),
             verify: self.verify_reads.then_some(engine::Verify::EveryLoad),
             ..EngineOptions::default()
         }

@@ -373,7 +373,9 @@ fn load(
     let model = Model::load(&mut backend, &mut loader, opened.layout.prefix, &opened.config)?;
     let verify = options.verify.unwrap_or(Verify::FirstLoad);
     let table = opened.layout.experts.clone();
-    let store = ExpertStore::new(table, files, storage.clone(), StoreOptions { slots: plan.slots, verify })?;
+    let lookahead = options.lookahead.unwrap_or(true);
+    let store_options = StoreOptions { slots: plan.slots, verify, lookahead };
+    let store = ExpertStore::new(table, files, storage.clone(), store_options)?;
     let scratch = Scratch::new(&mut backend, &opened.config, plan.chunk_tokens);
     Ok(Loaded { backend, model, store, scratch })
 }

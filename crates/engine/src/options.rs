@@ -25,6 +25,8 @@ pub struct EngineOptions {
     pub io: Option<IoMode>,
     /// Whether checksums are verified on the first load of a record or on each; `None`: first.
     pub verify: Option<Verify>,
+    /// Whether guesses of the next layer's experts are read on an idle drive; `None`: yes, where it pays.
+    pub lookahead: Option<bool>,
     /// Instruction set of the kernels; `None`: the best that the processor has.
     pub isa: Option<Isa>,
     /// Storage to read from instead of the file system (fault injection in tests).

@@ -31,6 +31,10 @@ fn variants(k: usize, all: usize) -> Vec<(String, EngineOptions)> {
         let options = EngineOptions { io: Some(io), slots: Some(k), threads: Some(2), ..base() };
         list.push((format!("{io:?}"), options));
     }
+    for lookahead in [true, false] {
+        let options = EngineOptions { lookahead: Some(lookahead), slots: Some(2 * k), threads: Some(2), ..base() };
+        list.push((format!("lookahead {lookahead}"), options));
+    }
     let options =
         EngineOptions { io_threads: Some(1), slots: Some(k + 1), verify: Some(Verify::EveryLoad), ..base() };
     list.push(("one reader, each read verified".into(), options));

@@ -22,11 +22,13 @@
 
 mod error;
 mod layout;
+mod lookahead;
 pub mod pack;
 mod policy;
 mod store;
 
 pub use error::ExpertsError;
+pub use lookahead::LookaheadStats;
 pub use policy::{Lru, Policy};
 pub use store::{ExpertStore, Fetch, LoadedExpert, Occupancy, StoreOptions, StoreStats, Verify};
 

@@ -14,6 +14,7 @@ use tensor::MatrixView;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::layout::{self, Layout};
+use crate::lookahead::{Lookahead, LookaheadStats};
 use crate::{ExpertId, ExpertsError, Lru, PART_NAMES, Policy};
 
 /// When an expert's checksum is compared, where the container has checksums.
@@ -33,6 +34,8 @@ pub struct StoreOptions {
     pub slots: usize,
     /// When checksums are compared.
     pub verify: Verify,
+    /// Whether guesses of the next demand may be read on an idle drive.
+    pub lookahead: bool,
 }
 
 /// What the store has done since it was made or [`ExpertStore::reset_stats`] was called.
@@ -93,6 +96,13 @@ pub struct ExpertStore {
     listed_in: Vec<u64>,
     fetch_number: u64,
     fetching: Fetching,
+    lookahead: Lookahead,
+    /// Slots that hold a guess for the next demand, or that one is being read into.
+    ahead: Vec<usize>,
+    /// Reads under way that nobody waits for.
+    guesses_reading: usize,
+    /// [slot]: number of the fetch that used it last.
+    used_in: Vec<u64>,
     stats: StoreStats,
 }
 
@@ -107,6 +117,8 @@ struct Slot {
     index: usize,
     /// In use by the fetch: must not be evicted.
     pinned: bool,
+    /// Whether it is being read into.
+    reading: bool,
 }
 
 /// The fetch under way.
@@ -123,8 +135,12 @@ struct Fetching {
     missing_submitted: usize,
     /// [slot] of the expert given out last.
     current: Option<usize>,
-    /// Reads under way.
+    /// Reads under way that the consumer waits for.
     reading: usize,
+    /// Of the experts, those whose read had been begun as a guess.
+    joined: usize,
+    /// When the first read was submitted, to tell what the drive takes.
+    submitted_at: Option<Instant>,
     failed: bool,
 }
 
@@ -172,6 +188,10 @@ impl ExpertStore {
             policy: policy(slot_count),
             slots,
             free: (0..slot_count).rev().collect(),
+            lookahead: Lookahead::new(layout.layers.len(), options.lookahead && slot_count < layout.record_count),
+            ahead: Vec::new(),
+            guesses_reading: 0,
+            used_in: vec![0; slot_count],
             slot_of: vec![NONE; layout.record_count],
             verified: vec![false; layout.record_count],
             listed_in: vec![0; layout.experts_max],
@@ -209,24 +229,47 @@ impl ExpertStore {
         fetching.resident_given = 0;
         fetching.missing.clear();
         fetching.missing_submitted = 0;
+        fetching.joined = 0;
         fetching.failed = false;
+        fetching.submitted_at = None;
+        let (listed_in, number) = (&self.listed_in, self.fetch_number);
+        self.lookahead.judge(layer, |expert| listed_in.get(expert as usize) == Some(&number));
+        self.settle_guesses(layer);
+        let fetching = &mut self.fetching;
         for (index, &expert) in experts.iter().enumerate() {
             let id = ExpertId { layer, expert };
             let slot_number = self.slot_of[self.layout.record(id)];
-            if slot_number == NONE {
+            if let Some(&slot_index) = self.ahead.iter().find(|slot| self.slots[**slot].id == Some(id)) {
+                // A guess that is still being read: it is demanded from now on.
+                let slot = &mut self.slots[slot_index];
+                slot.pinned = true;
+                slot.index = index;
+                fetching.reading += 1;
+                fetching.joined += 1;
+                self.guesses_reading -= 1;
+            } else if slot_number == NONE {
                 fetching.missing.push(index);
             } else {
                 let slot_index = slot_number as usize;
                 self.slots[slot_index].pinned = true;
                 self.slots[slot_index].index = index;
                 self.policy.touch(slot_index, id);
+                self.used_in[slot_index] = self.fetch_number;
                 fetching.resident.push(slot_index);
             }
         }
+        let (slots, number) = (&self.slots, self.fetch_number);
+        self.ahead.retain(|slot| {
+            let joined = slots[*slot].pinned;
+            if joined {
+                self.used_in[*slot] = number;
+            }
+            !joined
+        });
         self.stats.fetches += 1;
         self.stats.requests += experts.len() as u64;
         self.stats.hits += fetching.resident.len() as u64;
-        self.stats.misses += fetching.missing.len() as u64;
+        self.stats.misses += (fetching.missing.len() + fetching.joined) as u64;
         let fetch = Fetch { store: self };
         // An error from here on drops the fetch, which settles what was submitted before it.
         fetch.store.submit_reads()?;
@@ -272,7 +315,7 @@ impl ExpertStore {
     /// What the slots are doing. Counts them, so not for every token.
     pub fn occupancy(&self) -> Occupancy {
         let resident = self.slot_of.iter().filter(|slot| **slot != NONE).count();
-        Occupancy { free: self.free.len(), resident, reading: self.fetching.reading }
+        Occupancy { free: self.free.len(), resident, reading: self.fetching.reading + self.guesses_reading }
     }
 
     fn check_list(&mut self, layer: u32, experts: &[u32]) -> Result<(), ExpertsError> {
@@ -306,20 +349,29 @@ impl ExpertStore {
                 self.free.push(slot_index);
                 return Err(error);
             }
-            slot.id = Some(id);
             slot.index = index;
             slot.pinned = true;
-            let request = ReadRequest {
-                tag: slot_index as u64,
-                buf: mem::replace(&mut slot.buf, AlignedBuf::empty()),
-                segments: mem::take(&mut slot.reads.segments),
-            };
-            self.policy.insert(slot_index, id);
+            self.used_in[slot_index] = self.fetch_number;
             self.fetching.missing_submitted += 1;
             self.fetching.reading += 1;
-            self.storage.submit(request, &self.queue);
+            self.fetching.submitted_at.get_or_insert_with(Instant::now);
+            self.submit(slot_index, id);
         }
         Ok(())
+    }
+
+    /// Submits the read of an expert into an empty slot whose `reads` are laid out.
+    fn submit(&mut self, slot_index: usize, id: ExpertId) {
+        let slot = &mut self.slots[slot_index];
+        slot.id = Some(id);
+        slot.reading = true;
+        let request = ReadRequest {
+            tag: slot_index as u64,
+            buf: mem::replace(&mut slot.buf, AlignedBuf::empty()),
+            segments: mem::take(&mut slot.reads.segments),
+        };
+        self.policy.insert(slot_index, id);
+        self.storage.submit(request, &self.queue);
     }
 
     /// A slot that holds nothing: a free one, or the policy's victim emptied. None if all are in
@@ -329,7 +381,7 @@ impl ExpertStore {
             return Some(slot_index);
         }
         let slots = &self.slots;
-        let slot_index = self.policy.victim(&|slot| slots[slot].pinned)?;
+        let slot_index = self.policy.victim(&|slot| slots[slot].pinned || slots[slot].reading)?;
         debug_assert!(!slots[slot_index].pinned);
         self.vacate(slot_index);
         self.stats.evictions += 1;
@@ -354,7 +406,12 @@ impl ExpertStore {
         let slot = &mut self.slots[slot_index];
         slot.buf = buf;
         slot.reads.segments = segments;
-        self.fetching.reading -= 1;
+        slot.reading = false;
+        // A guess that nobody asked for is not pinned; everything else is waited for.
+        match slot.pinned {
+            true => self.fetching.reading -= 1,
+            false => self.guesses_reading -= 1,
+        }
         self.stats.bytes_read += bytes_read;
         let id = slot.id.expect("a slot that is read into has an expert since submit_reads");
         let ExpertId { layer, expert } = id;
@@ -411,8 +468,12 @@ impl ExpertStore {
             fetching.resident_given += 1;
             slot_index
         } else if fetching.reading > 0 {
+            self.land_wanted()?
+        } else if fetching.missing_submitted < fetching.missing.len() && self.guesses_reading > 0 {
+            // Guesses have taken every slot: the first that lands makes room.
             let completion = self.wait();
-            self.land(completion)?
+            let _ = self.land(completion);
+            return self.next_slot();
         } else if fetching.missing_submitted < fetching.missing.len() {
             return Err(ExpertsError::NoVictim { layer });
         } else {
@@ -420,6 +481,122 @@ impl ExpertStore {
         };
         self.fetching.current = Some(ready);
         Ok(Some(ready))
+    }
+
+    /// The slot of the next demanded expert that lands; guesses that land meanwhile are dealt with. Only while
+    /// demanded reads are under way.
+    fn land_wanted(&mut self) -> Result<usize, ExpertsError> {
+        loop {
+            let completion = self.wait();
+            let pinned = self.slots[completion.tag as usize].pinned;
+            let landed = self.land(completion);
+            if pinned {
+                self.time_reads();
+                return landed;
+            }
+            // The error of a guess is nobody's; if the expert is asked for, its read says so again.
+        }
+    }
+
+    /// Tells the lookahead what the drive takes for a read, once the last of a fetch's reads has landed.
+    fn time_reads(&mut self) {
+        let all_submitted = self.fetching.missing_submitted == self.fetching.missing.len();
+        if self.fetching.reading > 0 || !all_submitted {
+            return;
+        }
+        if let Some(submitted_at) = self.fetching.submitted_at.take() {
+            let busy_us = submitted_at.elapsed().as_micros() as f32;
+            self.lookahead.drive_took(self.fetching.missing.len(), busy_us);
+        }
+    }
+
+    /// Whether [`ExpertStore::read_ahead`] has a use for a guess of the layer about to run: asked once a layer.
+    pub fn wants_guess(&mut self) -> bool {
+        self.lookahead.wants_guess()
+    }
+
+    /// What reading ahead has done.
+    pub fn lookahead_stats(&self) -> &LookaheadStats {
+        &self.lookahead.stats
+    }
+
+    /// Takes a guess of the experts that `layer` will ask for next, best first, and reads some of it on an idle drive.
+    /// `cost_us` is what the guess took to compute. Never waits, never evicts an expert that was used in the last token
+    /// (unless the slots cannot hold one token's experts, so that each of them was), and changes no answer. See
+    /// `lookahead.rs` for when it pays.
+    ///
+    /// # Errors
+    /// A layer or expert that does not exist, or one listed twice; nothing is read then.
+    pub fn read_ahead(&mut self, layer: u32, experts: &[u32], cost_us: f32) -> Result<(), ExpertsError> {
+        self.settle();
+        self.check_list(layer, experts)?;
+        let mut left = self.lookahead.guess(layer, experts, cost_us);
+        for &expert in experts {
+            if left == 0 {
+                break;
+            }
+            let id = ExpertId { layer, expert };
+            let known = self.slot_of[self.layout.record(id)] != NONE;
+            if known || self.ahead.iter().any(|slot| self.slots[*slot].id == Some(id)) {
+                continue;
+            }
+            let Some(slot_index) = self.slot_for_guess() else { break };
+            let slot = &mut self.slots[slot_index];
+            if let Err(error) = self.layout.reads(id, &mut slot.reads) {
+                self.free.push(slot_index);
+                return Err(error);
+            }
+            self.lookahead.stats.reads += 1;
+            self.ahead.push(slot_index);
+            self.guesses_reading += 1;
+            self.submit(slot_index, id);
+            left -= 1;
+        }
+        Ok(())
+    }
+
+    /// An empty slot for a guess: a free one, or one whose expert was not used in the last token.
+    fn slot_for_guess(&mut self) -> Option<usize> {
+        if let Some(slot_index) = self.free.pop() {
+            return Some(slot_index);
+        }
+        let (slots, used_in) = (&self.slots, &self.used_in);
+        // A token makes one fetch and at most one guess a layer, and each has a number.
+        let token = 2 * self.layout.layers.len() as u64;
+        let holds_a_token = slots.len() > self.fetching.experts.len() * self.layout.layers.len();
+        let recent = self.fetch_number.saturating_sub(token);
+        let kept = |slot: usize| {
+            slots[slot].pinned || slots[slot].reading || (holds_a_token && used_in[slot] > recent)
+        };
+        let slot_index = self.policy.victim(&kept)?;
+        self.vacate(slot_index);
+        self.stats.evictions += 1;
+        Some(slot_index)
+    }
+
+    /// The demand of `layer` is known: guesses for it that are right stay, or are joined by the fetch while they are still
+    /// being read. The others give their slots back once they have landed.
+    fn settle_guesses(&mut self, layer: u32) {
+        while let Some(completion) = self.queue.try_next() {
+            let _ = self.land(completion); // A guess: nothing else is under way between fetches.
+        }
+        let mut ahead = mem::take(&mut self.ahead);
+        ahead.retain(|&slot_index| {
+            let slot = &self.slots[slot_index];
+            let Some(id) = slot.id else { return false }; // Its read failed, which freed the slot.
+            let reading = slot.reading;
+            if id.layer == layer && self.listed_in[id.expert as usize] == self.fetch_number {
+                self.lookahead.used(!reading);
+            } else if !reading {
+                self.lookahead.wasted(self.layout.slot_bytes as u64);
+                self.vacate(slot_index);
+                self.free.push(slot_index);
+            } else if id.layer == layer {
+                self.lookahead.in_the_way();
+            }
+            reading
+        });
+        self.ahead = ahead;
     }
 
     /// The next completion. Only while reads are under way.
@@ -438,8 +615,7 @@ impl ExpertStore {
     /// well stay resident; the error of one that did not is nobody's any more.
     fn settle(&mut self) {
         while self.fetching.reading > 0 {
-            let completion = self.wait();
-            if let Ok(slot_index) = self.land(completion) {
+            if let Ok(slot_index) = self.land_wanted() {
                 self.slots[slot_index].pinned = false;
             }
         }
@@ -472,7 +648,7 @@ impl ExpertStore {
 
 impl Slot {
     fn new(buf: AlignedBuf) -> Self {
-        Slot { buf, reads: Widened::default(), id: None, index: 0, pinned: false }
+        Slot { buf, reads: Widened::default(), id: None, index: 0, pinned: false, reading: false }
     }
 
     /// XXH3-64 of the extents of these lengths, one after the other.

@@ -248,7 +248,7 @@ fn refused(change: impl FnOnce(&mut Bank), expected: &str) {
     change(&mut bank);
     let storage = file_storage(IoMode::Direct);
     let files = bank.open(storage.as_ref());
-    let options = StoreOptions { slots: 2, verify: Verify::FirstLoad };
+    let options = StoreOptions { slots: 2, verify: Verify::FirstLoad, lookahead: true };
     match ExpertStore::new(bank.table, &files, storage, options) {
         Ok(_) => panic!("accepted; expected {expected}"),
         Err(error) => {
@@ -285,7 +285,7 @@ fn no_slots_are_an_error() {
     let bank = Bank::new(Container::Packed, &[2], 6);
     let storage = file_storage(IoMode::Direct);
     let files = bank.open(storage.as_ref());
-    let options = StoreOptions { slots: 0, verify: Verify::FirstLoad };
+    let options = StoreOptions { slots: 0, verify: Verify::FirstLoad, lookahead: true };
     let made = ExpertStore::new(bank.table.clone(), &files, storage, options);
     assert!(matches!(made, Err(ExpertsError::NoSlots)));
 }

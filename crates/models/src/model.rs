@@ -224,6 +224,11 @@ impl<B: Backend> Model<B> {
         n: usize,
     ) -> Result<(), ModelError> {
         let (hidden, eps, s) = (self.config.hidden_size, self.config.rms_norm_eps, scratch);
+        // Only in decoding: a chunk asks for most experts of a layer anyway.
+        if n == 1 && store.wants_guess() {
+            let norm = (&layer.post_attention_layernorm, eps);
+            layer.moe.guess(backend, store, norm, &s.x, &mut s.h, &mut s.moe)?;
+        }
         backend.rms_norm(&s.x, &layer.input_layernorm, eps, n, hidden, &mut s.h);
         match (&layer.mixer, state) {
             (Mixer::Attention(mixer), LayerState::Attention(cache)) => {

@@ -81,7 +81,7 @@ impl Bank {
 
     pub(crate) fn store(&self, storage: Arc<dyn Storage>, slots: usize, verify: Verify) -> ExpertStore {
         let files = self.open(storage.as_ref());
-        let options = StoreOptions { slots, verify };
+        let options = StoreOptions { slots, verify, lookahead: true };
         ExpertStore::new(self.table.clone(), &files, storage, options).unwrap()
     }
 

@@ -1,5 +1,7 @@
 //! Mixture of experts: router, routed experts as they become ready, shared expert (Qwen3.5-MoE section 3.3).
 
+use std::time::Instant;
+
 use experts::ExpertStore;
 use kernels::backend::{Backend, ExpertWeights};
 
@@ -163,6 +165,32 @@ impl<B: Backend> Moe<B> {
             shared_down: loader.matrix(backend, &format!("{base}shared_expert.down_proj.weight"))?,
             shared_row: loader.matrix(backend, &format!("{base}shared_expert_gate.weight"))?,
         })
+    }
+
+    /// Guesses, from the residual stream `x` [1, H] that enters the layer, which experts its router will choose, and lets
+    /// the store read some of them while the token mixer runs. `h` [1, H] is scratch. Changes no answer.
+    ///
+    /// # Errors
+    /// None that a correct table can give; whatever is wrong with a read shows when the expert is asked for.
+    pub fn guess(
+        &self,
+        backend: &mut B,
+        store: &mut ExpertStore,
+        norm: (&B::Buffer, f32),
+        x: &B::Buffer,
+        h: &mut B::Buffer,
+        scratch: &mut MoeScratch<B>,
+    ) -> Result<(), ModelError> {
+        let (s, started) = (scratch, Instant::now());
+        backend.rms_norm(x, norm.0, norm.1, 1, self.hidden, h);
+        backend.mul_mat(&self.router, h, 1, &mut s.logits);
+        let host_logits = &mut s.host_logits[..self.num_experts];
+        backend.read(&s.logits, 0, host_logits);
+        if s.routing.route(host_logits, self.num_experts) {
+            let cost_us = started.elapsed().as_micros() as f32;
+            store.read_ahead(self.layer as u32, &s.routing.chosen, cost_us)?;
+        }
+        Ok(())
     }
 
     /// `x += moe(h)` for `n` tokens; `h`, `x` are [n, H].

@@ -1,0 +1,209 @@
+//! When to read ahead: the router of a layer, applied to the hidden state that enters it, names experts before the layer's
+//! token mixer has run; reading them then uses a drive that would be idle.
+//!
+//! This file decides, from what was measured, whether that pays; [`crate::ExpertStore`] does the reading. The rules:
+//!
+//! * Guesses are read only when no other read is under way, and only as many as the drive can deliver before the layer's
+//!   demand is known: a right guess that is read later gains nothing, a wrong one delays a demand read.
+//! * A guess of rank r is read only if guesses of that rank were right at least half of the time in that layer.
+//! * If what right guesses saved is less than what guessing cost, reading ahead is switched off and tried again later.
+//!
+//! Other engines measured 53 to 89 % right guesses and a net effect between −30 % and +17 %: hence the gates.
+
+use std::time::Instant;
+
+/// Share of right guesses below which a rank of a layer is not read.
+const PRECISION_MIN: f32 = 0.5;
+/// Weight of the newest observation in a moving average.
+const NEWEST: f32 = 1.0 / 16.0;
+/// Layers that are guessed for before the cost is judged.
+const TRIAL_LAYERS: u32 = 256;
+/// Layers that pass without guessing after guessing has not paid.
+const PAUSE_LAYERS: u32 = 8192;
+/// Ranks that are kept apart; further ones count as the last.
+const RANKS_MAX: usize = 16;
+
+/// What reading ahead has done.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LookaheadStats {
+    /// Experts guessed, whether read or not.
+    pub guessed: u64,
+    /// Of those, experts that were then asked for.
+    pub right: u64,
+    /// Experts read ahead.
+    pub reads: u64,
+    /// Of those, experts that were then asked for.
+    pub reads_used: u64,
+    /// Bytes read ahead for nothing.
+    pub bytes_wasted: u64,
+    /// Times that reading ahead was switched off because it did not pay.
+    pub pauses: u64,
+}
+
+/// Measures guesses and decides how many to read.
+#[derive(Debug)]
+pub(crate) struct Lookahead {
+    enabled: bool,
+    /// [layer][rank]: moving average of right guesses; starts hopeful, so that it is measured at all.
+    precision: Vec<[f32; RANKS_MAX]>,
+    /// The guess for the layer whose demand comes next, best first.
+    guess: Vec<u32>,
+    guess_layer: Option<u32>,
+    guessed_at: Instant,
+    /// Moving averages: from guess to demand, and what a read of one expert takes when several are under way.
+    window_us: f32,
+    read_us: f32,
+    /// What right guesses saved and what guessing cost since the trial began.
+    saved_us: f32,
+    cost_us: f32,
+    trial_layers: u32,
+    pause_layers: u32,
+    pub(crate) stats: LookaheadStats,
+}
+
+impl Lookahead {
+    pub(crate) fn new(layers: usize, enabled: bool) -> Self {
+        Self {
+            enabled,
+            precision: vec![[0.75; RANKS_MAX]; layers],
+            guess: Vec::new(),
+            guess_layer: None,
+            guessed_at: Instant::now(),
+            window_us: 0.0,
+            read_us: 0.0,
+            saved_us: 0.0,
+            cost_us: 0.0,
+            trial_layers: 0,
+            pause_layers: 0,
+            stats: LookaheadStats::default(),
+        }
+    }
+
+    /// Whether a guess for the layer about to run is wanted. Counts the layer.
+    pub(crate) fn wants_guess(&mut self) -> bool {
+        if !self.enabled {
+            return false;
+        }
+        if self.pause_layers > 0 {
+            self.pause_layers -= 1;
+            return false;
+        }
+        true
+    }
+
+    /// Takes a guess, best first, that took `cost_us` to make. Returns how many of it may be read.
+    pub(crate) fn guess(&mut self, layer: u32, experts: &[u32], cost_us: f32) -> usize {
+        self.guess.clear();
+        self.guess.extend_from_slice(experts);
+        self.guess_layer = Some(layer);
+        self.guessed_at = Instant::now();
+        self.cost_us += cost_us;
+        // Before the first measurement one read is a fair start.
+        let fits = if self.read_us > 0.0 { (self.window_us / self.read_us).ceil() as usize } else { 1 };
+        let precision = &self.precision[layer as usize];
+        let worth = |rank: usize| precision[rank.min(RANKS_MAX - 1)] >= PRECISION_MIN;
+        (0..fits.min(experts.len())).take_while(|rank| worth(*rank)).count()
+    }
+
+    /// The layer's demand is known: judges the guess. `wanted` says whether an expert was asked for.
+    pub(crate) fn judge(&mut self, layer: u32, wanted: impl Fn(u32) -> bool) {
+        if self.guess_layer.take() != Some(layer) {
+            return;
+        }
+        let precision = &mut self.precision[layer as usize];
+        for (rank, expert) in self.guess.iter().enumerate() {
+            let right = wanted(*expert);
+            self.stats.guessed += 1;
+            self.stats.right += u64::from(right);
+            average(&mut precision[rank.min(RANKS_MAX - 1)], if right { 1.0 } else { 0.0 });
+        }
+        average(&mut self.window_us, self.guessed_at.elapsed().as_micros() as f32);
+        self.trial_layers += 1;
+        if self.trial_layers >= TRIAL_LAYERS {
+            if self.saved_us < self.cost_us {
+                self.pause_layers = PAUSE_LAYERS;
+                self.stats.pauses += 1;
+            }
+            (self.saved_us, self.cost_us, self.trial_layers) = (0.0, 0.0, 0);
+        }
+    }
+
+    /// An expert that was read ahead was asked for; `landed` says whether its read had ended by then.
+    pub(crate) fn used(&mut self, landed: bool) {
+        self.stats.reads_used += 1;
+        let head_start = if landed { self.read_us } else { self.window_us.min(self.read_us) };
+        self.saved_us += head_start;
+    }
+
+    /// An expert that was read ahead was not asked for.
+    pub(crate) fn wasted(&mut self, bytes: u64) {
+        self.stats.bytes_wasted += bytes;
+    }
+
+    /// A wrong guess is still being read when the demand comes.
+    pub(crate) fn in_the_way(&mut self) {
+        self.cost_us += self.read_us;
+    }
+
+    /// A batch of `reads` demand reads kept the drive busy for `busy_us`.
+    pub(crate) fn drive_took(&mut self, reads: usize, busy_us: f32) {
+        if reads > 0 && busy_us > 0.0 {
+            average(&mut self.read_us, busy_us / reads as f32);
+        }
+    }
+}
+
+/// Moves an average towards a value; the first value is taken as it is.
+fn average(average: &mut f32, value: f32) {
+    *average = if *average == 0.0 { value } else { *average + NEWEST * (value - *average) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One layer's life: guess, then demand for `wanted`.
+    fn round(lookahead: &mut Lookahead, guess: &[u32], wanted: &[u32]) -> usize {
+        let reads = lookahead.guess(0, guess, 1.0);
+        lookahead.judge(0, |expert| wanted.contains(&expert));
+        reads
+    }
+
+    #[test]
+    fn a_rank_that_is_wrong_most_of_the_time_is_not_read() {
+        let mut lookahead = Lookahead::new(1, true);
+        for _ in 0..100 {
+            round(&mut lookahead, &[1, 2, 3], &[1, 2]);
+            lookahead.used(true);
+            lookahead.drive_took(10, 100.0);
+            lookahead.window_us = 1000.0;
+        }
+        assert_eq!(round(&mut lookahead, &[1, 2, 3], &[1, 2]), 2);
+    }
+
+    #[test]
+    fn only_what_fits_into_the_window_is_read() {
+        let mut lookahead = Lookahead::new(1, true);
+        (lookahead.read_us, lookahead.window_us) = (1000.0, 1500.0);
+        assert_eq!(lookahead.guess(0, &[1, 2, 3, 4], 1.0), 2);
+        lookahead.window_us = 100_000.0;
+        assert_eq!(lookahead.guess(0, &[1, 2, 3, 4], 1.0), 4);
+    }
+
+    #[test]
+    fn guessing_that_does_not_pay_pauses_and_is_tried_again() {
+        let mut lookahead = Lookahead::new(1, true);
+        for _ in 0..TRIAL_LAYERS {
+            assert!(lookahead.wants_guess());
+            round(&mut lookahead, &[1], &[2]);
+        }
+        assert!(!lookahead.wants_guess());
+        assert_eq!(lookahead.stats.pauses, 1);
+        for _ in 0..PAUSE_LAYERS {
+            lookahead.wants_guess();
+        }
+        assert!(lookahead.wants_guess());
+        assert!(!Lookahead::new(1, false).wants_guess());
+    }
+}

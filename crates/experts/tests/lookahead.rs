@@ -1,0 +1,75 @@
+//! Guesses read ahead, right and wrong, landed and not, with faults and few slots: every fetch still gives the right bytes,
+//! no slot leaks, nothing hangs.
+#![allow(clippy::unwrap_used)]
+
+mod bank;
+
+use std::time::Duration;
+
+use bank::{Bank, Container, file_storage, random_list, within};
+use experts::{Occupancy, Verify};
+use storage::{FaultPlan, FaultyStorage, IoMode, SplitMix64};
+
+#[test]
+fn guesses_change_no_answer_and_leak_no_slot() {
+    within(Duration::from_secs(200), || {
+        let (mut reads, mut used) = (0, 0);
+        for seed in 0..40 {
+            let mut random = SplitMix64::new(seed);
+            let bank = Bank::new(Container::ALL[seed as usize % 4], &[9, 7, 8], seed);
+            let slots = 1 + random.below(bank.expert_count() as u64) as usize;
+            let plan = FaultPlan {
+                seed,
+                eio_per_mille: if seed % 3 == 0 { 50 } else { 0 },
+                latency_us_max: random.below(400),
+                ..Default::default()
+            };
+            let context = format!("seed {seed}, {slots} slots, {plan:?}");
+            let storage = FaultyStorage::new(file_storage(IoMode::Direct), plan).unwrap();
+            let mut store = bank.store(storage.clone(), slots, Verify::EveryLoad);
+            for step in 0..120u32 {
+                let layer = step % 3;
+                let count = bank.bytes[layer as usize].len();
+                let list = random_list(&mut random, count.min(4), 1);
+                if store.wants_guess() {
+                    // Often right, sometimes not, sometimes for a layer that does not come next.
+                    let guess = if random.below(3) > 0 { list.clone() } else { random_list(&mut random, count, 1) };
+                    let guessed = if random.below(10) == 0 { (layer + 1) % 3 } else { layer };
+                    let guess: Vec<u32> = guess.into_iter().filter(|expert| *expert < 7).collect();
+                    store.read_ahead(guessed, &guess, 1.0).unwrap();
+                }
+                match store.fetch(layer, &list) {
+                    Ok(fetch) if seed % 3 != 0 => {
+                        bank.check_all(layer, &list, fetch, &context);
+                    }
+                    Ok(mut fetch) => {
+                        while let Ok(Some(loaded)) = fetch.next() {
+                            bank.check(layer, &list, &loaded, &context);
+                        }
+                    }
+                    Err(error) => panic!("{error}: {context}"),
+                }
+                let Occupancy { free, resident, reading } = store.occupancy();
+                assert_eq!(free + resident + reading, store.slot_count(), "{context}");
+            }
+            storage.set_calm(true);
+            for layer in 0..3 {
+                let list: Vec<u32> = (0..bank.bytes[layer as usize].len() as u32).collect();
+                let fetch = store.fetch(layer, &list).unwrap();
+                bank.check_all(layer, &list, fetch, &context);
+            }
+            reads += store.lookahead_stats().reads;
+            used += store.lookahead_stats().reads_used;
+        }
+        assert!(reads > 300 && used > 100, "{reads} read ahead, {used} used");
+    });
+}
+
+#[test]
+fn guesses_that_make_no_sense_are_refused() {
+    let bank = Bank::new(Container::Packed, &[4, 4], 1);
+    let mut store = bank.store(file_storage(IoMode::Direct), 3, Verify::FirstLoad);
+    assert!(store.read_ahead(2, &[0], 1.0).is_err());
+    assert!(store.read_ahead(0, &[4], 1.0).is_err());
+    assert!(store.read_ahead(0, &[1, 1], 1.0).is_err());
+}
