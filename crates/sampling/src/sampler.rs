@@ -69,7 +69,7 @@ impl Sampler {
 
     /// Chooses the next token after `history`; all penalties look at all of `history`.
     ///
-    /// `logits` [vocabulary] are changed in place by the penalties. -inf marks a token that must
+    /// `logits`, one per vocabulary entry, are changed in place by the penalties. -inf marks a token that must
     /// not be chosen. Without penalties `history` is not read.
     ///
     /// # Errors
