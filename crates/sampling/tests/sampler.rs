@@ -59,7 +59,7 @@ fn check_distribution(logits: &[f32], params: SamplingParams) {
     let (mut chi, mut degrees, mut rare, mut rare_p) = (0.0, 0.0, 0usize, 0.0);
     for &(token, p) in &expected {
         let count = std::mem::take(&mut counts[token as usize]);
-        if p * draws as f64 < 10.0 {
+        if p * (draws as f64) < 10.0 {
             rare += count;
             rare_p += p;
             continue;
