@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Measure the perplexity of a text.
     Eval(EvalArgs),
+    /// Measure how fast a model runs here, and how fast the drive and the memory would let it.
+    Bench(BenchArgs),
 }
 
 /// How a model is opened: the same for every command that loads one.
@@ -223,6 +225,36 @@ pub(crate) struct EvalArgs {
     /// Tokens by which the window of --ctx tokens moves on [default: half the window].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) stride: Option<usize>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "What each figure means: docs/benchmarking.md.")]
+pub(crate) struct BenchArgs {
+    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    pub(crate) model: String,
+    /// Tokens of each prompt.
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "TOKENS", default_value_t = 64, value_parser = positive)]
+    pub(crate) prompt_tokens: usize,
+    /// Tokens decoded after each prompt.
+    #[arg(short = 'n', long = "decode-tokens", value_name = "TOKENS", default_value_t = 64, value_parser = positive)]
+    pub(crate) decode_tokens: usize,
+    /// Prompts, each another; medians over them are printed.
+    #[arg(long, value_name = "R", default_value_t = 3, value_parser = positive)]
+    pub(crate) repeat: usize,
+    /// Tokens of prompt and of decode before anything is measured [default: 8].
+    #[arg(long, value_name = "N")]
+    pub(crate) warmup: Option<usize>,
+    /// Take the tokens from this text (UTF-8) instead of random ids.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// Seed of the random ids and of the order in which the drive is measured.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

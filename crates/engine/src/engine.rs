@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use checkpoint::Checkpoint;
 use experts::{ExpertStore, StoreOptions, Verify};
 use kernels::cpu::{CpuBackend, CpuOptions};
+use kernels::dot::Isa;
 use models::load::DenseLoader;
 use models::model::Wanted;
 use models::qwen35moe::{self, Layout};
@@ -24,7 +25,7 @@ use crate::{EngineError, EngineOptions, system};
 /// Context when nobody asks for another, tokens.
 const CTX_DEFAULT: usize = 4096;
 /// Reads in flight when nobody asks for another number.
-const IO_THREADS_DEFAULT: usize = 8;
+pub(crate) const IO_THREADS_DEFAULT: usize = 8;
 /// Kept free for the rest of the system when no budget is given: 1/8 of what is available, at least this.
 const RESERVE_BYTES_MIN: u64 = 512 << 20;
 /// Budget where the system does not say what is free.
@@ -52,11 +53,22 @@ pub struct Engine {
     pub(crate) runtime: Box<dyn Runtime>,
     pub(crate) config: Config,
     pub(crate) defaults: GenerationDefaults,
+    pub(crate) storage: Arc<dyn Storage>,
+    /// The checkpoint's files as `storage` knows them.
+    pub(crate) files: Vec<FileId>,
+    pub(crate) io_threads: Option<usize>,
+    pub(crate) compute: Compute,
+    pub(crate) cancel: Arc<AtomicBool>,
     checkpoint: Checkpoint,
     plan: MemoryPlan,
-    storage: Arc<dyn Storage>,
     tokenizer: OnceCell<Arc<Tokenizer>>,
-    cancel: Arc<AtomicBool>,
+}
+
+/// What computes.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Compute {
+    pub(crate) threads: usize,
+    pub(crate) isa: Isa,
 }
 
 /// What is known of a checkpoint before anything is loaded.
@@ -107,15 +119,19 @@ impl Engine {
         }
         let loaded = load(&opened, &options, &plan, &storage, &files, progress)?;
         let Opened { checkpoint, config, .. } = opened;
+        let compute = Compute { threads: loaded.backend.threads(), isa: loaded.backend.isa() };
         Ok(Engine {
             runtime: Box::new(loaded),
             config,
             defaults,
+            storage,
+            files,
+            io_threads: options.io_threads,
+            compute,
+            cancel: Arc::new(AtomicBool::new(false)),
             checkpoint,
             plan,
-            storage,
             tokenizer: OnceCell::new(),
-            cancel: Arc::new(AtomicBool::new(false)),
         })
     }
 
@@ -245,7 +261,7 @@ impl Engine {
         Ok(())
     }
 
-    fn rebuild(&mut self, session: &mut Session) {
+    pub(crate) fn rebuild(&mut self, session: &mut Session) {
         self.runtime.clear(session.state.as_mut());
         session.tokens.clear();
         session.broken = false;
@@ -285,7 +301,7 @@ impl Engine {
     }
 }
 
-fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, EngineError> {
+pub(crate) fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, EngineError> {
     if let Some(storage) = &options.storage {
         return Ok(storage.clone());
     }
@@ -294,7 +310,7 @@ fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, EngineError
     Ok(FileStorage::new(StorageOptions { mode, threads })?)
 }
 
-fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Result<Vec<FileId>, EngineError> {
+pub(crate) fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Result<Vec<FileId>, EngineError> {
     let open = |path: &PathBuf| storage.open(path).map_err(EngineError::from);
     checkpoint.files().iter().map(open).collect()
 }

@@ -110,7 +110,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
     })
 }
 
-fn tier_name(tier: Tier) -> &'static str {
+pub(crate) fn tier_name(tier: Tier) -> &'static str {
     match tier {
         Tier::Embedding => "embedding",
         Tier::Head => "head",

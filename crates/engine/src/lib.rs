@@ -22,14 +22,17 @@
 //! Memory is planned before anything is loaded ([`plan::MemoryPlan`]); after loading, a step allocates nothing that grows.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod engine;
 mod error;
 mod eval;
+mod facts;
 mod generate;
 pub mod inspect;
 mod options;
 mod packing;
 pub mod plan;
+mod probe;
 mod runtime;
 mod session;
 mod stats;

@@ -1,12 +1,13 @@
 //! The one place where the back-end's type is erased: everything above sees tokens in and logits out.
 
 use std::any::Any;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use experts::{ExpertStore, StoreStats};
 use kernels::backend::Backend;
 use models::model::Wanted;
-use models::{Model, ModelError, Scratch, State};
+use models::{Model, ModelError, Phases, Scratch, State};
+use storage::AlignedBuf;
 
 /// A model loaded on some back-end.
 pub(crate) trait Runtime {
@@ -25,6 +26,16 @@ pub(crate) trait Runtime {
     ) -> Result<(), ModelError>;
     /// Counters of the expert store since it was opened.
     fn store_stats(&self) -> &StoreStats;
+    /// Where the time of the steps went since the model was opened.
+    fn phases(&self) -> Phases;
+    /// Fills the expert slots; see [`ExpertStore::preload`].
+    fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError>;
+    /// Lends slots; see [`ExpertStore::lend_buffers`].
+    fn lend_buffers(
+        &mut self,
+        count: usize,
+        use_buffers: &mut dyn FnMut(&mut Vec<AlignedBuf>),
+    ) -> Result<(), ModelError>;
 }
 
 /// A model, its back-end, its expert store and its scratch.
@@ -70,5 +81,21 @@ where
 
     fn store_stats(&self) -> &StoreStats {
         self.store.stats()
+    }
+
+    fn phases(&self) -> Phases {
+        self.scratch.phases()
+    }
+
+    fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError> {
+        Ok(self.store.preload(&mut || !cancel.load(Ordering::Relaxed))?)
+    }
+
+    fn lend_buffers(
+        &mut self,
+        count: usize,
+        use_buffers: &mut dyn FnMut(&mut Vec<AlignedBuf>),
+    ) -> Result<(), ModelError> {
+        Ok(self.store.lend_buffers(count, use_buffers)?)
     }
 }

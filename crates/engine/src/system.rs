@@ -56,6 +56,12 @@ pub fn peak_resident_bytes() -> Option<u64> {
     kib_field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Lets [`peak_resident_bytes`] begin anew with what is resident now, where the system can (Linux).
+pub fn reset_peak_resident() {
+    // The kernel's code for the high-water mark; without the right to write there the old peak stays.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Cores that this process may run on.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -4,6 +4,8 @@
 //! the store ([`Fetching`]), in vectors that are used again: after the first few tokens a fetch
 //! allocates nothing that stays.
 
+mod measure;
+
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;

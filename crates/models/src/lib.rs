@@ -20,8 +20,10 @@ pub mod layers;
 pub mod load;
 pub mod model;
 pub mod pack_plan;
+mod phases;
 pub mod qwen35moe;
 
 pub use config::Config;
 pub use error::ModelError;
 pub use model::{Model, Scratch, State};
+pub use phases::Phases;

@@ -10,7 +10,8 @@ use crate::layers::{
     Attention, AttentionScratch, DeltaNet, DeltaNetScratch, DeltaNetState, KvCache, Moe, MoeScratch,
 };
 use crate::load::DenseLoader;
-use crate::{Config, ModelError};
+use crate::phases::Laps;
+use crate::{Config, ModelError, Phases};
 
 /// Rows of logits that are computed at once when a caller wants more than the last: bounds `[rows, V]`.
 pub const LOGIT_ROWS_MAX: usize = 16;
@@ -121,6 +122,11 @@ impl<B: Backend> Scratch<B> {
         self.tokens_max
     }
 
+    /// Where the time of the steps that used this scratch went.
+    pub fn phases(&self) -> Phases {
+        self.moe.phases
+    }
+
     /// Bytes that [`Scratch::new`] takes.
     pub fn bytes(config: &Config, tokens_max: usize) -> u64 {
         let per_token = 3 * config.hidden_size
@@ -200,6 +206,7 @@ impl<B: Backend> Model<B> {
             n > 0 && n <= scratch.tokens_max && pos + n <= state.ctx,
             "chunk does not fit: the engine checks this"
         );
+        let mut laps = Laps::start();
         backend.get_rows(&self.embed_tokens, tokens, &mut scratch.x);
         for (layer, state) in self.layers.iter().zip(&mut state.layers) {
             if cancel.load(Ordering::Relaxed) {
@@ -209,6 +216,7 @@ impl<B: Backend> Model<B> {
         }
         state.pos = pos + n;
         self.logits(backend, scratch, n, wanted, sink);
+        scratch.moe.phases.forward += laps.lap();
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use experts::ExpertStore;
 use kernels::backend::{Backend, ExpertWeights};
 
 use crate::load::DenseLoader;
-use crate::{Config, ModelError};
+use crate::phases::Laps;
+use crate::{Config, ModelError, Phases};
 
 /// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
 pub struct Moe<B: Backend> {
@@ -28,6 +29,7 @@ pub struct MoeScratch<B: Backend> {
     shared: B::Buffer, // [n, H]
     host_logits: Vec<f32>,
     routing: Routing,
+    pub(crate) phases: Phases,
 }
 
 impl<B: Backend> MoeScratch<B> {
@@ -40,6 +42,7 @@ impl<B: Backend> MoeScratch<B> {
             shared: backend.buffer(n * config.hidden_size),
             host_logits: vec![0.0; n * experts],
             routing: Routing::new(experts, k, n),
+            phases: Phases::default(),
         }
     }
 
@@ -217,7 +220,9 @@ impl<B: Backend> Moe<B> {
         if !s.routing.route(host_logits, self.num_experts) {
             return Err(ModelError::RouterNotFinite { layer: self.layer });
         }
+        let mut laps = Laps::start();
         let mut fetch = store.fetch(self.layer as u32, &s.routing.used)?;
+        s.phases.fetch += laps.lap();
         backend.shared_expert(
             &self.shared_gate,
             &self.shared_up,
@@ -227,11 +232,16 @@ impl<B: Backend> Moe<B> {
             n,
             &mut s.shared,
         );
+        laps.lap();
         while let Some(loaded) = fetch.next()? {
+            s.phases.fetch += laps.lap();
             let [gate, up, down] = loaded.parts;
             let (x_rows, out_rows) = s.routing.rows(loaded.expert);
             backend.expert(ExpertWeights { gate, up, down }, h, x_rows, out_rows, &mut s.routed);
+            s.phases.experts += laps.lap();
         }
+        drop(fetch);
+        s.phases.fetch += laps.lap();
         let k = self.experts_per_token;
         backend.moe_combine(&s.routing.weights, &s.routed, &s.shared, n, k, self.hidden, x);
         Ok(())

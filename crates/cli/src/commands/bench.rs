@@ -1,0 +1,221 @@
+//! `flash-moe bench`: how fast a model runs here, and how fast it could.
+
+use std::fs;
+use std::io::{self, Write};
+
+use anyhow::Context;
+use engine::bench::{BenchEvent, BenchOptions, BenchReport, TimeSplit, bench};
+use engine::system::human_bytes;
+
+use crate::args::BenchArgs;
+use crate::output;
+
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    let text = args.text.as_ref().map(|path| {
+        fs::read_to_string(path).with_context(|| format!("{}: not a readable UTF-8 text", path.display()))
+    });
+    let options = BenchOptions {
+        prompt_tokens: args.prompt_tokens,
+        decode_tokens: args.decode_tokens,
+        repeats: args.repeat,
+        warmup_tokens: args.warmup,
+        text: text.transpose()?,
+        seed: args.seed,
+    };
+    let path = super::model_path(&args.model)?;
+    let mut loading = output::LoadProgress::default();
+    let report = bench(&path, &args.load.options(), &options, &mut |event| match event {
+        BenchEvent::Loading(event) => loading.on(event),
+        BenchEvent::Step(what) => {
+            loading.finish();
+            output::note(what);
+        }
+        _ => {}
+    });
+    loading.finish();
+    let report = report?;
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut stdout, &report).map_err(io::Error::from)?;
+        return Ok(writeln!(stdout)?);
+    }
+    print_about(&mut stdout, &report)?;
+    print_rates(&mut stdout, &report)?;
+    print_split(&mut stdout, &report)?;
+    print_limits(&mut stdout, &report)?;
+    Ok(())
+}
+
+fn print_about(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    let formats = |tier: &str| {
+        let names = report.formats.get(tier).into_iter().flatten().cloned().collect::<Vec<_>>();
+        if names.is_empty() { "-".into() } else { names.join(" ") }
+    };
+    writeln!(
+        out,
+        "{}: {}, {}, {} layers",
+        report.model, report.architecture, report.container, report.layers
+    )?;
+    writeln!(
+        out,
+        "formats    experts {} · dense {} · embedding {} · head {}",
+        formats("experts"),
+        formats("dense"),
+        formats("embedding"),
+        formats("head"),
+    )?;
+    writeln!(
+        out,
+        "experts    {} · {} slots for {}{}",
+        experts(report),
+        report.expert_slots,
+        report.expert_count,
+        if report.resident { " (all resident)" } else { "" },
+    )?;
+    if let Some(note) = &report.shared_records {
+        writeln!(out, "records    {note}")?;
+    }
+    writeln!(
+        out,
+        "memory     budget {} · peak {} · context {} tokens, chunk {}",
+        human_bytes(report.memory_budget_bytes),
+        report.peak_resident_bytes.map_or("unknown".into(), human_bytes),
+        report.ctx,
+        report.chunk_tokens,
+    )?;
+    writeln!(
+        out,
+        "machine    {} threads, {} · reads {}, {} in flight",
+        report.threads, report.isa, report.io_mode, report.io_threads
+    )?;
+    if let Some(reason) = &report.io_fallback {
+        writeln!(out, "note       {reason}")?;
+    }
+    writeln!(
+        out,
+        "tokens     {} · {} repeats after {} of warm-up · seed {}\n",
+        report.token_source, report.repeats, report.warmup_tokens, report.seed
+    )
+}
+
+/// `8 of 256 a token and layer`, and the model's own number where another is used.
+fn experts(report: &BenchReport) -> String {
+    let (used, own, all) =
+        (report.experts_per_token, report.experts_per_token_model, report.experts_per_layer);
+    match used == own {
+        true => format!("{used} of {all} a token and layer"),
+        false => format!("{used} of {all} a token and layer, where the model's own number is {own}"),
+    }
+}
+
+/// One line for each phase; the number of experts and what is lossy stand in every one.
+fn print_rates(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:8} {:>6} {:>10} {:>19} {:>14} {:>6} {:>10} {:>9}  {:7} lossy",
+        "phase", "tokens", "tokens/s", "min .. max", "read/token", "hits", "read/s", "roofline", "experts"
+    )?;
+    let lossy = if report.lossy.is_empty() { "nothing".into() } else { report.lossy.join(", ") };
+    let experts = format!("{}/{}", report.experts_per_token, report.experts_per_token_model);
+    let range = |name: &str| {
+        let spread = report.spread.get(name).copied().unwrap_or_default();
+        format!("{:.2} .. {:.2}", spread.min, spread.max)
+    };
+    let prompt = report.prompt_tokens.max(1) as f64;
+    writeln!(
+        out,
+        "{:8} {:>6} {:>10.2} {:>19} {:>14} {:>6} {:>10} {:>7.1} %  {:7} {lossy}",
+        "prefill",
+        report.prompt_tokens,
+        report.prefill_tokens_per_s,
+        range("prefill_tokens_per_s"),
+        human_bytes((report.prefill_expert_bytes / prompt) as u64),
+        "-",
+        human_bytes((report.prefill_expert_bytes / report.time_to_first_token_s.max(1e-9)) as u64),
+        100.0 * report.prefill_roofline_fraction,
+        experts,
+    )?;
+    writeln!(
+        out,
+        "{:8} {:>6} {:>10.2} {:>19} {:>14} {:>4.1} % {:>8} {:>7.1} %  {:7} {lossy}\n",
+        "decode",
+        report.decode_tokens,
+        report.decode_tokens_per_s,
+        range("decode_tokens_per_s"),
+        human_bytes(report.expert_bytes_per_token as u64),
+        100.0 * report.hit_rate,
+        human_bytes(report.read_bytes_per_s as u64),
+        100.0 * report.roofline_fraction,
+        experts,
+    )
+}
+
+fn print_split(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:20} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "ms per token", "read wait", "store", "experts", "dense", "other"
+    )?;
+    let mut line = |name: &str, split: &TimeSplit| {
+        let ms = |seconds: f64| format!("{:.3}", 1e3 * seconds);
+        writeln!(
+            out,
+            "{name:20} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            ms(split.read_wait_s),
+            ms(split.fetch_s),
+            ms(split.expert_compute_s),
+            ms(split.dense_compute_s),
+            ms(split.other_s),
+        )
+    };
+    line("prefill", &report.prefill_split)?;
+    line("decode", &report.split)?;
+    writeln!(out, "first token after {:.3} s\n", report.time_to_first_token_s)
+}
+
+fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    let rate = |bytes: f64| format!("{}/s", human_bytes(bytes as u64));
+    writeln!(
+        out,
+        "drive      {} at {} records of {} in flight{}",
+        rate(report.drive_bytes_per_s),
+        report.drive_depth,
+        human_bytes(report.drive_record_bytes),
+        if report.drive_offsets_repeated { ", some read twice" } else { ", none read twice" },
+    )?;
+    writeln!(
+        out,
+        "reads      {} over the whole decode ({:.0} % of the drive), {} while reading",
+        rate(report.read_bytes_per_s),
+        100.0 * report.read_rate_fraction,
+        rate(report.read_bytes_per_s_busy),
+    )?;
+    writeln!(
+        out,
+        "memory     {} by {} threads over {}",
+        rate(report.memory_bytes_per_s),
+        report.threads,
+        human_bytes(report.memory_probe_bytes),
+    )?;
+    for (format, rate) in &report.kernel_products_per_s {
+        writeln!(out, "kernel     {format}: {:.1} G multiply-adds/s at best", rate / 1e9)?;
+    }
+    writeln!(
+        out,
+        "a token    {:.2} ms; the drive needs {:.2} ms for its {}, the memory {:.2} ms for {} (dense {})",
+        1e3 * report.token_time_s,
+        1e3 * report.disk_time_s,
+        human_bytes(report.expert_bytes_per_token as u64),
+        1e3 * report.memory_time_s,
+        human_bytes((report.dense_bytes_per_token + report.expert_bytes_touched_per_token) as u64),
+        human_bytes(report.dense_bytes_per_token as u64),
+    )?;
+    writeln!(
+        out,
+        "a prompt   {:.2} s; the drive needs {:.2} s for its {}, the arithmetic {:.2} s",
+        report.time_to_first_token_s,
+        report.prefill_disk_time_s,
+        human_bytes(report.prefill_expert_bytes as u64),
+        report.prefill_arithmetic_time_s,
+    )
+}

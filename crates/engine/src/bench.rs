@@ -1,0 +1,688 @@
+//! `bench`: how fast a model runs here, and how fast the drive and the memory would let it.
+//!
+//! A token cannot take less time than the drive needs for the expert bytes that were not in memory (D), nor less than the
+//! memory needs for all bytes that the token computes with (M). The roofline fraction is max(D, M) over the time that a
+//! token took: 1 is as fast as this machine can be. Both rates are measured in the same run; `docs/benchmarking.md` says how
+//! each figure comes about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use checkpoint::Kind;
+use kernels::cpu::{CpuBackend, CpuOptions};
+use models::Phases;
+use serde::Serialize;
+use storage::{IoMode, SplitMix64};
+
+use crate::engine::{IO_THREADS_DEFAULT, Opened};
+use crate::facts::{Facts, Shape, distinct_records};
+use crate::plan::MemoryPlan;
+use crate::probe::{self, Deck, DriveProbe, Limit};
+use crate::{Engine, EngineError, EngineOptions, Loading, Session, system};
+
+/// Tokens of warm-up when nobody asks for another number.
+const WARMUP_TOKENS_DEFAULT: usize = 8;
+/// One measurement of the drive.
+const DRIVE_LIMIT: Limit = Limit { time: Duration::from_millis(1000), bytes: 4 << 30 };
+/// Buffer of the memory probe: many times any cache, where the budget allows.
+const MEMORY_PROBE_BYTES: u64 = 1 << 30;
+/// Where it does not, this share of the budget: 1/4.
+const MEMORY_PROBE_SHARE: u64 = 4;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// Tokens of each prompt.
+    pub prompt_tokens: usize,
+    /// Tokens decoded after each prompt.
+    pub decode_tokens: usize,
+    /// Prompts.
+    pub repeats: usize,
+    /// Tokens of prompt and of decode before anything is measured; `None`: 8.
+    pub warmup_tokens: Option<usize>,
+    /// Text to take the tokens from; `None`: random ids.
+    pub text: Option<String>,
+    /// Seed of the random ids and of the order of the drive's reads.
+    pub seed: u64,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self { prompt_tokens: 64, decode_tokens: 64, repeats: 3, warmup_tokens: None, text: None, seed: 1 }
+    }
+}
+
+/// What a benchmark is doing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BenchEvent<'a> {
+    /// The model is being opened.
+    Loading(Loading<'a>),
+    /// Something that takes a while begins.
+    Step(&'a str),
+}
+
+/// Smallest and largest of the repeats.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// Smallest.
+    pub min: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// Where the time of one token went, seconds.
+#[derive(Copy, Clone, Debug, Default, Serialize)]
+pub struct TimeSplit {
+    /// Computation waited because no expert was ready.
+    pub read_wait_s: f64,
+    /// Bookkeeping of the expert store: looking up, submitting reads, verifying what came.
+    pub fetch_s: f64,
+    /// Routed experts.
+    pub expert_compute_s: f64,
+    /// Mixers, norms, routers, shared experts, head.
+    pub dense_compute_s: f64,
+    /// All else.
+    pub other_s: f64,
+}
+
+/// One measured prompt and what was decoded after it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchRun {
+    /// Time of the prompt, which is the time to the first token.
+    pub prefill_s: f64,
+    /// Time of all decoded tokens.
+    pub decode_s: f64,
+    /// Expert bytes read for the prompt.
+    pub prefill_expert_bytes: u64,
+    /// Expert bytes read while decoding.
+    pub decode_expert_bytes: u64,
+    /// Share of the decode's expert requests that were in memory.
+    pub hit_rate: f64,
+    /// Time while decoding with at least one read under way.
+    pub read_busy_s: f64,
+    /// The drive before and after the decode, bytes per second; empty when everything is resident.
+    pub drive_bytes_per_s: Vec<f64>,
+    /// Decode, per token.
+    pub decode_split: TimeSplit,
+    /// Prefill, per token.
+    pub prefill_split: TimeSplit,
+}
+
+/// A finished benchmark: medians over the repeats, in the units of the command-line contract.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // The fields are the JSON's; docs/benchmarking.md describes each.
+pub struct BenchReport {
+    pub model: String,
+    pub architecture: String,
+    pub container: String,
+    pub layers: usize,
+    pub experts_per_layer: usize,
+    pub experts_per_token_model: usize,
+    pub experts_per_token: usize,
+    pub lossy: Vec<String>,
+    pub formats: BTreeMap<String, BTreeSet<String>>,
+    /// Expert records in the files; fewer than experts when layers share them.
+    pub expert_records: usize,
+    pub shared_records: Option<String>,
+
+    pub threads: usize,
+    pub isa: String,
+    pub io_threads: usize,
+    pub io_mode: String,
+    pub io_fallback: Option<String>,
+    pub memory_budget_bytes: u64,
+    pub plan: MemoryPlan,
+    pub expert_slots: usize,
+    pub expert_count: usize,
+    pub resident: bool,
+    pub ctx: usize,
+    pub chunk_tokens: usize,
+
+    pub prompt_tokens: usize,
+    pub decode_tokens: usize,
+    pub repeats: usize,
+    pub warmup_tokens: usize,
+    pub token_source: String,
+    pub seed: u64,
+
+    pub decode_tokens_per_s: f64,
+    pub prefill_tokens_per_s: f64,
+    pub time_to_first_token_s: f64,
+    pub expert_bytes_per_token: f64,
+    pub hit_rate: f64,
+    pub read_bytes_per_s: f64,
+    pub read_bytes_per_s_busy: f64,
+    pub drive_bytes_per_s: f64,
+    pub drive_record_bytes: u64,
+    pub drive_depth: usize,
+    pub drive_offsets_repeated: bool,
+    pub memory_bytes_per_s: f64,
+    pub memory_probe_bytes: u64,
+    #[serde(flatten)]
+    pub split: TimeSplit,
+    pub prefill_split: TimeSplit,
+    pub peak_resident_bytes: Option<u64>,
+
+    pub dense_bytes_per_token: f64,
+    pub expert_bytes_touched_per_token: f64,
+    pub disk_time_s: f64,
+    pub memory_time_s: f64,
+    pub token_time_s: f64,
+    pub roofline_fraction: f64,
+    pub read_rate_fraction: f64,
+
+    pub prefill_expert_bytes: f64,
+    pub prefill_disk_time_s: f64,
+    pub prefill_arithmetic_time_s: f64,
+    pub prefill_roofline_fraction: f64,
+    pub kernel_products_per_s: BTreeMap<String, f64>,
+
+    /// Smallest and largest over the repeats (drive and memory: over their samples).
+    pub spread: BTreeMap<String, Spread>,
+    pub runs: Vec<BenchRun>,
+}
+
+/// Measures a model. Memory stays within the budget in every phase: the drive is read into slots on loan, memory and
+/// kernels are measured while no model is loaded.
+///
+/// # Errors
+/// As [`Engine::open`]; a prompt that does not fit; a text without tokens.
+pub fn bench(
+    path: &Path,
+    engine_options: &EngineOptions,
+    options: &BenchOptions,
+    progress: &mut dyn FnMut(BenchEvent<'_>),
+) -> Result<BenchReport, EngineError> {
+    let opened = Opened::new(path)?;
+    let block_bytes = storage::BLOCK_BYTES;
+    let facts = Facts::of(&opened, block_bytes)?;
+    let budget = engine_options.memory_bytes.unwrap_or_else(crate::engine::default_budget_bytes);
+    let threads = engine_options.threads.unwrap_or_else(system::cores);
+    let probe_bytes = MEMORY_PROBE_BYTES.min(budget / MEMORY_PROBE_SHARE);
+    // A plan that does not fit is refused before anything is measured.
+    let plan = crate::engine::memory_plan(&opened, engine_options, block_bytes)?;
+    check_fits(options, plan.ctx)?;
+    progress(BenchEvent::Step("measuring the memory"));
+    let mut memory = probe::memory_rates(threads, probe_bytes as usize)?;
+
+    system::reset_peak_resident();
+
+    // The budget is settled here: a default taken again later would be another.
+    let mut engine_options = engine_options.clone();
+    engine_options.memory_bytes = Some(budget);
+    let mut engine = Engine::open(path, engine_options, &mut |event| progress(BenchEvent::Loading(event)))?;
+    let measured = Bench::new(&mut engine, &opened, options)?.run(progress)?;
+    let about = About::of(&engine, path, &opened, &facts);
+    let compute = engine.compute;
+    drop(engine);
+
+    progress(BenchEvent::Step("measuring the memory and the kernels"));
+    memory.extend(probe::memory_rates(threads, probe_bytes as usize)?);
+    let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(compute.isa) });
+    let kernels = kernel_rates(&mut backend, &facts);
+    Ok(report(about, &facts, options, measured, (memory, probe_bytes), kernels))
+}
+
+fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), EngineError> {
+    let tokens = options.prompt_tokens + options.decode_tokens;
+    if tokens > ctx {
+        let suggestion = tokens.next_multiple_of(256);
+        return Err(EngineError::PromptTooLong { prompt: tokens, ctx, suggestion });
+    }
+    Ok(())
+}
+
+/// Multiply-adds per second at best, by format, of the matrices that a prompt is multiplied with.
+fn kernel_rates(backend: &mut CpuBackend, facts: &Facts) -> BTreeMap<String, f64> {
+    let mut largest: BTreeMap<tensor::Format, Shape> = BTreeMap::new();
+    for shape in facts.body().chain(facts.experts.iter().flatten().copied()).chain(facts.head()) {
+        let entry = largest.entry(shape.format).or_insert(shape);
+        if shape.cols * shape.rows.min(512) > entry.cols * entry.rows.min(512) {
+            *entry = shape;
+        }
+    }
+    let rate = |(format, shape): (tensor::Format, Shape)| {
+        (format.to_string(), probe::peak_products_per_s(backend, shape))
+    };
+    largest.into_iter().map(rate).collect()
+}
+
+/// Where token ids come from: another piece for each repeat.
+enum Tokens {
+    Random { random: SplitMix64, vocab: u64 },
+    Text { ids: Vec<u32>, next: usize },
+}
+
+impl Tokens {
+    fn new(engine: &Engine, options: &BenchOptions) -> Result<Self, EngineError> {
+        let Some(text) = &options.text else {
+            let vocab = engine.config.vocab_size as u64;
+            return Ok(Self::Random { random: SplitMix64::new(options.seed), vocab });
+        };
+        let ids = engine.tokenizer()?.encode(text, false)?;
+        match ids.len() {
+            0 | 1 => Err(EngineError::TextTooShort { tokens: ids.len() }),
+            _ => Ok(Self::Text { ids, next: 0 }),
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| self.one()).collect()
+    }
+
+    /// A text that ends begins again.
+    fn one(&mut self) -> u32 {
+        match self {
+            Self::Random { random, vocab } => random.below(*vocab) as u32,
+            Self::Text { ids, next } => {
+                let id = ids[*next];
+                *next = (*next + 1) % ids.len();
+                id
+            }
+        }
+    }
+}
+
+/// Counters at one moment.
+#[derive(Copy, Clone)]
+struct Mark {
+    at: Instant,
+    requests: u64,
+    hits: u64,
+    bytes_read: u64,
+    read_wait_us: u64,
+    busy_us: u64,
+    phases: Phases,
+}
+
+impl Mark {
+    fn now(engine: &Engine) -> Self {
+        let stats = engine.runtime.store_stats();
+        Self {
+            requests: stats.requests,
+            hits: stats.hits,
+            bytes_read: stats.bytes_read,
+            read_wait_us: stats.read_wait_us,
+            busy_us: engine.storage.busy_us(),
+            phases: engine.runtime.phases(),
+            at: Instant::now(),
+        }
+    }
+
+    /// What happened until `end`, and where the time of each of `tokens` went.
+    fn split(&self, end: &Mark, tokens: usize) -> TimeSplit {
+        let phases = end.phases.since(&self.phases);
+        let per_token = |seconds: f64| seconds / tokens.max(1) as f64;
+        let wait = (end.read_wait_us - self.read_wait_us) as f64 / 1e6;
+        let wall = (end.at - self.at).as_secs_f64();
+        TimeSplit {
+            read_wait_s: per_token(wait),
+            fetch_s: per_token((phases.fetch.as_secs_f64() - wait).max(0.0)),
+            expert_compute_s: per_token(phases.experts.as_secs_f64()),
+            dense_compute_s: per_token(phases.dense().as_secs_f64()),
+            other_s: per_token((wall - phases.forward.as_secs_f64()).max(0.0)),
+        }
+    }
+}
+
+/// A benchmark under way.
+struct Bench<'a> {
+    engine: &'a mut Engine,
+    options: &'a BenchOptions,
+    tokens: Tokens,
+    deck: Deck,
+    depth: usize,
+    resident: bool,
+    drive: Vec<f64>,
+    drive_reads: (u64, u64),
+}
+
+/// What was measured.
+struct Measured {
+    runs: Vec<BenchRun>,
+    drive: Vec<f64>,
+    /// Bytes of one read, on average.
+    record_bytes: u64,
+    depth: usize,
+    offsets_repeated: bool,
+    peak_resident_bytes: Option<u64>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(engine: &'a mut Engine, opened: &Opened, options: &'a BenchOptions) -> Result<Self, EngineError> {
+        let records = distinct_records(opened, &engine.files);
+        let plan = engine.plan();
+        Ok(Self {
+            tokens: Tokens::new(engine, options)?,
+            deck: Deck::new(records, options.seed),
+            // As deep as a layer asks: its experts at once, as far as there are slots.
+            depth: engine.config.num_experts_per_tok.min(plan.slots).max(1),
+            resident: plan.slots >= plan.expert_count,
+            drive: Vec::new(),
+            drive_reads: (0, 0),
+            engine,
+            options,
+        })
+    }
+
+    fn run(mut self, progress: &mut dyn FnMut(BenchEvent<'_>)) -> Result<Measured, EngineError> {
+        let mut session = self.engine.session()?;
+        if self.resident {
+            progress(BenchEvent::Step("measuring the drive"));
+            self.measure_drive()?;
+        }
+        progress(BenchEvent::Step("filling the expert slots"));
+        self.engine.runtime.preload(&self.engine.cancel.clone())?;
+        progress(BenchEvent::Step("warming up"));
+        let warmup = self.options.warmup_tokens.unwrap_or(WARMUP_TOKENS_DEFAULT);
+        let warmup = warmup.min(session.ctx() / 2);
+        if warmup > 0 {
+            let mut sequence = self.prefill(&mut session, warmup)?;
+            self.decode(&mut session, &mut sequence, warmup)?;
+        }
+        let mut runs = Vec::with_capacity(self.options.repeats);
+        for repeat in 0..self.options.repeats {
+            progress(BenchEvent::Step(&format!("measuring, {} of {}", repeat + 1, self.options.repeats)));
+            runs.push(self.repeat(&mut session)?);
+        }
+        let peak_resident_bytes = system::peak_resident_bytes();
+        if self.resident {
+            self.measure_drive()?;
+        }
+        Ok(Measured {
+            runs,
+            record_bytes: self.drive_reads.0 / self.drive_reads.1.max(1),
+            depth: self.depth,
+            offsets_repeated: self.deck.repeated,
+            drive: self.drive,
+            peak_resident_bytes,
+        })
+    }
+
+    /// One prompt from an empty state. Returns the sequence.
+    fn prefill(&mut self, session: &mut Session, tokens: usize) -> Result<Vec<u32>, EngineError> {
+        let sequence = self.tokens.take(tokens);
+        self.engine.rebuild(session);
+        self.engine.sync(session, &sequence, &mut |_, _| ())?;
+        Ok(sequence)
+    }
+
+    /// One token at a time; which one comes from the source of tokens, not from the logits, so that a model with random
+    /// weights does not loop and hit its cache.
+    fn decode(
+        &mut self,
+        session: &mut Session,
+        sequence: &mut Vec<u32>,
+        tokens: usize,
+    ) -> Result<(), EngineError> {
+        for _ in 0..tokens {
+            sequence.push(self.tokens.one());
+            self.engine.sync(session, sequence, &mut |_, _| ())?;
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, session: &mut Session) -> Result<BenchRun, EngineError> {
+        let BenchOptions { prompt_tokens, decode_tokens, .. } = *self.options;
+        let start = Mark::now(self.engine);
+        let mut sequence = self.prefill(session, prompt_tokens)?;
+        let prefilled = Mark::now(self.engine);
+        let drive_from = self.drive.len();
+        if !self.resident {
+            self.measure_drive()?;
+        }
+        let decoding = Mark::now(self.engine);
+        self.decode(session, &mut sequence, decode_tokens)?;
+        let end = Mark::now(self.engine);
+        if !self.resident {
+            self.measure_drive()?;
+        }
+        let requests = end.requests - decoding.requests;
+        Ok(BenchRun {
+            prefill_s: (prefilled.at - start.at).as_secs_f64(),
+            decode_s: (end.at - decoding.at).as_secs_f64(),
+            prefill_expert_bytes: prefilled.bytes_read - start.bytes_read,
+            decode_expert_bytes: end.bytes_read - decoding.bytes_read,
+            hit_rate: (end.hits - decoding.hits) as f64 / requests.max(1) as f64,
+            read_busy_s: (end.busy_us - decoding.busy_us) as f64 / 1e6,
+            drive_bytes_per_s: self.drive[drive_from..].to_vec(),
+            decode_split: decoding.split(&end, decode_tokens),
+            prefill_split: start.split(&prefilled, prompt_tokens),
+        })
+    }
+
+    /// The drive's own rate: records as the experts lie, as many under way as a layer has, into slots on loan.
+    fn measure_drive(&mut self) -> Result<(), EngineError> {
+        if self.deck.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(probe::DriveSample::default());
+        let storage = self.engine.storage.clone();
+        let deck = &mut self.deck;
+        self.engine.runtime.lend_buffers(self.depth, &mut |bufs| {
+            let mut probe = DriveProbe { storage: storage.as_ref(), deck: &mut *deck };
+            result = probe.steady(bufs, DRIVE_LIMIT);
+        })?;
+        let sample = result?;
+        self.drive.push(sample.bytes_per_s());
+        self.drive_reads.0 += sample.bytes;
+        self.drive_reads.1 += sample.reads;
+        Ok(())
+    }
+}
+
+/// What was measured on.
+struct About {
+    model: String,
+    container: String,
+    expert_records: usize,
+    plan: MemoryPlan,
+    threads: usize,
+    isa: String,
+    io_threads: usize,
+    io_mode: String,
+    io_fallback: Option<String>,
+    formats: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl About {
+    fn of(engine: &Engine, path: &Path, opened: &Opened, facts: &Facts) -> Self {
+        let direct = engine.files.iter().all(|file| engine.storage.mode(*file) == IoMode::Direct);
+        Self {
+            model: path.display().to_string(),
+            container: match opened.checkpoint.kind() {
+                Kind::Packed => "packed container".into(),
+                _ => "Hugging Face directory".into(),
+            },
+            expert_records: distinct_records(opened, &engine.files).len(),
+            plan: engine.plan().clone(),
+            threads: engine.compute.threads,
+            isa: engine.compute.isa.to_string(),
+            io_threads: engine.io_threads.unwrap_or(IO_THREADS_DEFAULT),
+            io_mode: if direct { "direct".into() } else { "buffered".into() },
+            io_fallback: engine.io_fallback(),
+            formats: facts.formats(),
+        }
+    }
+}
+
+/// Median of some figures; 0 of none.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
+    }
+}
+
+fn spread(figures: &[f64]) -> Spread {
+    let min = figures.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = figures.iter().copied().fold(0.0, f64::max);
+    if figures.is_empty() { Spread::default() } else { Spread { min, max } }
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// Median of each part.
+fn median_split(splits: &[TimeSplit]) -> TimeSplit {
+    let part = |pick: fn(&TimeSplit) -> f64| median(&splits.iter().map(pick).collect::<Vec<_>>());
+    TimeSplit {
+        read_wait_s: part(|split| split.read_wait_s),
+        fetch_s: part(|split| split.fetch_s),
+        expert_compute_s: part(|split| split.expert_compute_s),
+        dense_compute_s: part(|split| split.dense_compute_s),
+        other_s: part(|split| split.other_s),
+    }
+}
+
+/// Least time that the arithmetic of a prompt takes at the kernels' best: every weight of the layers once a token (experts
+/// K of E), the head once.
+pub(crate) fn arithmetic_s(facts: &Facts, tokens: usize, rates: &BTreeMap<String, f64>) -> f64 {
+    let rate = |shape: &Shape| rates.get(shape.format.name()).copied().unwrap_or(f64::INFINITY);
+    let time = |shape: Shape| ratio(shape.weights(), rate(&shape));
+    let body: f64 = facts.body().map(time).sum();
+    let experts: f64 = facts.experts.iter().flatten().copied().map(time).sum();
+    let k = facts.config.num_experts_per_tok as f64;
+    tokens as f64 * (body + k * experts) + facts.head().map_or(0.0, time)
+}
+
+fn report(
+    about: About,
+    facts: &Facts,
+    options: &BenchOptions,
+    measured: Measured,
+    (memory, memory_probe_bytes): (Vec<f64>, u64),
+    kernels: BTreeMap<String, f64>,
+) -> BenchReport {
+    let figures = Figures::of(&measured, options, &memory);
+    let Measured { runs, record_bytes, depth, offsets_repeated, peak_resident_bytes, .. } = measured;
+    let config = &facts.config;
+    let (drive, memory_rate) = (figures.median("drive_bytes_per_s"), median(&memory));
+    let (dense_bytes, expert_bytes) = (facts.dense_bytes_per_token(), facts.expert_bytes_per_token());
+    let read_per_token = figures.median("expert_bytes_per_token");
+    let (disk_time_s, memory_time_s) =
+        (ratio(read_per_token, drive), ratio(dense_bytes + expert_bytes, memory_rate));
+    let token_time_s = ratio(1.0, figures.median("decode_tokens_per_s"));
+    let prefill_expert_bytes = figures.median("prefill_expert_bytes");
+    let prefill_disk_time_s = ratio(prefill_expert_bytes, drive);
+    let prefill_arithmetic_time_s = arithmetic_s(facts, options.prompt_tokens, &kernels);
+    let prefill_s = figures.median("time_to_first_token_s");
+    let experts_shared = about.expert_records < facts.expert_count;
+    BenchReport {
+        model: about.model,
+        architecture: models::qwen35moe::NAME.into(),
+        container: about.container,
+        layers: config.num_layers(),
+        experts_per_layer: config.num_experts,
+        experts_per_token_model: config.num_experts_per_tok,
+        experts_per_token: config.num_experts_per_tok,
+        lossy: Vec::new(),
+        formats: about.formats,
+        expert_records: about.expert_records,
+        shared_records: experts_shared.then(|| {
+            format!(
+                "{} experts share {} records: layers read the same files",
+                facts.expert_count, about.expert_records
+            )
+        }),
+        threads: about.threads,
+        isa: about.isa,
+        io_threads: about.io_threads,
+        io_mode: about.io_mode,
+        io_fallback: about.io_fallback,
+        memory_budget_bytes: about.plan.budget_bytes,
+        expert_slots: about.plan.slots,
+        expert_count: about.plan.expert_count,
+        resident: about.plan.slots >= about.plan.expert_count,
+        ctx: about.plan.ctx,
+        chunk_tokens: about.plan.chunk_tokens,
+        plan: about.plan,
+        prompt_tokens: options.prompt_tokens,
+        decode_tokens: options.decode_tokens,
+        repeats: options.repeats,
+        warmup_tokens: options.warmup_tokens.unwrap_or(WARMUP_TOKENS_DEFAULT),
+        token_source: if options.text.is_some() { "text".into() } else { "random ids".into() },
+        seed: options.seed,
+        decode_tokens_per_s: figures.median("decode_tokens_per_s"),
+        prefill_tokens_per_s: figures.median("prefill_tokens_per_s"),
+        time_to_first_token_s: prefill_s,
+        expert_bytes_per_token: read_per_token,
+        hit_rate: figures.median("hit_rate"),
+        read_bytes_per_s: figures.median("read_bytes_per_s"),
+        read_bytes_per_s_busy: figures.median("read_bytes_per_s_busy"),
+        drive_bytes_per_s: drive,
+        drive_record_bytes: record_bytes,
+        drive_depth: depth,
+        drive_offsets_repeated: offsets_repeated,
+        memory_bytes_per_s: memory_rate,
+        memory_probe_bytes,
+        split: median_split(&runs.iter().map(|run| run.decode_split).collect::<Vec<_>>()),
+        prefill_split: median_split(&runs.iter().map(|run| run.prefill_split).collect::<Vec<_>>()),
+        peak_resident_bytes,
+        dense_bytes_per_token: dense_bytes,
+        expert_bytes_touched_per_token: expert_bytes,
+        disk_time_s,
+        memory_time_s,
+        token_time_s,
+        roofline_fraction: ratio(disk_time_s.max(memory_time_s), token_time_s),
+        read_rate_fraction: ratio(figures.median("read_bytes_per_s"), drive),
+        prefill_expert_bytes,
+        prefill_disk_time_s,
+        prefill_arithmetic_time_s,
+        prefill_roofline_fraction: ratio(prefill_disk_time_s.max(prefill_arithmetic_time_s), prefill_s),
+        kernel_products_per_s: kernels,
+        spread: figures.spreads(),
+        runs,
+    }
+}
+
+/// Each figure of each repeat.
+struct Figures(BTreeMap<&'static str, Vec<f64>>);
+
+impl Figures {
+    fn of(measured: &Measured, options: &BenchOptions, memory: &[f64]) -> Self {
+        let (prompt, decoded) = (options.prompt_tokens as f64, options.decode_tokens as f64);
+        let each = |figure: &dyn Fn(&BenchRun) -> f64| measured.runs.iter().map(figure).collect::<Vec<_>>();
+        let bytes = |run: &BenchRun| run.decode_expert_bytes as f64;
+        Self(BTreeMap::from([
+            ("decode_tokens_per_s", each(&|run| ratio(decoded, run.decode_s))),
+            ("prefill_tokens_per_s", each(&|run| ratio(prompt, run.prefill_s))),
+            ("time_to_first_token_s", each(&|run| run.prefill_s)),
+            ("expert_bytes_per_token", each(&|run| ratio(bytes(run), decoded))),
+            ("hit_rate", each(&|run| run.hit_rate)),
+            ("read_bytes_per_s", each(&|run| ratio(bytes(run), run.decode_s))),
+            ("read_bytes_per_s_busy", each(&|run| ratio(bytes(run), run.read_busy_s))),
+            ("prefill_expert_bytes", each(&|run| run.prefill_expert_bytes as f64)),
+            ("drive_bytes_per_s", measured.drive.clone()),
+            ("memory_bytes_per_s", memory.to_vec()),
+        ]))
+    }
+
+    fn median(&self, name: &str) -> f64 {
+        self.0.get(name).map_or(0.0, |figures| median(figures))
+    }
+
+    fn spreads(&self) -> BTreeMap<String, Spread> {
+        self.0.iter().map(|(name, figures)| (name.to_string(), spread(figures))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { min: 1.0, max: 3.0 });
+        assert_eq!(spread(&[]), Spread::default());
+    }
+}

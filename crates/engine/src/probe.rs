@@ -1,0 +1,235 @@
+//! What this machine gives: the drive at the sizes and depths of expert reads, the memory, the kernels.
+//!
+//! Each probe takes a second or less and is repeated by its caller before and after what it is compared with, because a
+//! shared machine changes while one looks. None needs memory beyond what it is handed or told.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kernels::backend::{Backend, HostMatrix};
+use kernels::cpu::CpuBackend;
+use storage::{AlignedBuf, CompletionQueue, FileId, ReadRequest, SplitMix64, Storage, StorageError, Widened};
+
+use crate::EngineError;
+use crate::facts::Shape;
+
+/// Pieces of files that are read together: file, offset, bytes.
+pub(crate) type Record = Vec<(FileId, u64, u64)>;
+
+/// When a probe has seen enough.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Limit {
+    pub(crate) time: Duration,
+    pub(crate) bytes: u64,
+}
+
+/// Records in random order, none twice before all were drawn.
+pub(crate) struct Deck {
+    records: Vec<Record>,
+    next: usize,
+    /// Some record has been drawn twice, so that a cache below may have helped.
+    pub(crate) repeated: bool,
+}
+
+impl Deck {
+    pub(crate) fn new(mut records: Vec<Record>, seed: u64) -> Self {
+        let mut random = SplitMix64::new(seed);
+        for last in (1..records.len()).rev() {
+            records.swap(last, random.below(last as u64 + 1) as usize);
+        }
+        Self { records, next: 0, repeated: false }
+    }
+
+    /// The next record; `None` once at the end of the deck, after which it begins anew.
+    fn draw(&mut self) -> Option<&Record> {
+        if self.next == self.records.len() {
+            (self.next, self.repeated) = (0, true);
+            return None;
+        }
+        self.next += 1;
+        self.records.get(self.next - 1)
+    }
+
+    /// Whether there is anything to draw.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// What a drive delivered.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct DriveSample {
+    pub(crate) bytes: u64,
+    pub(crate) reads: u64,
+    pub(crate) seconds: f64,
+}
+
+impl DriveSample {
+    pub(crate) fn bytes_per_s(&self) -> f64 {
+        if self.seconds > 0.0 { self.bytes as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+/// Reads records into the buffers, each of which must be large enough for any of them.
+pub(crate) struct DriveProbe<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) deck: &'a mut Deck,
+}
+
+impl DriveProbe<'_> {
+    /// Keeps as many reads under way as there are buffers, until the limit or the end of the deck.
+    ///
+    /// # Errors
+    /// The first read that failed. All buffers are back in the vector in any case.
+    pub(crate) fn steady(
+        &mut self,
+        bufs: &mut Vec<AlignedBuf>,
+        limit: Limit,
+    ) -> Result<DriveSample, StorageError> {
+        let queue = CompletionQueue::new();
+        let (mut sample, mut result, mut more, mut reading) = (DriveSample::default(), Ok(()), true, 0usize);
+        let started = Instant::now();
+        loop {
+            while more && !bufs.is_empty() {
+                // A deck that ended with the last probe begins anew with this one.
+                more = self.submit(bufs, &queue)? || (reading == 0 && self.submit(bufs, &queue)?);
+                reading += usize::from(more);
+            }
+            if reading == 0 {
+                break;
+            }
+            let completion = queue.wait();
+            reading -= 1;
+            bufs.push(completion.buf);
+            sample.bytes += completion.bytes_read;
+            sample.reads += 1;
+            more &= completion.result.is_ok() && started.elapsed() < limit.time && sample.bytes < limit.bytes;
+            result = result.and(completion.result);
+        }
+        sample.seconds = started.elapsed().as_secs_f64();
+        result.map(|()| sample)
+    }
+
+    /// Starts one read into the last buffer. False at the end of the deck.
+    fn submit(&mut self, bufs: &mut Vec<AlignedBuf>, queue: &CompletionQueue) -> Result<bool, StorageError> {
+        let Some(record) = self.deck.draw() else { return Ok(false) };
+        let mut widened = Widened::default();
+        storage::widen_into(record.iter().copied(), self.storage.block_bytes(), &mut widened)?;
+        let Some(buf) = bufs.pop() else { return Ok(false) };
+        self.storage.submit(ReadRequest { tag: 0, buf, segments: widened.segments }, queue);
+        Ok(true)
+    }
+}
+
+/// Passes over the buffer that a memory probe makes.
+const MEMORY_PASSES: usize = 7;
+
+/// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which should be many times
+/// larger than any cache: one figure for each pass.
+pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, EngineError> {
+    let threads = threads.max(1);
+    let share = (bytes / threads).next_multiple_of(storage::BLOCK_BYTES);
+    let mut buf = AlignedBuf::new(share * threads)?;
+    thread::scope(|scope| {
+        buf.chunks_mut(share).for_each(|part| {
+            // Written, so that it is memory and not the system's page of zeros.
+            scope.spawn(move || part.fill(1));
+        });
+    });
+    let pass = |_| {
+        let started = Instant::now();
+        thread::scope(|scope| {
+            buf.chunks(share).for_each(|part| {
+                scope.spawn(move || black_box(fold(part)));
+            });
+        });
+        buf.len() as f64 / started.elapsed().as_secs_f64()
+    };
+    Ok((0..MEMORY_PASSES).map(pass).collect())
+}
+
+/// Touches every byte in a loop that the compiler turns into wide loads.
+fn fold(bytes: &[u8]) -> u64 {
+    let mut sums = [0u64; 16];
+    for line in bytes.chunks_exact(128) {
+        for (sum, word) in sums.iter_mut().zip(line.chunks_exact(8)) {
+            *sum ^= word.try_into().map_or(0, u64::from_le_bytes);
+        }
+    }
+    sums.iter().fold(0, |all, sum| all ^ sum)
+}
+
+/// Tokens of a product in which the kernels are at their best: enough that weights are decoded for many.
+const PEAK_TOKENS: usize = 128;
+/// Weight rows of that product: with them a matrix of any format stays in a cache.
+const PEAK_ROWS: usize = 512;
+/// Longest that one kernel is measured.
+const PEAK_TIME: Duration = Duration::from_millis(250);
+
+/// Multiply-adds per second of `mul_mat` at its best: a matrix of this format and width that stays in a cache, many tokens.
+pub(crate) fn peak_products_per_s(backend: &mut CpuBackend, shape: Shape) -> f64 {
+    let shape = Shape { rows: PEAK_ROWS.min(shape.rows.max(1)), ..shape };
+    let Some(host) = random_matrix(shape) else { return 0.0 };
+    let w = backend.matrix(host);
+    let mut x = backend.buffer(PEAK_TOKENS * shape.cols);
+    let values = random_values(PEAK_TOKENS * shape.cols);
+    backend.write(&mut x, 0, &values);
+    let mut out = backend.buffer(PEAK_TOKENS * shape.rows);
+    let seconds = best_seconds(PEAK_TIME, || backend.mul_mat(&w, &x, PEAK_TOKENS, &mut out));
+    shape.weights() * PEAK_TOKENS as f64 / seconds
+}
+
+/// Shortest time of `work`, tried at least three times.
+pub(crate) fn best_seconds(time: Duration, mut work: impl FnMut()) -> f64 {
+    let (began, mut best, mut tries) = (Instant::now(), f64::INFINITY, 0);
+    while tries < 3 || began.elapsed() < time {
+        let started = Instant::now();
+        work();
+        best = best.min(started.elapsed().as_secs_f64());
+        tries += 1;
+    }
+    best.max(1e-9)
+}
+
+fn random_values(len: usize) -> Vec<f32> {
+    let mut random = SplitMix64::new(3);
+    (0..len).map(|_| random.below(2001) as f32 / 1000.0 - 1.0).collect()
+}
+
+/// A matrix of one random row again and again: products with it take as long as with any other. `None` if there is no such
+/// matrix or no memory for it.
+pub(crate) fn random_matrix(shape: Shape) -> Option<HostMatrix> {
+    let Shape { format, rows, cols } = shape;
+    let row_bytes = format.row_bytes(cols).ok().filter(|bytes| *bytes > 0)?;
+    let mut buf = AlignedBuf::new(row_bytes.checked_mul(rows)?).ok()?;
+    let mut row = vec![0; row_bytes];
+    format.encode_row(&random_values(cols), &mut row).ok()?;
+    buf.chunks_exact_mut(row_bytes).for_each(|target| target.copy_from_slice(&row));
+    Some(HostMatrix { format, rows, cols, bytes: Arc::new(buf), offset: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deck_gives_every_record_once_and_says_when_it_repeats() {
+        let records: Vec<Record> = (0..5).map(|at| vec![(FileId(0), at, 1)]).collect();
+        let mut deck = Deck::new(records.clone(), 7);
+        let mut drawn: Vec<Record> = std::iter::from_fn(|| deck.draw().cloned()).collect();
+        drawn.sort();
+        assert_eq!(drawn, records);
+        assert!(deck.repeated);
+        assert!(deck.draw().is_some());
+    }
+
+    #[test]
+    fn memory_and_kernels_have_rates() {
+        assert!(memory_rates(2, 1 << 20).unwrap().iter().all(|rate| *rate > 0.0));
+        let mut backend = CpuBackend::new(kernels::cpu::CpuOptions { threads: 1, isa: None });
+        let shape = Shape { format: tensor::Format::Q8_0, rows: 32, cols: 64 };
+        assert!(peak_products_per_s(&mut backend, shape) > 0.0);
+    }
+}
