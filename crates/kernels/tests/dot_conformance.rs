@@ -162,7 +162,8 @@ fn instruction_sets_agree_on_any_bits() {
             let mut weights = vec![0_u8; ROWS * format.row_bytes(cols).unwrap()];
             weights.iter_mut().for_each(|byte| *byte = (uniform.next() * 128.0 + 128.0) as u8);
             let scale_offsets: &[usize] = match format {
-                Format::Q4K => &[0, 2],
+                Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+                Format::Q2K => &[80, 82],
                 Format::Q3K => &[108],
                 Format::Q6K => &[208],
                 _ => &[0],

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use crate::TensorError;
 use crate::blocks::{
-    Block, BlockBf16, BlockF16, BlockF32, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0,
-    from_bytes,
+    Block, BlockBf16, BlockF16, BlockF32, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, from_bytes,
 };
 
 /// Element or block format of a row of weights (ggml names and bytes).
@@ -22,14 +22,22 @@ pub enum Format {
     BF16,
     /// 32 weights: a half-precision scale and 4-bit codes minus 8.
     Q4_0,
+    /// 32 weights: a half-precision scale and offset, 4-bit codes.
+    Q4_1,
     /// 32 weights: a half-precision scale and 5-bit codes minus 16.
     Q5_0,
+    /// 32 weights: a half-precision scale and offset, 5-bit codes.
+    Q5_1,
     /// 32 weights: a half-precision scale and signed 8-bit codes.
     Q8_0,
+    /// 256 weights: 16 sub-blocks of 16 with 4-bit scales and minima, 2-bit codes.
+    Q2K,
     /// 256 weights: 16 sub-blocks of 16 with 6-bit scales, 3-bit codes minus 4.
     Q3K,
     /// 256 weights: 8 sub-blocks of 32 with 6-bit scales and minima, 4-bit codes.
     Q4K,
+    /// 256 weights: 8 sub-blocks of 32 with 6-bit scales and minima, 5-bit codes.
+    Q5K,
     /// 256 weights: 16 sub-blocks of 16 with 8-bit scales, 6-bit codes minus 32.
     Q6K,
 }
@@ -57,10 +65,14 @@ static F32: Spec = spec::<BlockF32>("f32");
 static F16: Spec = spec::<BlockF16>("f16");
 static BF16: Spec = spec::<BlockBf16>("bf16");
 static Q4_0: Spec = spec::<BlockQ4_0>("q4_0");
+static Q4_1: Spec = spec::<BlockQ4_1>("q4_1");
 static Q5_0: Spec = spec::<BlockQ5_0>("q5_0");
+static Q5_1: Spec = spec::<BlockQ5_1>("q5_1");
 static Q8_0: Spec = spec::<BlockQ8_0>("q8_0");
+static Q2K: Spec = spec::<BlockQ2K>("q2_K");
 static Q3K: Spec = spec::<BlockQ3K>("q3_K");
 static Q4K: Spec = spec::<BlockQ4K>("q4_K");
+static Q5K: Spec = spec::<BlockQ5K>("q5_K");
 static Q6K: Spec = spec::<BlockQ6K>("q6_K");
 
 impl Format {
@@ -70,10 +82,14 @@ impl Format {
         Format::F16,
         Format::BF16,
         Format::Q4_0,
+        Format::Q4_1,
         Format::Q5_0,
+        Format::Q5_1,
         Format::Q8_0,
+        Format::Q2K,
         Format::Q3K,
         Format::Q4K,
+        Format::Q5K,
         Format::Q6K,
     ];
 
@@ -83,10 +99,14 @@ impl Format {
             Format::F16 => &F16,
             Format::BF16 => &BF16,
             Format::Q4_0 => &Q4_0,
+            Format::Q4_1 => &Q4_1,
             Format::Q5_0 => &Q5_0,
+            Format::Q5_1 => &Q5_1,
             Format::Q8_0 => &Q8_0,
+            Format::Q2K => &Q2K,
             Format::Q3K => &Q3K,
             Format::Q4K => &Q4K,
+            Format::Q5K => &Q5K,
             Format::Q6K => &Q6K,
         }
     }
@@ -149,8 +169,9 @@ impl Format {
             return self;
         }
         let narrow = match self {
-            Format::Q3K => Format::Q4_0,
+            Format::Q2K | Format::Q3K => Format::Q4_0,
             Format::Q4K => Format::Q5_0,
+            Format::Q5K => Format::Q5_1,
             Format::Q6K => Format::Q8_0,
             other => other,
         };
@@ -244,16 +265,19 @@ mod tests {
         let error = Format::parse("q9").unwrap_err().to_string();
         assert_eq!(
             error,
-            "unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q5_0 q8_0 q3_K q4_K q6_K"
+            "unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 \
+             q2_K q3_K q4_K q5_K q6_K"
         );
     }
 
     #[test]
     fn sizes_are_those_of_ggml() {
+        // Bytes of a block of 1, of 32 and of 256 weights, in the order of `Format::ALL`.
+        let expected = [(1, &[4, 2, 2][..]), (32, &[18, 20, 22, 24, 34]), (256, &[84, 110, 144, 176, 210])];
+        let expected: Vec<_> =
+            expected.iter().flat_map(|(len, bytes)| bytes.iter().map(move |bytes| (*len, *bytes))).collect();
         let sizes: Vec<_> =
             Format::ALL.iter().map(|format| (format.block_len(), format.block_bytes())).collect();
-        let expected =
-            [(1, 4), (1, 2), (1, 2), (32, 18), (32, 22), (32, 34), (256, 110), (256, 144), (256, 210)];
         assert_eq!(sizes, expected);
         assert_eq!(Format::Q4K.bits_per_weight(), 4.5);
     }

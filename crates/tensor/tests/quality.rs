@@ -54,6 +54,10 @@ fn no_worse_than_ggml() {
     // Relative RMSE of ggml's quantize_row_*_ref (October 2026) on these very numbers.
     let reference = [
         (Format::Q4_0, 0.086054, 0.11564),
+        (Format::Q4_1, 0.078047, 0.093470),
+        (Format::Q5_1, 0.037801, 0.045227),
+        (Format::Q2K, 0.296303, 0.342670),
+        (Format::Q5K, 0.036074, 0.043858),
         (Format::Q5_0, 0.042644, 0.057855),
         (Format::Q8_0, 0.00535, 0.007257),
         (Format::Q3K, 0.150628, 0.183197),

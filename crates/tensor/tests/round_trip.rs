@@ -34,7 +34,11 @@ fn allowed(format: Format) -> (f32, f32) {
         Format::Q4_0 => (1.1 / 7.0, 16.0 * subnormal_half),
         Format::Q5_0 => (1.1 / 15.0, 32.0 * subnormal_half),
         // Range of a sub-block is at most twice the largest magnitude.
+        Format::Q4_1 => (2.2 / 15.0, 16.0 * subnormal_half),
+        Format::Q5_1 => (2.2 / 31.0, 32.0 * subnormal_half),
+        Format::Q2K => (2.2 / 3.0, 64.0 * subnormal_half),
         Format::Q4K => (2.2 / 15.0, 64.0 * subnormal_half),
+        Format::Q5K => (2.2 / 31.0, 64.0 * subnormal_half),
         Format::Q3K => (1.1 / 3.0, 64.0 * subnormal_half),
         Format::Q6K => (1.1 / 31.0, 64.0 * subnormal_half),
         other => panic!("state the error allowed for {other}"),
@@ -65,7 +69,7 @@ proptest! {
             // What the half-precision scale cannot express is saturated.
             let reach = match format {
                 Format::F32 | Format::BF16 => f32::MAX,
-                Format::F16 => 65504.0,
+                Format::F16 | Format::Q4_1 | Format::Q5_1 => 65504.0,
                 _ => 65504.0 * 4.0,
             };
             for (block, got) in row.chunks(format.block_len()).zip(decoded.chunks(format.block_len())) {

@@ -15,7 +15,8 @@ pub enum ActivationClass {
     /// f32 as they are, for float weights.
     #[default]
     F32,
-    /// 8-bit codes with an f32 scale per 32, for formats with blocks of 32.
+    /// 8-bit codes with an f32 scale per 32, and the sum of each 32 activations, for formats with
+    /// blocks of 32.
     Q8x32,
     /// 8-bit codes with an f32 scale per 256, and the sum of each 16 codes, for K-quants.
     Q8x256,
@@ -56,6 +57,8 @@ pub struct Activations {
     /// then those of 16..32, 48..64 …, which is the order in which two 128-bit halves of a vector
     /// use them.
     sums: Vec<[i16; SUMS]>,
+    /// [n, cols / 32], class Q8x32 only: the sums of the activations of a block.
+    block_sums: Vec<f32>,
 }
 
 /// Memory that starts at a cache line: a vector of it never straddles two lines, which costs a
@@ -99,6 +102,7 @@ impl<T> DerefMut for CacheLines<T> {
 pub(crate) struct Row32<'a> {
     pub(crate) codes: &'a [[i8; 32]],
     pub(crate) scales: &'a [f32],
+    pub(crate) sums: &'a [f32],
 }
 
 /// One row of class Q8x256.
@@ -174,8 +178,10 @@ impl Activations {
                 self.scales.resize(n * cols / block_len, 0.0);
             }
         }
-        if class == ActivationClass::Q8x256 {
-            self.sums.resize(n * cols / block_len, [0; SUMS]);
+        match class {
+            ActivationClass::F32 => {}
+            ActivationClass::Q8x32 => self.block_sums.resize(n * cols / block_len, 0.0),
+            ActivationClass::Q8x256 => self.sums.resize(n * cols / block_len, [0; SUMS]),
         }
     }
 
@@ -189,8 +195,8 @@ impl Activations {
         let codes = &mut self.codes[t * cols..(t + 1) * cols];
         let scales = &mut self.scales[t * blocks..(t + 1) * blocks];
         let sums = match self.class {
-            ActivationClass::Q8x256 => &mut self.sums[t * blocks..(t + 1) * blocks],
-            _ => &mut [],
+            ActivationClass::Q8x256 => Sums::Sixteens(&mut self.sums[t * blocks..(t + 1) * blocks]),
+            _ => Sums::Blocks(&mut self.block_sums[t * blocks..(t + 1) * blocks]),
         };
         match isa {
             #[cfg(target_arch = "x86_64")]
@@ -210,6 +216,7 @@ impl Activations {
         Row32 {
             codes: self.codes[t * self.cols..(t + 1) * self.cols].as_chunks().0,
             scales: &self.scales[t * blocks..(t + 1) * blocks],
+            sums: &self.block_sums[t * blocks..(t + 1) * blocks],
         }
     }
 
@@ -224,17 +231,29 @@ impl Activations {
     }
 }
 
-/// Quantises one row; `sums` is empty for blocks of 32. Every instruction set compiles this very
-/// function, so the codes are the same on all of them.
+/// Where the sums of a row go; which, says how long its blocks are.
+pub(crate) enum Sums<'a> {
+    /// Blocks of 32: one sum of activations each.
+    Blocks(&'a mut [f32]),
+    /// Blocks of 256: sixteen sums of codes each.
+    Sixteens(&'a mut [[i16; SUMS]]),
+}
+
+/// Quantises one row. Every instruction set compiles this very function, so the codes are the same
+/// on all of them.
 #[inline(always)]
-pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [[i16; SUMS]]) {
-    if sums.is_empty() {
-        let blocks = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
-        for ((x, codes), scale) in blocks.zip(scales) {
-            *scale = quantise_block(x, codes);
+pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
+    let sums = match sums {
+        Sums::Sixteens(sums) => sums,
+        Sums::Blocks(sums) => {
+            let blocks = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
+            for (((x, codes), scale), sum) in blocks.zip(scales).zip(sums) {
+                *scale = quantise_block(x, codes);
+                *sum = *scale * codes.iter().map(|&code| i32::from(code)).sum::<i32>() as f32;
+            }
+            return;
         }
-        return;
-    }
+    };
     let blocks = x.as_chunks::<256>().0.iter().zip(codes.as_chunks_mut::<256>().0);
     for (((x, codes), scale), sums) in blocks.zip(scales).zip(sums) {
         *scale = quantise_block(x, codes);

@@ -5,7 +5,10 @@
 //! 4l to 4l + 3.
 
 use tensor::Format;
-use tensor::blocks::{Block, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, from_bytes};
+use tensor::blocks::{
+    Block, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
+    BlockQ8_0, from_bytes,
+};
 
 use super::activations::{Row32, Row256};
 use super::{Job, for_token_tiles};
@@ -22,10 +25,14 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
         Format::F32 | Format::F16 | Format::BF16 => float_rows::<T>(job, t, out),
         Format::Q4_0 => rows_32::<T, BlockQ4_0>(job, t, out, open_q4_0),
+        Format::Q4_1 => rows_32::<T, BlockQ4_1>(job, t, out, open_q4_1),
         Format::Q5_0 => rows_32::<T, BlockQ5_0>(job, t, out, open_q5_0),
-        Format::Q8_0 => rows_32::<T, BlockQ8_0>(job, t, out, |block| (block.d.to_f32(), block.codes)),
+        Format::Q5_1 => rows_32::<T, BlockQ5_1>(job, t, out, open_q5_1),
+        Format::Q8_0 => rows_32::<T, BlockQ8_0>(job, t, out, open_q8_0),
+        Format::Q2K => rows_256::<T, BlockQ2K>(job, t, out, open_q2_k),
         Format::Q3K => rows_256::<T, BlockQ3K>(job, t, out, open_q3_k),
         Format::Q4K => rows_256::<T, BlockQ4K>(job, t, out, open_q4_k),
+        Format::Q5K => rows_256::<T, BlockQ5K>(job, t, out, open_q5_k),
         Format::Q6K => rows_256::<T, BlockQ6K>(job, t, out, open_q6_k),
         other => unreachable!("{other} has no scalar dot product; add it here with its block"),
     }
@@ -65,37 +72,62 @@ fn float_rows<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     }
 }
 
-// ---- blocks of 32: weight = d * code ------------------------------------------------------------
+// ---- blocks of 32: weight = d * code + m --------------------------------------------------------
 
-fn open_q4_0(block: &BlockQ4_0) -> (f32, [i8; 32]) {
-    let codes = std::array::from_fn(|i| (block.nibbles[i % 16] >> (i / 16 * 4) & 15) as i8 - 8);
-    (block.d.to_f32(), codes)
+/// A block of 32 as integers.
+struct Open32 {
+    d: f32,
+    /// `None` where code 0 is weight 0.
+    m: Option<f32>,
+    codes: [i8; 32],
 }
 
-fn open_q5_0(block: &BlockQ5_0) -> (f32, [i8; 32]) {
-    let high = u32::from_le_bytes(block.high);
-    let codes = std::array::from_fn(|i| {
-        let low = block.nibbles[i % 16] >> (i / 16 * 4) & 15;
-        (low | ((high >> i & 1) as u8) << 4) as i8 - 16
-    });
-    (block.d.to_f32(), codes)
+fn nibble(nibbles: &[u8; 16], i: usize) -> i8 {
+    (nibbles[i % 16] >> (i / 16 * 4) & 15) as i8
 }
 
-fn rows_32<const T: usize, B: Block>(
-    job: &Job<'_>,
-    t: usize,
-    out: &mut [f32],
-    open: impl Fn(&B) -> (f32, [i8; 32]),
-) {
+fn fifth_bit(high: [u8; 4], i: usize) -> i8 {
+    ((u32::from_le_bytes(high) >> i & 1) as i8) << 4
+}
+
+fn open_q4_0(block: &BlockQ4_0) -> Open32 {
+    let codes = std::array::from_fn(|i| nibble(&block.nibbles, i) - 8);
+    Open32 { d: block.d.to_f32(), m: None, codes }
+}
+
+fn open_q4_1(block: &BlockQ4_1) -> Open32 {
+    let codes = std::array::from_fn(|i| nibble(&block.nibbles, i));
+    Open32 { d: block.d.to_f32(), m: Some(block.m.to_f32()), codes }
+}
+
+fn open_q5_0(block: &BlockQ5_0) -> Open32 {
+    let codes = std::array::from_fn(|i| (nibble(&block.nibbles, i) | fifth_bit(block.high, i)) - 16);
+    Open32 { d: block.d.to_f32(), m: None, codes }
+}
+
+fn open_q5_1(block: &BlockQ5_1) -> Open32 {
+    let codes = std::array::from_fn(|i| nibble(&block.nibbles, i) | fifth_bit(block.high, i));
+    Open32 { d: block.d.to_f32(), m: Some(block.m.to_f32()), codes }
+}
+
+fn open_q8_0(block: &BlockQ8_0) -> Open32 {
+    Open32 { d: block.d.to_f32(), m: None, codes: block.codes }
+}
+
+fn rows_32<const T: usize, B: Block>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open32) {
     let n = job.acts.n();
     let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         // Even and odd blocks apart, so that in vectors one addition need not wait for the one
-        // before.
+        // before. The offsets have sums of their own.
         let mut sums = [[[0.0; LANES]; 2]; T];
+        let mut offsets = [[0.0; 2]; T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
-            let (d, codes) = open(block);
-            for (act, sums) in acts.iter().zip(&mut sums) {
+            let Open32 { d, m, codes } = open(block);
+            for ((act, sums), offsets) in acts.iter().zip(&mut sums).zip(&mut offsets) {
+                if let Some(m) = m {
+                    offsets[b % 2] += m * act.sums[b];
+                }
                 let scale = d * act.scales[b];
                 for (lane, sum) in sums[b % 2].iter_mut().enumerate() {
                     let four = 4 * lane..4 * lane + 4;
@@ -105,8 +137,9 @@ fn rows_32<const T: usize, B: Block>(
                 }
             }
         }
-        for (out, sums) in out[t..].iter_mut().zip(sums) {
+        for ((out, sums), offsets) in out[t..].iter_mut().zip(sums).zip(offsets) {
             *out = fold(std::array::from_fn(|lane| sums[0][lane] + sums[1][lane]));
+            *out += offsets[0] + offsets[1];
         }
     }
 }
@@ -122,6 +155,16 @@ struct Open256 {
     codes: [u8; 256],
     scales: [i16; 16],
     mins: [i16; 16],
+}
+
+fn open_q2_k(block: &BlockQ2K) -> Open256 {
+    Open256 {
+        d: block.d.to_f32(),
+        d_min: Some(block.d_min.to_f32()),
+        codes: std::array::from_fn(|i| block.codes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3),
+        scales: block.scales_and_mins.map(|both| i16::from(both & 15)),
+        mins: block.scales_and_mins.map(|both| i16::from(both >> 4)),
+    }
 }
 
 fn open_q3_k(block: &BlockQ3K) -> Open256 {
@@ -146,6 +189,21 @@ fn open_q4_k(block: &BlockQ4K) -> Open256 {
         d: block.d.to_f32(),
         d_min: Some(block.d_min.to_f32()),
         codes: std::array::from_fn(|i| block.nibbles[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15),
+        scales: std::array::from_fn(|i| i16::from(scales[i / 2])),
+        mins: std::array::from_fn(|i| i16::from(mins[i / 2])),
+    }
+}
+
+fn open_q5_k(block: &BlockQ5K) -> Open256 {
+    let (scales, mins) = block.scales_and_mins();
+    let code = |i: usize| {
+        let low = block.nibbles[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+        low | (block.high[i % 32] >> (i / 32) & 1) << 4
+    };
+    Open256 {
+        d: block.d.to_f32(),
+        d_min: Some(block.d_min.to_f32()),
+        codes: std::array::from_fn(code),
         scales: std::array::from_fn(|i| i16::from(scales[i / 2])),
         mins: std::array::from_fn(|i| i16::from(mins[i / 2])),
     }

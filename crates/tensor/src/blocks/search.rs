@@ -259,11 +259,20 @@ pub(super) struct Affine<const SUB: usize, const N: usize> {
 /// A group with the sums that do not depend on the codes.
 struct AffineGroup<const N: usize> {
     group: Group<N>,
+    /// Which signs the format's minimum may have.
+    min_sign: MinSign,
     w: f32,
     wx: f32,
 }
 
-/// What `weight = scale * code - min` is built from; `min` is never negative.
+#[derive(Copy, Clone, PartialEq)]
+enum MinSign {
+    /// `min` is not negative.
+    Positive,
+    Any,
+}
+
+/// What `weight = scale * code - min` is built from.
 #[derive(Copy, Clone, Default)]
 struct Line {
     scale: f32,
@@ -271,11 +280,11 @@ struct Line {
 }
 
 impl<const N: usize> AffineGroup<N> {
-    fn new(src: &[f32], unit: f32) -> Self {
+    fn new(src: &[f32], unit: f32, min_sign: MinSign) -> Self {
         let group = Group::<N>::new(src, unit);
         let w = lane_sum::<N>(|i| group.weight[i]);
         let wx = lane_sum::<N>(|i| group.weight[i] * group.x[i]);
-        Self { group, w, wx }
+        Self { group, min_sign, w, wx }
     }
 
     fn sums(&self, line: Line, code_max: f32) -> Sums {
@@ -295,13 +304,13 @@ impl<const N: usize> AffineGroup<N> {
         let determinant = self.w * sums.wqq - sums.wq * sums.wq;
         // All codes equal: the weights are as good as constant, and one of the two numbers says it.
         if determinant <= 1e-6 * self.w * sums.wqq {
-            return match self.wx < 0.0 {
+            return match self.wx < 0.0 || self.min_sign == MinSign::Any {
                 true => Line { scale: 0.0, min: -self.wx / self.w },
                 false => Line { scale: sums.wxq * invert(sums.wqq), min: 0.0 },
             };
         }
         let min = (sums.wq * sums.wxq - sums.wqq * self.wx) / determinant;
-        if min > 0.0 {
+        if min > 0.0 || self.min_sign == MinSign::Any {
             return Line { scale: (self.w * sums.wxq - self.wx * sums.wq) / determinant, min };
         }
         Line { scale: sums.wxq / sums.wqq, min: 0.0 }
@@ -310,7 +319,8 @@ impl<const N: usize> AffineGroup<N> {
     /// The line that represents the group best with codes `0..=code_max`.
     fn best_line(&self, code_max: f32) -> Line {
         let x = &self.group.x;
-        let lowest = x.iter().fold(0.0_f32, |min, &v| if v < min { v } else { min });
+        let start = if self.min_sign == MinSign::Any { x[0] } else { 0.0 };
+        let lowest = x.iter().fold(start, |min, &v| if v < min { v } else { min });
         let highest = x.iter().fold(lowest, |max, &v| if v > max { v } else { max });
         if highest <= lowest {
             return Line { scale: 0.0, min: -lowest };
@@ -337,7 +347,20 @@ impl<const N: usize> AffineGroup<N> {
     }
 }
 
-/// A super-block of q4_K: codes `0..=code_max`, scales and minima `0..=scale_max`.
+/// One block of q4_1 or q5_1: its scale, the weight of code 0 and its codes, `0..=code_max`.
+pub(super) fn offset_block<const N: usize>(src: &[f32], code_max: f32) -> (HalfLe, HalfLe, [u8; N]) {
+    let unit = max_abs(src);
+    if unit < ZERO_BELOW {
+        return (HalfLe::scale(0.0), HalfLe::scale(0.0), [0; N]);
+    }
+    let line = AffineGroup::<N>::new(src, unit, MinSign::Any).best_line(code_max);
+    let (d, m) = (HalfLe::scale(line.scale * unit), HalfLe::scale(-line.min * unit));
+    let (inverse, offset) = (invert(d.to_f32()), m.to_f32());
+    let codes = std::array::from_fn(|i| round_within((src[i] - offset) * inverse, 0.0, code_max) as u8);
+    (d, m, codes)
+}
+
+/// A super-block of q2_K, q4_K or q5_K: codes `0..=code_max`, scales and minima `0..=scale_max`.
 pub(super) fn affine_super_block<const SUB: usize, const N: usize>(
     src: &[f32],
     code_max: f32,
@@ -350,7 +373,7 @@ pub(super) fn affine_super_block<const SUB: usize, const N: usize>(
         return found;
     }
     let groups: [AffineGroup<SUB>; N] =
-        std::array::from_fn(|j| AffineGroup::new(&src[j * SUB..][..SUB], unit));
+        std::array::from_fn(|j| AffineGroup::new(&src[j * SUB..][..SUB], unit, MinSign::Positive));
     let ideal: [Line; N] = std::array::from_fn(|j| groups[j].best_line(code_max));
     let largest = |pick: fn(&Line) -> f32| ideal.iter().map(pick).fold(0.0, f32::max);
     let storable = |value: f32| HalfLe::scale_reaching(value / scale_max * unit).to_f32() / unit;

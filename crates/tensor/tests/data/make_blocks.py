@@ -20,6 +20,10 @@ FORMATS = [
     ("Q4_K", [0, 2], 12),
     ("Q6_K", [208], 12),
     ("Q3_K", [108], 12),
+    ("Q2_K", [80, 82], 12),
+    ("Q5_K", [0, 2], 12),
+    ("Q4_1", [0, 2], 32),
+    ("Q5_1", [0, 2], 32),
 ]
 # Scales of every kind a file may have: ordinary, negative, zero, subnormal, largest.
 SPECIAL = [0.0, -0.0, 6e-8, -5.96e-8, 6.1e-5, 65504.0, -65504.0, 1.0]

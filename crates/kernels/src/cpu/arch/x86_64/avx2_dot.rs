@@ -10,10 +10,11 @@ use std::arch::x86_64::*;
 
 use tensor::Format;
 use tensor::blocks::{
-    Block, BlockQ3K, BlockQ4_0, BlockQ4K, BlockQ5_0, BlockQ6K, BlockQ8_0, HalfLe, from_bytes,
+    Block, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
+    BlockQ8_0, HalfLe, from_bytes,
 };
 
-use crate::dot::activations::{self, Row32, Row256, SUMS};
+use crate::dot::activations::{self, Row32, Row256, Sums};
 use crate::dot::{Job, for_token_tiles};
 
 /// Whether the machine has all that this module uses.
@@ -30,9 +31,9 @@ pub(crate) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
 }
 
 /// [`activations::quantise_row`], compiled for AVX2.
-pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [[i16; SUMS]]) {
+pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
     #[target_feature(enable = "avx2")]
-    fn compiled(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [[i16; SUMS]]) {
+    fn compiled(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
         activations::quantise_row(x, codes, scales, sums);
     }
     assert!(is_available());
@@ -51,11 +52,15 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
         Format::F32 => float_rows::<T, 4>(job, t, out, |bytes| load_f32(bytes)),
         Format::F16 => float_rows::<T, 2>(job, t, out, |bytes| load_f16(bytes)),
         Format::BF16 => float_rows::<T, 2>(job, t, out, |bytes| load_bf16(bytes)),
-        Format::Q4_0 => rows_32::<T, BlockQ4_0>(job, t, out, |block| open_q4_0(block)),
-        Format::Q5_0 => rows_32::<T, BlockQ5_0>(job, t, out, |block| open_q5_0(block)),
-        Format::Q8_0 => rows_32::<T, BlockQ8_0>(job, t, out, |block| open_q8_0(block)),
+        Format::Q4_0 => rows_32::<T, BlockQ4_0, false>(job, t, out, |block| open_q4_0(block)),
+        Format::Q4_1 => rows_32::<T, BlockQ4_1, true>(job, t, out, |block| open_q4_1(block)),
+        Format::Q5_0 => rows_32::<T, BlockQ5_0, false>(job, t, out, |block| open_q5_0(block)),
+        Format::Q5_1 => rows_32::<T, BlockQ5_1, true>(job, t, out, |block| open_q5_1(block)),
+        Format::Q8_0 => rows_32::<T, BlockQ8_0, false>(job, t, out, |block| open_q8_0(block)),
+        Format::Q2K => rows_256::<T, BlockQ2K, false>(job, t, out, |block| open_q2_k(block)),
         Format::Q3K => rows_256::<T, BlockQ3K, true>(job, t, out, |block| open_q3_k(block)),
         Format::Q4K => rows_256::<T, BlockQ4K, false>(job, t, out, |block| open_q4_k(block)),
+        Format::Q5K => rows_256::<T, BlockQ5K, false>(job, t, out, |block| open_q5_k(block)),
         Format::Q6K => rows_256::<T, BlockQ6K, true>(job, t, out, |block| open_q6_k(block)),
         other => unreachable!("{other} has no AVX2 dot product; add it here with its block"),
     }
@@ -231,11 +236,14 @@ fn add_step(sums: &mut [__m256; 2], weights: [__m256; 2], act: &[f32; FLOAT_STEP
     sums[1] = _mm256_fmadd_ps(weights[1], load_f32x8(&halves[1]), sums[1]);
 }
 
-// ---- blocks of 32: weight = d * code ------------------------------------------------------------
+// ---- blocks of 32: weight = d * code + m --------------------------------------------------------
 
-/// A block of 32: its scale and its signed codes.
+/// A block of 32 as integers.
 struct Open32 {
     d: f32,
+    /// Unused where code 0 is weight 0.
+    m: f32,
+    /// Unsigned where `m` is used, else signed.
     codes: __m256i,
 }
 
@@ -252,67 +260,109 @@ fn nibbles_32(bytes: &[u8; 16]) -> __m256i {
 #[target_feature(enable = "avx2,f16c")]
 fn open_q4_0(block: &BlockQ4_0) -> Open32 {
     let codes = _mm256_sub_epi8(nibbles_32(&block.nibbles), _mm256_set1_epi8(8));
-    Open32 { d: half_to_f32(block.d), codes }
+    Open32 { d: half_to_f32(block.d), m: 0.0, codes }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q4_1(block: &BlockQ4_1) -> Open32 {
+    Open32 { d: half_to_f32(block.d), m: half_to_f32(block.m), codes: nibbles_32(&block.nibbles) }
+}
+
+/// All bits of a byte where its fifth bit is clear.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fifth_is_clear(high: [u8; 4]) -> __m256i {
+    // Byte i of the vector gets the byte of `high` that has bit i, and keeps that bit only.
+    let high = _mm256_set1_epi32(i32::from_le_bytes(high));
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(high, spread), bit), _mm256_setzero_si256())
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_q5_0(block: &BlockQ5_0) -> Open32 {
-    // Byte i of the vector gets the byte of `high` that has bit i, and keeps that bit only.
-    let high = _mm256_set1_epi32(i32::from_le_bytes(block.high));
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    let is_clear =
-        _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(high, spread), bit), _mm256_setzero_si256());
     // Code - 16 is the nibble where the fifth bit is set, and nibble - 16, its bits under four
     // ones, where it is clear.
-    let minus_16 = _mm256_and_si256(is_clear, _mm256_set1_epi8(-16));
-    Open32 { d: half_to_f32(block.d), codes: _mm256_or_si256(nibbles_32(&block.nibbles), minus_16) }
+    let minus_16 = _mm256_and_si256(fifth_is_clear(block.high), _mm256_set1_epi8(-16));
+    Open32 { d: half_to_f32(block.d), m: 0.0, codes: _mm256_or_si256(nibbles_32(&block.nibbles), minus_16) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q5_1(block: &BlockQ5_1) -> Open32 {
+    let plus_16 = _mm256_andnot_si256(fifth_is_clear(block.high), _mm256_set1_epi8(16));
+    let codes = _mm256_or_si256(nibbles_32(&block.nibbles), plus_16);
+    Open32 { d: half_to_f32(block.d), m: half_to_f32(block.m), codes }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_q8_0(block: &BlockQ8_0) -> Open32 {
-    Open32 { d: half_to_f32(block.d), codes: load_i8x32(&block.codes) }
+    Open32 { d: half_to_f32(block.d), m: 0.0, codes: load_i8x32(&block.codes) }
 }
 
+/// The sums of a weight row's products with one activation row, even and odd blocks apart.
+#[derive(Copy, Clone)]
+struct Sums32 {
+    lanes: [__m256; 2],
+    offsets: [f32; 2],
+}
+
+/// `OFFSET`: the blocks have an `m`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows_32<const T: usize, B: Block>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open32) {
+fn rows_32<const T: usize, B: Block, const OFFSET: bool>(
+    job: &Job<'_>,
+    t: usize,
+    out: &mut [f32],
+    open: impl Fn(&B) -> Open32,
+) {
     let n = job.acts.n();
     let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let (pairs, last) = from_bytes::<B>(row).as_chunks::<2>();
-        let mut sums = [[_mm256_setzero_ps(); 2]; T];
+        let mut sums = [Sums32 { lanes: [_mm256_setzero_ps(); 2], offsets: [0.0; 2] }; T];
         for (i, [even, odd]) in pairs.iter().enumerate() {
             let (even, odd) = (open(even), open(odd));
             for (sums, act) in sums.iter_mut().zip(&acts) {
-                add_block_32(&mut sums[0], &even, act, 2 * i);
-                add_block_32(&mut sums[1], &odd, act, 2 * i + 1);
+                add_block_32::<0, OFFSET>(sums, &even, act, 2 * i);
+                add_block_32::<1, OFFSET>(sums, &odd, act, 2 * i + 1);
             }
         }
         if let [last] = last {
             let last = open(last);
             for (sums, act) in sums.iter_mut().zip(&acts) {
-                add_block_32(&mut sums[0], &last, act, 2 * pairs.len());
+                add_block_32::<0, OFFSET>(sums, &last, act, 2 * pairs.len());
             }
         }
         for (out, sums) in out[t..].iter_mut().zip(sums) {
-            *out = fold(_mm256_add_ps(sums[0], sums[1]));
+            *out = fold(_mm256_add_ps(sums.lanes[0], sums.lanes[1])) + (sums.offsets[0] + sums.offsets[1]);
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_block_32(sum: &mut __m256, block: &Open32, act: &Row32<'_>, b: usize) {
-    // The multiplication takes one unsigned factor, so the weight's sign moves to the activation.
-    // At most 128 * 127 * 2 per pair, which 16 bits hold.
-    let signed = _mm256_sign_epi8(load_i8x32(&act.codes[b]), block.codes);
-    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(block.codes), signed);
+fn add_block_32<const ODD: usize, const OFFSET: bool>(
+    sums: &mut Sums32,
+    block: &Open32,
+    act: &Row32<'_>,
+    b: usize,
+) {
+    let codes = load_i8x32(&act.codes[b]);
+    let pairs = if OFFSET {
+        sums.offsets[ODD] += block.m * act.sums[b];
+        _mm256_maddubs_epi16(block.codes, codes)
+    } else {
+        // The multiplication takes one unsigned factor, so the weight's sign moves to the
+        // activation. At most 128 * 127 * 2 per pair, which 16 bits hold.
+        _mm256_maddubs_epi16(_mm256_abs_epi8(block.codes), _mm256_sign_epi8(codes, block.codes))
+    };
     let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     let scale = _mm256_set1_ps(block.d * act.scales[b]);
-    *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, products));
+    sums.lanes[ODD] = _mm256_add_ps(sums.lanes[ODD], _mm256_mul_ps(scale, products));
 }
 
 // ---- blocks of 256: weight = d * scale * code - d_min * min -------------------------------------
@@ -329,6 +379,28 @@ struct Open256 {
     scales: __m256i,
     /// 16-bit minima in the same order.
     mins: __m256i,
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q2_k(block: &BlockQ2K) -> Open256 {
+    let three = _mm256_set1_epi8(3);
+    let mut codes = [_mm256_setzero_si256(); 8];
+    for (half, bytes) in block.codes.as_chunks::<32>().0.iter().enumerate() {
+        let bytes = load_u8x32(bytes);
+        codes[4 * half] = _mm256_and_si256(bytes, three);
+        codes[4 * half + 1] = _mm256_and_si256(_mm256_srli_epi16::<2>(bytes), three);
+        codes[4 * half + 2] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), three);
+        codes[4 * half + 3] = _mm256_and_si256(_mm256_srli_epi16::<6>(bytes), three);
+    }
+    let (both, fifteen) = (load_u8x16(&block.scales_and_mins), _mm_set1_epi8(15));
+    Open256 {
+        d: half_to_f32(block.d),
+        d_min: half_to_f32(block.d_min),
+        codes,
+        scales: even_then_odd(_mm_and_si128(both, fifteen)),
+        mins: even_then_odd(_mm_and_si128(_mm_srli_epi16::<4>(both), fifteen)),
+    }
 }
 
 #[inline]
@@ -397,9 +469,42 @@ fn open_q4_k(block: &BlockQ4K) -> Open256 {
         codes[2 * j] = _mm256_and_si256(nibbles, fifteen);
         codes[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), fifteen);
     }
+    let (scales, mins) = scales_and_mins(&block.scales);
+    Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_q5_k(block: &BlockQ5K) -> Open256 {
+    let (fifteen, sixteen) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
+    let high = load_u8x32(&block.high);
+    let nibbles = block.nibbles.as_chunks::<32>().0;
+    // Shifts are of 16 bits; what crosses from the neighbouring byte is masked away.
+    let join = |low: __m256i, high: __m256i| {
+        _mm256_or_si256(_mm256_and_si256(low, fifteen), _mm256_and_si256(high, sixteen))
+    };
+    let [a, b, c, d] = [0, 1, 2, 3].map(|pair| load_u8x32(&nibbles[pair]));
+    let codes = [
+        join(a, _mm256_slli_epi16::<4>(high)),
+        join(_mm256_srli_epi16::<4>(a), _mm256_slli_epi16::<3>(high)),
+        join(b, _mm256_slli_epi16::<2>(high)),
+        join(_mm256_srli_epi16::<4>(b), _mm256_slli_epi16::<1>(high)),
+        join(c, high),
+        join(_mm256_srli_epi16::<4>(c), _mm256_srli_epi16::<1>(high)),
+        join(d, _mm256_srli_epi16::<2>(high)),
+        join(_mm256_srli_epi16::<4>(d), _mm256_srli_epi16::<3>(high)),
+    ];
+    let (scales, mins) = scales_and_mins(&block.scales);
+    Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
+}
+
+/// The scales and the minima of q4_K and q5_K.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scales_and_mins(bytes: &[u8; 12]) -> (__m256i, __m256i) {
     // Four numbers of six bits at a time, in the bytes of a word; see `BlockQ4K::scales_and_mins`.
     let word = |i: usize| {
-        let [a, b, c, d] = block.scales.as_chunks::<4>().0[i];
+        let [a, b, c, d] = bytes.as_chunks::<4>().0[i];
         u32::from_le_bytes([a, b, c, d])
     };
     let (scales, mins, split) = (word(0), word(1), word(2));
@@ -409,13 +514,8 @@ fn open_q4_k(block: &BlockQ4K) -> Open256 {
         // A sub-block of 32 is two sixteens: both halves get the same eight.
         _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(eight.cast_signed())))
     };
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: half_to_f32(block.d_min),
-        codes,
-        scales: eight(scales, split & 0x0F0F_0F0F | top_two(scales)),
-        mins: eight(mins, split >> 4 & 0x0F0F_0F0F | top_two(mins)),
-    }
+    let low = |split: u32| split & 0x0F0F_0F0F;
+    (eight(scales, low(split) | top_two(scales)), eight(mins, low(split >> 4) | top_two(mins)))
 }
 
 #[inline]
