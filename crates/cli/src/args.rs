@@ -64,6 +64,9 @@ pub(crate) struct LoadArgs {
     /// Reads in flight.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub(crate) io_threads: usize,
+    /// What does the reading: a pool of threads, a ring of io_uring (Linux), or whichever is better here.
+    #[arg(long, value_enum, default_value_t = Engine::Auto)]
+    pub(crate) io_engine: Engine,
     /// Verify the checksum of an expert on every read, not only on the first.
     #[arg(long)]
     pub(crate) verify_reads: bool,
@@ -84,6 +87,13 @@ pub(crate) enum Io {
     Buffered,
 }
 
+#[derive(Copy, Clone, ValueEnum)]
+pub(crate) enum Engine {
+    Auto,
+    Pread,
+    Uring,
+}
+
 impl LoadArgs {
     pub(crate) fn options(&self) -> EngineOptions {
         EngineOptions {
@@ -98,6 +108,11 @@ impl LoadArgs {
                 Io::Buffered => engine::IoMode::Buffered,
             }),
             lookahead: Some(self.lookahead),
+            io_engine: Some(match self.io_engine {
+                Engine::Auto => engine::IoEngine::Auto,
+                Engine::Pread => engine::IoEngine::Pread,
+                Engine::Uring => engine::IoEngine::Uring,
+            }),
             verify: self.verify_reads.then_some(engine::Verify::EveryLoad),
             ..EngineOptions::default()
         }

@@ -55,6 +55,7 @@ impl LoadProgress {
                 self.bar.get_or_insert_with(|| bytes_bar("loading", total)).set_position(done);
             }
             Loading::IoFallback(reason) => note(&format!("note: reading through the page cache: {reason}")),
+            Loading::EngineFallback(reason) => note(&format!("note: {reason}")),
             _ => {}
         }
     }

@@ -14,7 +14,7 @@ use models::model::Wanted;
 use models::qwen35moe::{self, Layout};
 use models::{Config, Model, Scratch};
 use sampling::GenerationDefaults;
-use storage::{FileId, FileStorage, IoMode, Storage, StorageOptions};
+use storage::{FileId, FileStorage, IoEngine, IoMode, Storage, StorageOptions};
 use tokenizer::Tokenizer;
 
 use crate::plan::{MemoryPlan, PlanInput};
@@ -46,6 +46,8 @@ pub enum Loading<'a> {
     },
     /// Direct reads were asked for and could not be had.
     IoFallback(&'a str),
+    /// A ring was to read and could not be had.
+    EngineFallback(&'a str),
 }
 
 /// A loaded model.
@@ -117,6 +119,9 @@ impl Engine {
         if let Some(reason) = storage.fallback_reason() {
             progress(Loading::IoFallback(&reason));
         }
+        if let Some(reason) = storage.engine_fallback() {
+            progress(Loading::EngineFallback(&reason));
+        }
         let loaded = load(&opened, &options, &plan, &storage, &files, progress)?;
         let Opened { checkpoint, config, .. } = opened;
         let compute = Compute { threads: loaded.backend.threads(), isa: loaded.backend.isa() };
@@ -153,6 +158,11 @@ impl Engine {
     /// Why reads go through the page cache although direct ones were asked for.
     pub fn io_fallback(&self) -> Option<String> {
         self.storage.fallback_reason()
+    }
+
+    /// What does the reading.
+    pub fn io_engine(&self) -> IoEngine {
+        self.storage.engine()
     }
 
     /// Bytes read from disk for experts since the model was opened.
@@ -307,7 +317,8 @@ pub(crate) fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, 
     }
     let mode = options.io.unwrap_or(IoMode::Direct);
     let threads = options.io_threads.unwrap_or(IO_THREADS_DEFAULT);
-    Ok(FileStorage::new(StorageOptions { mode, threads })?)
+    let engine = options.io_engine.unwrap_or_default();
+    Ok(FileStorage::new(StorageOptions { mode, threads, engine })?)
 }
 
 pub(crate) fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Result<Vec<FileId>, EngineError> {

@@ -47,6 +47,6 @@ pub use options::EngineOptions;
 pub use packing::{QuantTiers, pack, plan_pack};
 pub use session::Session;
 pub use stats::RunStats;
-pub use storage::IoMode;
+pub use storage::{IoEngine, IoMode};
 pub use tensor::Format;
 pub use tokenizer::{Message, TemplateOptions, Tokenizer};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use experts::Verify;
 use kernels::dot::Isa;
-use storage::{IoMode, Storage};
+use storage::{IoEngine, IoMode, Storage};
 
 /// Choices at load time. The default is what most people want: fit into what is free, direct reads, all cores.
 #[derive(Clone, Default)]
@@ -23,6 +23,8 @@ pub struct EngineOptions {
     pub io_threads: Option<usize>,
     /// Direct or through the page cache; `None`: direct, with a fall-back that is reported.
     pub io: Option<IoMode>,
+    /// What does the reading; `None`: whichever is better here.
+    pub io_engine: Option<IoEngine>,
     /// Whether checksums are verified on the first load of a record or on each; `None`: first.
     pub verify: Option<Verify>,
     /// Whether guesses of the next layer's experts are read on an idle drive; `None`: yes, where it pays.

@@ -10,7 +10,7 @@ use engine::{Engine, EngineOptions};
 use storage::{FaultKind, FaultPlan, FaultyStorage, FileStorage, IoMode, StorageOptions};
 
 fn faulty(plan: FaultPlan) -> Arc<FaultyStorage> {
-    let real = FileStorage::new(StorageOptions { mode: IoMode::Direct, threads: 4 }).unwrap();
+    let real = FileStorage::new(StorageOptions { threads: 4, ..Default::default() }).unwrap();
     let storage = FaultyStorage::new(real, plan).unwrap();
     storage.set_calm(true);
     storage

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, logit_bits, open, options};
-use engine::{EngineOptions, Format, IoMode, QuantTiers, Verify, pack};
+use engine::{EngineOptions, Format, IoEngine, IoMode, QuantTiers, Verify, pack};
 use experts::pack::{NoProgress, PackOptions};
 use tempfile::TempDir;
 
@@ -27,9 +27,15 @@ fn variants(k: usize, all: usize) -> Vec<(String, EngineOptions)> {
             list.push((format!("{slots} slots, {threads} threads"), options));
         }
     }
-    for io in [IoMode::Direct, IoMode::Buffered] {
+    for (io, io_engine) in [
+        (IoMode::Direct, IoEngine::Pread),
+        (IoMode::Buffered, IoEngine::Pread),
+        (IoMode::Direct, IoEngine::Uring),
+        (IoMode::Buffered, IoEngine::Uring),
+    ] {
+        let io_engine_choice = Some(io_engine);
         let options = EngineOptions { io: Some(io), slots: Some(k), threads: Some(2), ..base() };
-        list.push((format!("{io:?}"), options));
+        list.push((format!("{io:?}, {io_engine:?}"), EngineOptions { io_engine: io_engine_choice, ..options }));
     }
     for lookahead in [true, false] {
         let options = EngineOptions { lookahead: Some(lookahead), slots: Some(2 * k), threads: Some(2), ..base() };

@@ -1,50 +1,61 @@
-//! What a drive gives for random reads of whole records: the S of the speed model, measured the way the
-//! expert store reads.
+//! What a drive gives for random reads of whole records, and what the reading costs the processor: the S of
+//! the speed model, measured the way the expert store reads.
 //!
-//!     cargo run --release -p storage --example drive_speed -- FILE [RECORD_BYTES] [--buffered]
+//!     cargo run --release -p storage --example drive_speed -- FILE [--records BYTES,…] [--depths N,…]
+//!         [--pieces BYTES,…] [--engine pread,uring] [--in-flight N] [--rounds N] [--seconds S] [--buffered]
 //!
-//! FILE is any large file on the drive in question, better many times larger than RECORD_BYTES and larger
-//! than memory. No record is read twice in one run, so no cache of this process can help; the drive's own
-//! and a virtual machine's host's may, hence a second run can be faster than the first.
+//! FILE is any large file on the drive in question, better larger than memory. Each round visits every
+//! setting in another order, engines side by side; a figure is the median over the rounds. No offset is read
+//! twice before the whole file has been read, so no cache of this process can help; the drive's own and a
+//! virtual machine's host's may, which the line `file read … times` tells.
 //!
-//! Depth is the number of records under way. `whole` gives each record to one thread, as many threads as
-//! records: what naive parallel reading gives. `pieces` is what flash-moe does: 16 threads and reads of at
-//! most 1 MiB. The difference is largest at depth 1, where `whole` leaves the drive's queue empty.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+//! Depth is the number of records under way; a piece of 0 bytes is the whole record. Processor seconds are
+//! user and system time of the process for each GB read; what interrupts take is not in them.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use storage::{
-    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileStorage, IoMode, PIECE_BYTES, ReadRequest, Segment,
+    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileStorage, IoEngine, IoMode, ReadRequest, Segment,
     SplitMix64, Storage, StorageError, StorageOptions,
 };
 
-const DEPTHS: [usize; 5] = [1, 2, 4, 8, 16];
+struct Options {
+    path: String,
+    records: Vec<usize>,
+    depths: Vec<usize>,
+    pieces: Vec<usize>,
+    engines: Vec<IoEngine>,
+    in_flight: usize,
+    rounds: usize,
+    seconds: f64,
+    mode: IoMode,
+}
 
-/// Threads of the `pieces` columns.
-const THREADS: usize = 16;
+/// One row of the table.
+#[derive(Copy, Clone)]
+struct Setting {
+    record: usize,
+    depth: usize,
+    piece: usize,
+    engine: IoEngine,
+}
 
-/// An expert of Qwen3.5-35B-A3B at 4.5 bits.
-const RECORD_BYTES_DEFAULT: usize = 1_769_472;
+/// What one round of a setting gave.
+#[derive(Copy, Clone)]
+struct Figure {
+    gb_per_s: f64,
+    us_per_record: f64,
+    cpu_s_per_gb: f64,
+}
 
 fn main() -> ExitCode {
-    let mut mode = IoMode::Direct;
-    let mut names = Vec::new();
-    for argument in std::env::args().skip(1) {
-        match argument.as_str() {
-            "--buffered" => mode = IoMode::Buffered,
-            _ => names.push(argument),
-        }
-    }
-    let record_bytes = match names.get(1).map(|text| text.parse::<usize>()) {
-        None => RECORD_BYTES_DEFAULT,
-        Some(Ok(bytes)) if bytes > 0 => bytes.next_multiple_of(BLOCK_BYTES),
-        Some(_) => return usage(),
+    let Some(options) = options(std::env::args().skip(1)) else {
+        eprintln!("usage: see the head of crates/storage/examples/drive_speed.rs");
+        return ExitCode::from(2);
     };
-    let Some(path) = names.first() else { return usage() };
-    match measure(path, record_bytes, mode) {
+    match measure(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -53,58 +64,164 @@ fn main() -> ExitCode {
     }
 }
 
-fn usage() -> ExitCode {
-    eprintln!("usage: drive_speed FILE [RECORD_BYTES] [--buffered]");
-    ExitCode::from(2)
+fn options(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options {
+        path: arguments.next()?,
+        records: vec![1_769_472], // An expert of Qwen3.5-35B-A3B at 4.5 bits.
+        depths: vec![1, 2, 4, 8, 16],
+        pieces: vec![0, 1 << 20],
+        engines: vec![IoEngine::Pread, IoEngine::Uring],
+        in_flight: 16,
+        rounds: 3,
+        seconds: 0.4,
+        mode: IoMode::Direct,
+    };
+    let numbers =
+        |text: String| text.split(',').map(|number| number.parse().ok()).collect::<Option<Vec<usize>>>();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--buffered" => options.mode = IoMode::Buffered,
+            "--records" => options.records = numbers(arguments.next()?)?,
+            "--depths" => options.depths = numbers(arguments.next()?)?,
+            "--pieces" => options.pieces = numbers(arguments.next()?)?,
+            "--in-flight" => options.in_flight = arguments.next()?.parse().ok()?,
+            "--rounds" => options.rounds = arguments.next()?.parse().ok()?,
+            "--seconds" => options.seconds = arguments.next()?.parse().ok()?,
+            "--engine" => {
+                let engine = |name: &str| match name {
+                    "pread" => Some(IoEngine::Pread),
+                    "uring" => Some(IoEngine::Uring),
+                    _ => None,
+                };
+                options.engines = arguments.next()?.split(',').map(engine).collect::<Option<_>>()?;
+            }
+            _ => return None,
+        }
+    }
+    options.records.iter_mut().for_each(|bytes| *bytes = bytes.next_multiple_of(BLOCK_BYTES));
+    (options.records.iter().all(|bytes| *bytes > 0) && options.rounds > 0).then_some(options)
 }
 
-fn measure(path: &str, record_bytes: usize, mode: IoMode) -> Result<(), StorageError> {
-    let probe = FileStorage::new(StorageOptions { mode, threads: 1 })?;
-    let file = probe.open(path.as_ref())?;
-    let records = probe.len_bytes(file)? / record_bytes as u64;
-    let obtained = probe.mode(file);
-    if let Some(reason) = probe.fallback_reason() {
-        println!("{reason}");
-    }
-    let runs = 2 * DEPTHS.len() as u64;
-    let records_per_run = records / runs;
-    println!("{path}: {records} records of {record_bytes} bytes, {obtained:?}, {records_per_run} a figure");
-    println!("depth   whole GB/s  us/record   pieces GB/s  us/record");
-    let mut offsets = shuffled(records).map(|record| record * record_bytes as u64);
-    for depth in DEPTHS {
-        let mut figures = Vec::new();
-        for (threads, piece_bytes) in [(depth, record_bytes), (THREADS, PIECE_BYTES)] {
-            let storage = FileStorage::with_piece_bytes(StorageOptions { mode, threads }, piece_bytes)?;
-            let offsets = offsets.by_ref().take(records_per_run as usize);
-            figures.push(read_at_depth(&storage, path, record_bytes, depth, offsets)?);
+fn measure(options: &Options) -> Result<(), StorageError> {
+    let mut settings = Vec::new();
+    for &record in &options.records {
+        for &depth in &options.depths {
+            // A piece as large as the record is the whole record again.
+            for &piece in options.pieces.iter().filter(|piece| **piece < record) {
+                settings.extend(options.engines.iter().map(|&engine| Setting {
+                    record,
+                    depth,
+                    piece,
+                    engine,
+                }));
+            }
         }
-        let [(whole, whole_us), (pieces, pieces_us)] = figures[..] else { continue };
-        println!("{depth:5}   {whole:10.2}  {whole_us:9.0}   {pieces:11.2}  {pieces_us:9.0}");
     }
+    let mut random = SplitMix64::new(1);
+    let mut place = Place { next: 0, total: 0, random: SplitMix64::new(2) };
+    let mut figures = vec![Vec::new(); settings.len()];
+    for _ in 0..options.rounds {
+        // Settings in random order, but the engines of one setting side by side.
+        let pairs = settings.len() / options.engines.len();
+        let mut order: Vec<usize> = (0..pairs).collect();
+        for last in (1..order.len()).rev() {
+            order.swap(last, random.below(last as u64 + 1) as usize);
+        }
+        for pair in order {
+            let mut group: Vec<usize> = (0..options.engines.len()).collect();
+            if random.below(2) == 0 {
+                group.reverse();
+            }
+            for engine in group {
+                let index = pair * options.engines.len() + engine;
+                figures[index].push(read_for_a_while(options, settings[index], &mut place)?);
+            }
+        }
+    }
+    print(options, &settings, &figures);
+    println!("file read {:.2} times", place.total as f64 / file_bytes(options)? as f64);
     Ok(())
 }
 
-/// Reads the records with `depth` of them under way: GB/s and mean microseconds from submission to completion.
-fn read_at_depth(
-    storage: &Arc<FileStorage>,
-    path: &str,
-    record_bytes: usize,
-    depth: usize,
-    mut offsets: impl Iterator<Item = u64>,
-) -> Result<(f64, f64), StorageError> {
-    let file = storage.open(path.as_ref())?;
+fn file_bytes(options: &Options) -> Result<u64, StorageError> {
+    let probe = FileStorage::new(StorageOptions { mode: options.mode, threads: 1, ..Default::default() })?;
+    let file = probe.open(options.path.as_ref())?;
+    if let Some(reason) = probe.fallback_reason() {
+        println!("{reason}");
+    }
+    probe.len_bytes(file)
+}
+
+fn print(options: &Options, settings: &[Setting], figures: &[Vec<Figure>]) {
+    let median = |figures: &[Figure], of: fn(&Figure) -> f64| {
+        let mut values: Vec<f64> = figures.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!(
+        "record    depth  piece    engine   GB/s   us/record   cpu s/GB   ({} rounds, medians)",
+        options.rounds
+    );
+    for (setting, figures) in settings.iter().zip(figures) {
+        let piece = if setting.piece == 0 { "whole".into() } else { format!("{}", setting.piece) };
+        println!(
+            "{:8}  {:5}  {piece:7}  {:6}  {:5.2}   {:9.0}   {:8.3}",
+            setting.record,
+            setting.depth,
+            format!("{:?}", setting.engine).to_lowercase(),
+            median(figures, |figure| figure.gb_per_s),
+            median(figures, |figure| figure.us_per_record),
+            median(figures, |figure| figure.cpu_s_per_gb),
+        );
+    }
+}
+
+/// Where the next record is read.
+struct Place {
+    next: u64,
+    total: u64,
+    random: SplitMix64,
+}
+
+impl Place {
+    /// An offset that has not been read since the file was last used up.
+    fn take(&mut self, file_bytes: u64, record: usize) -> u64 {
+        const STRIDE_BYTES: u64 = 8 << 20;
+        let places = (file_bytes / STRIDE_BYTES).max(1);
+        // The golden section visits all places before it comes to one again, far apart in between.
+        let step = ((places as f64 * 0.618_034) as u64) | 1;
+        let place = (self.next.wrapping_mul(step)) % places;
+        self.next += 1;
+        self.total += record as u64;
+        let slack = STRIDE_BYTES.saturating_sub(record as u64) / BLOCK_BYTES as u64;
+        let start = place * STRIDE_BYTES + self.random.below(slack + 1) * BLOCK_BYTES as u64;
+        start.min(file_bytes.saturating_sub(record as u64)) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64
+    }
+}
+
+/// Reads records with `depth` of them under way for the time of one figure.
+fn read_for_a_while(options: &Options, setting: Setting, place: &mut Place) -> Result<Figure, StorageError> {
+    let Setting { record, depth, piece, engine } = setting;
+    let piece = if piece == 0 { record } else { piece };
+    let storage_options = StorageOptions { mode: options.mode, threads: options.in_flight, engine };
+    let storage = FileStorage::with_piece_bytes(storage_options, piece)?;
+    assert_eq!(storage.engine(), engine, "{:?}", storage.engine_fallback());
+    let file = storage.open(options.path.as_ref())?;
+    let file_bytes = storage.len_bytes(file)?;
     let queue = CompletionQueue::new();
-    let submit = |buf: AlignedBuf, offset: u64| {
-        let segments = vec![Segment { file, offset, bytes: record_bytes, buf_offset: 0 }];
+    let mut submit = |buf: AlignedBuf| {
+        let offset = place.take(file_bytes, record);
+        let segments = vec![Segment { file, offset, bytes: record, buf_offset: 0 }];
         storage.submit(ReadRequest { tag: 0, buf, segments }, &queue);
     };
-    let mut bufs = AlignedBuf::many(depth, record_bytes)?;
+    let mut bufs = AlignedBuf::many(depth, record)?;
     // So that the pages are there, as those of a warm slot are.
     bufs.iter_mut().for_each(|buf| buf.fill(1));
     let (mut reading, mut bytes, mut wait_us, mut done) = (0, 0u64, 0u64, 0u64);
+    let cpu = cpu_time();
     let started = Instant::now();
-    for (buf, offset) in bufs.into_iter().zip(offsets.by_ref()) {
-        submit(buf, offset);
+    for buf in bufs {
+        submit(buf);
         reading += 1;
     }
     while reading > 0 {
@@ -114,21 +231,28 @@ fn read_at_depth(
         bytes += completion.bytes_read;
         wait_us += completion.wait_us;
         done += 1;
-        if let Some(offset) = offsets.next() {
-            submit(completion.buf, offset);
+        if started.elapsed().as_secs_f64() < options.seconds {
+            submit(completion.buf);
             reading += 1;
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    Ok((bytes as f64 / seconds / 1e9, wait_us as f64 / done.max(1) as f64))
+    let gb = bytes as f64 / 1e9;
+    Ok(Figure {
+        gb_per_s: gb / seconds,
+        us_per_record: wait_us as f64 / done.max(1) as f64,
+        cpu_s_per_gb: (cpu_time() - cpu).as_secs_f64() / gb,
+    })
 }
 
-/// The numbers below `count` in random order.
-fn shuffled(count: u64) -> impl Iterator<Item = u64> {
-    let mut random = SplitMix64::new(1);
-    let mut all: Vec<u64> = (0..count).collect();
-    for last in (1..all.len()).rev() {
-        all.swap(last, random.below(last as u64 + 1) as usize);
-    }
-    all.into_iter()
+/// User and system time of this process and its threads, those of the kernel that work for its ring included.
+#[cfg(unix)]
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+#[cfg(not(unix))]
+fn cpu_time() -> Duration {
+    Duration::ZERO
 }

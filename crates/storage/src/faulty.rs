@@ -16,7 +16,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::{
-    AlignedBuf, Completion, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage, StorageError,
+    AlignedBuf, Completion, CompletionQueue, FileId, IoEngine, IoMode, ReadRequest, Segment, Storage,
+    StorageError,
 };
 
 /// What is wrong with a read.
@@ -200,6 +201,14 @@ impl Storage for FaultyStorage {
 
     fn fallback_reason(&self) -> Option<String> {
         self.inner.fallback_reason()
+    }
+
+    fn engine(&self) -> IoEngine {
+        self.inner.engine()
+    }
+
+    fn engine_fallback(&self) -> Option<String> {
+        self.inner.engine_fallback()
     }
 
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue) {

@@ -1,4 +1,5 @@
-//! Real files: opened for direct reads where the file system allows it, read by a pool of threads.
+//! Real files: opened for direct reads where the file system allows it, read by a pool of threads or a
+//! ring.
 //!
 //! Every file has two handles, one for direct and one for buffered reads. Whether direct reads work
 //! is tried out when the file is opened, since some file systems accept the flag and refuse the
@@ -15,9 +16,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use crate::pool::{Job, Pool, Task};
+use crate::job::{Job, Task};
+use crate::pool::Pool;
+use crate::reading::is_aligned;
+#[cfg(target_os = "linux")]
+use crate::uring::Uring;
 use crate::{
-    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage, StorageError, os,
+    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileId, IoEngine, IoMode, ReadRequest, Segment, Storage,
+    StorageError, os,
 };
 
 /// Reads are split into pieces of at most this many bytes, so that one record alone keeps several
@@ -32,13 +38,15 @@ pub const THREADS_MAX: usize = 256;
 pub struct StorageOptions {
     /// What is tried. See [`Storage::mode`] for what is obtained.
     pub mode: IoMode,
-    /// Reader threads, which is the number of reads in flight: 1 to [`THREADS_MAX`].
+    /// Reads in flight, which is the number of threads of the pool: 1 to [`THREADS_MAX`].
     pub threads: usize,
+    /// What does the reading. See [`Storage::engine`] for what is obtained.
+    pub engine: IoEngine,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        StorageOptions { mode: IoMode::Direct, threads: 16 }
+        StorageOptions { mode: IoMode::Direct, threads: 16, engine: IoEngine::Auto }
     }
 }
 
@@ -47,7 +55,15 @@ pub struct FileStorage {
     mode: IoMode,
     piece_bytes: usize,
     files: RwLock<Vec<Arc<OpenFile>>>,
-    pool: Pool,
+    reader: Reader,
+    engine_fallback: Option<String>,
+}
+
+/// What reads.
+enum Reader {
+    Pool(Pool),
+    #[cfg(target_os = "linux")]
+    Uring(Uring),
 }
 
 impl FileStorage {
@@ -66,7 +82,7 @@ impl FileStorage {
     /// # Errors
     /// As [`FileStorage::new`].
     pub fn with_piece_bytes(options: StorageOptions, piece_bytes: usize) -> Result<Arc<Self>, StorageError> {
-        let StorageOptions { mode, threads } = options;
+        let StorageOptions { mode, threads, engine } = options;
         if threads == 0 || threads > THREADS_MAX {
             return Err(StorageError::Threads { got: threads, max: THREADS_MAX });
         }
@@ -75,9 +91,13 @@ impl FileStorage {
             .checked_next_multiple_of(BLOCK_BYTES)
             .filter(|bytes| isize::try_from(*bytes).is_ok())
             .ok_or(StorageError::TooLarge { offset: 0, bytes: piece_bytes })?;
-        let pool = Pool::new(threads, piece_bytes.saturating_add(2 * BLOCK_BYTES))?;
+        let (ring, engine_fallback) = open_ring(mode, threads, engine);
+        let reader = match ring {
+            Some(reader) => reader,
+            None => Reader::Pool(Pool::new(threads, piece_bytes.saturating_add(2 * BLOCK_BYTES))?),
+        };
         let files = RwLock::new(Vec::new());
-        Ok(Arc::new(FileStorage { mode, piece_bytes, files, pool }))
+        Ok(Arc::new(FileStorage { mode, piece_bytes, files, reader, engine_fallback }))
     }
 
     fn file(&self, id: FileId) -> Result<Arc<OpenFile>, StorageError> {
@@ -106,6 +126,33 @@ impl FileStorage {
     }
 }
 
+/// The ring, if it is wanted and can be had; why not, if it was asked for.
+#[cfg(target_os = "linux")]
+fn open_ring(mode: IoMode, depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>) {
+    if engine == IoEngine::Pread || (engine == IoEngine::Auto && !auto_is_ring(mode)) {
+        return (None, None);
+    }
+    match Uring::new(depth) {
+        Ok(ring) => (Some(Reader::Uring(ring)), None),
+        Err(error) => {
+            (None, Some(format!("io_uring is not available ({error}), reading by a pool of threads")))
+        }
+    }
+}
+
+/// There is no ring on this system.
+#[cfg(not(target_os = "linux"))]
+fn open_ring(_mode: IoMode, _depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>) {
+    let reason = "io_uring is for Linux, reading by a pool of threads";
+    (None, (engine == IoEngine::Uring).then(|| reason.into()))
+}
+
+/// What [`IoEngine::Auto`] chooses.
+#[cfg(target_os = "linux")]
+fn auto_is_ring(mode: IoMode) -> bool {
+    mode == IoMode::Direct
+}
+
 /// Length of the piece at `offset` of a range that ends at `end`. Every piece but the last ends on
 /// a block bound of the file, so that an unaligned range has only two pieces that need widening.
 fn piece_bytes_at(offset: u64, end: u64, piece_bytes: usize) -> usize {
@@ -117,11 +164,10 @@ fn piece_bytes_at(offset: u64, end: u64, piece_bytes: usize) -> usize {
 
 impl Storage for FileStorage {
     fn open(&self, path: &Path) -> Result<FileId, StorageError> {
-        let file = Arc::new(OpenFile::open(path, self.mode)?);
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let id = u32::try_from(files.len())
-            .map_err(|_| StorageError::TooManyFiles { path: path.to_path_buf() })?;
-        files.push(file);
+        let index = files.len();
+        let id = u32::try_from(index).map_err(|_| StorageError::TooManyFiles { path: path.to_path_buf() })?;
+        files.push(Arc::new(OpenFile::open(path, self.mode, index)?));
         Ok(FileId(id))
     }
 
@@ -142,21 +188,49 @@ impl Storage for FileStorage {
         files.iter().find_map(|file| file.refusal.get().cloned())
     }
 
+    fn engine(&self) -> IoEngine {
+        match &self.reader {
+            Reader::Pool(_) => IoEngine::Pread,
+            #[cfg(target_os = "linux")]
+            Reader::Uring(_) => IoEngine::Uring,
+        }
+    }
+
+    fn engine_fallback(&self) -> Option<String> {
+        self.engine_fallback.clone()
+    }
+
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue) {
-        self.pool.submit(Job::new(request, queue), |job, tasks| self.plan(job, tasks));
+        let job = Job::new(request, queue);
+        let plan = |job: &Arc<Job>, tasks: &mut VecDeque<Task>| self.plan(job, tasks);
+        match &self.reader {
+            Reader::Pool(pool) => pool.submit(&job, plan),
+            #[cfg(target_os = "linux")]
+            Reader::Uring(ring) => ring.submit(&job, plan),
+        }
     }
 
     fn bytes_read(&self) -> u64 {
-        self.pool.bytes_read()
+        match &self.reader {
+            Reader::Pool(pool) => pool.bytes_read(),
+            #[cfg(target_os = "linux")]
+            Reader::Uring(ring) => ring.bytes_read(),
+        }
     }
 
     fn busy_us(&self) -> u64 {
-        u64::try_from(self.pool.busy().as_micros()).unwrap_or(u64::MAX)
+        let busy = match &self.reader {
+            Reader::Pool(pool) => pool.busy(),
+            #[cfg(target_os = "linux")]
+            Reader::Uring(ring) => ring.busy(),
+        };
+        u64::try_from(busy.as_micros()).unwrap_or(u64::MAX)
     }
 }
 
 /// A file of the table.
 pub(crate) struct OpenFile {
+    index: usize,
     path: PathBuf,
     len_bytes: u64,
     buffered: File,
@@ -166,7 +240,7 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(path: &Path, mode: IoMode) -> Result<Self, StorageError> {
+    pub(crate) fn open(path: &Path, mode: IoMode, index: usize) -> Result<Self, StorageError> {
         let failed = |source| StorageError::Open { path: path.to_path_buf(), source };
         // Before opening: to open a pipe is to wait for its writer.
         if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -175,7 +249,8 @@ impl OpenFile {
         let buffered = os::open_buffered(path).map_err(failed)?;
         let len_bytes = buffered.metadata().map_err(failed)?.len();
         let path = path.to_path_buf();
-        let mut file = OpenFile { path, len_bytes, buffered, direct: None, refusal: OnceLock::new() };
+        let refusal = OnceLock::new();
+        let mut file = OpenFile { index, path, len_bytes, buffered, direct: None, refusal };
         if mode == IoMode::Direct {
             match os::open_direct(&file.path) {
                 Ok(direct) => file.direct = Some(direct),
@@ -200,22 +275,33 @@ impl OpenFile {
         Ok(())
     }
 
-    fn refuse(&self, error: &io::Error) {
+    pub(crate) fn refuse(&self, error: &io::Error) {
         let path = self.path.display();
         let reason = format!("{path}: direct reads refused ({error}), reading through the page cache");
         // Several threads may be refused at once; one reason is enough.
         let _ = self.refusal.set(reason);
     }
 
-    fn mode(&self) -> IoMode {
+    pub(crate) fn mode(&self) -> IoMode {
         match self.direct_handle() {
             Some(_) => IoMode::Direct,
             None => IoMode::Buffered,
         }
     }
 
-    fn direct_handle(&self) -> Option<&File> {
+    /// The handle for direct reads, unless they do not work.
+    pub(crate) fn direct_handle(&self) -> Option<&File> {
         self.direct.as_ref().filter(|_| self.refusal.get().is_none())
+    }
+
+    /// The handle for a read; the buffered one if there is no other.
+    pub(crate) fn handle(&self, direct: bool) -> &File {
+        self.direct.as_ref().filter(|_| direct).unwrap_or(&self.buffered)
+    }
+
+    /// Its number in the file table.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Where a segment ends in the file. An aligned one may end in the block that the file's end
@@ -237,147 +323,13 @@ impl OpenFile {
         Ok(end)
     }
 
-    fn short(&self, offset: u64, expected: usize, got: usize) -> StorageError {
+    pub(crate) fn short(&self, offset: u64, expected: usize, got: usize) -> StorageError {
         StorageError::ShortRead { path: self.path.clone(), offset, expected, got }
     }
 
-    /// Fills at least the first `expected` bytes of `target` from `offset`. Returns how many bytes
-    /// the drive delivered. What lies behind `expected` was never in the file when it was opened.
-    pub(crate) fn read(
-        &self,
-        offset: u64,
-        target: &mut [u8],
-        expected: usize,
-        bounce: &mut Bounce,
-    ) -> Result<u64, StorageError> {
-        debug_assert!(expected <= target.len());
-        let filled = match self.direct_handle() {
-            None => self.fill_buffered(offset, target, expected, 0).map(Filled::plain),
-            Some(direct) if is_aligned(offset, target.len(), target.as_ptr().addr()) => {
-                self.fill_direct(direct, offset, target, expected).map(Filled::plain)
-            }
-            Some(direct) => self.fill_by_bounce(direct, offset, &mut target[..expected], bounce),
-        };
-        let Filled { delivered, got } = filled.map_err(|source| StorageError::Read {
-            path: self.path.clone(),
-            offset,
-            expected,
-            source,
-        })?;
-        if got < expected {
-            return Err(self.short(offset, expected, got));
-        }
-        Ok(delivered as u64)
+    pub(crate) fn read_error(&self, offset: u64, expected: usize, source: io::Error) -> StorageError {
+        StorageError::Read { path: self.path.clone(), offset, expected, source }
     }
-
-    /// Reads whole blocks straight into `target`. Returns how many bytes came: `expected` or more,
-    /// unless the file has become shorter.
-    fn fill_direct(
-        &self,
-        direct: &File,
-        offset: u64,
-        target: &mut [u8],
-        expected: usize,
-    ) -> io::Result<usize> {
-        let mut got = 0;
-        // A count that is no multiple of a block ends direct reading: either the file ends here, or
-        // what is left starts at an offset that only buffered reads can take.
-        while got < expected && got.is_multiple_of(BLOCK_BYTES) {
-            match os::read_at(direct, &mut target[got..], offset + got as u64) {
-                Ok(0) => return Ok(got),
-                Ok(bytes) => got += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(refusal) if os::refuses_direct(&refusal) => {
-                    let got = self.fill_buffered(offset, target, expected, got)?;
-                    // Only now is it known that it was the direct reading that was wrong.
-                    self.refuse(&refusal);
-                    return Ok(got);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.fill_buffered(offset, target, expected, got)
-    }
-
-    /// Continues after `got` bytes through the page cache, up to `expected`. Returns how many there
-    /// are then.
-    fn fill_buffered(
-        &self,
-        offset: u64,
-        target: &mut [u8],
-        expected: usize,
-        mut got: usize,
-    ) -> io::Result<usize> {
-        while got < expected {
-            match os::read_at(&self.buffered, &mut target[got..expected], offset + got as u64) {
-                Ok(0) => break,
-                Ok(bytes) => got += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(got)
-    }
-
-    /// Reads the blocks around an unaligned range into the bounce buffer and copies the range out
-    /// of it.
-    fn fill_by_bounce(
-        &self,
-        direct: &File,
-        offset: u64,
-        target: &mut [u8],
-        bounce: &mut Bounce,
-    ) -> io::Result<Filled> {
-        let block = BLOCK_BYTES as u64;
-        let lead = (offset % block) as usize; // Less than a block.
-        let wanted = lead + target.len();
-        let blocks = bounce.take(wanted.next_multiple_of(BLOCK_BYTES))?;
-        let delivered = self.fill_direct(direct, offset - lead as u64, blocks, wanted)?;
-        let got = delivered.saturating_sub(lead).min(target.len());
-        target[..got].copy_from_slice(&blocks[lead..lead + got]);
-        Ok(Filled { delivered, got })
-    }
-}
-
-/// What a read came to.
-struct Filled {
-    /// Bytes from the drive.
-    delivered: usize,
-    /// Bytes of the target, from its start, that are there.
-    got: usize,
-}
-
-impl Filled {
-    fn plain(got: usize) -> Self {
-        Filled { delivered: got, got }
-    }
-}
-
-/// Aligned memory of one reader thread for ranges that are not. Allocated on first use: a packed
-/// model has none such.
-pub(crate) struct Bounce {
-    bytes: usize,
-    buf: AlignedBuf,
-}
-
-impl Bounce {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Bounce { bytes, buf: AlignedBuf::empty() }
-    }
-
-    fn take(&mut self, bytes: usize) -> io::Result<&mut [u8]> {
-        if self.buf.len() < bytes {
-            self.buf = AlignedBuf::new(bytes.max(self.bytes))
-                .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
-        }
-        Ok(&mut self.buf[..bytes])
-    }
-}
-
-fn is_aligned(offset: u64, bytes: usize, address: usize) -> bool {
-    offset.is_multiple_of(BLOCK_BYTES as u64)
-        && bytes.is_multiple_of(BLOCK_BYTES)
-        && address.is_multiple_of(BLOCK_BYTES)
 }
 
 #[cfg(test)]
@@ -394,26 +346,5 @@ mod tests {
             offset += bytes as u64;
         }
         assert_eq!(pieces, [8187, 8192, 3616]);
-    }
-
-    #[test]
-    fn a_read_that_is_refused_is_done_through_the_page_cache_and_remembered() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("file");
-        let contents: Vec<u8> = (0..10_000u32).map(|at| (at % 251) as u8).collect();
-        fs::write(&path, &contents).unwrap();
-        let file = OpenFile::open(&path, IoMode::Direct).unwrap();
-        let Some(direct) = file.direct_handle() else { return };
-        let mut target = AlignedBuf::new(8192).unwrap();
-        // An offset that no direct read can take: what a file system with larger blocks would say.
-        let got = file.fill_direct(direct, 1, &mut target, 8192).unwrap();
-        assert!(got == 8192 && target[..] == contents[1..8193]);
-        if file.mode() == IoMode::Direct {
-            return; // A file system that takes any offset, such as tmpfs.
-        }
-        let reason = file.refusal.get().unwrap();
-        assert!(reason.contains("direct reads refused"), "{reason}");
-        let read = file.read(0, &mut target, 8192, &mut Bounce::new(0)).unwrap();
-        assert!(read == 8192 && target[..] == contents[..8192]);
     }
 }

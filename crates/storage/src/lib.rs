@@ -5,7 +5,7 @@
 //! once every piece has landed or one of them has failed:
 //!
 //! ```text
-//! ReadRequest { buf, segments } ── submit ──► pieces ──► reader threads ──► os::read_at
+//! ReadRequest { buf, segments } ── submit ──► pieces ──► engine: threads or ring
 //!                                                                            │ last piece
 //! Completion { buf, result }   ◄── CompletionQueue ◄─────────────────────────┘
 //! ```
@@ -31,9 +31,13 @@ mod buffer;
 mod error;
 mod faulty;
 mod file;
+mod job;
 mod os;
 mod pool;
 mod queue;
+mod reading;
+#[cfg(target_os = "linux")]
+mod uring;
 mod widen;
 
 pub use buffer::AlignedBuf;
@@ -54,6 +58,19 @@ pub enum IoMode {
     Direct,
     /// Through the page cache.
     Buffered,
+}
+
+/// What does the reading.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum IoEngine {
+    /// Whichever is better for the mode and can be had.
+    #[default]
+    Auto,
+    /// A pool of threads that block in reads.
+    Pread,
+    /// One ring of Linux' io_uring. Where it cannot be had the pool reads, and
+    /// [`Storage::engine_fallback`] says so.
+    Uring,
 }
 
 /// An open file of one [`Storage`]: an index into its file table.
@@ -131,6 +148,16 @@ pub trait Storage: Send + Sync {
 
     /// Why a file that should be read directly is not (the first one that refused), in words.
     fn fallback_reason(&self) -> Option<String>;
+
+    /// What really does the reading: [`IoEngine::Pread`] or [`IoEngine::Uring`].
+    fn engine(&self) -> IoEngine {
+        IoEngine::Pread
+    }
+
+    /// Why a ring that should read does not, in words.
+    fn engine_fallback(&self) -> Option<String> {
+        None
+    }
 
     /// Alignment of direct reads: [`BLOCK_BYTES`], in every mode.
     fn block_bytes(&self) -> usize {

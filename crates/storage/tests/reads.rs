@@ -7,12 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage::{
-    AlignedBuf, BLOCK_BYTES, Completion, CompletionQueue, FileId, FileStorage, IoMode, ReadRequest, Segment,
-    SplitMix64, Storage, StorageError, StorageOptions,
+    AlignedBuf, BLOCK_BYTES, Completion, CompletionQueue, FileId, FileStorage, IoEngine, IoMode, ReadRequest,
+    Segment, SplitMix64, Storage, StorageError, StorageOptions,
 };
 use tempfile::TempDir;
 
-const MODES: [IoMode; 2] = [IoMode::Direct, IoMode::Buffered];
+/// Every way of reading. Where there is no ring the pool takes its place, which tests nothing more.
+const WAYS: [(IoMode, IoEngine); 4] = [
+    (IoMode::Direct, IoEngine::Pread),
+    (IoMode::Buffered, IoEngine::Pread),
+    (IoMode::Direct, IoEngine::Uring),
+    (IoMode::Buffered, IoEngine::Uring),
+];
+
+/// Past the page cache.
+const DIRECT: [(IoMode, IoEngine); 2] =
+    [(IoMode::Direct, IoEngine::Pread), (IoMode::Direct, IoEngine::Uring)];
 
 /// Small, so that a test's reads consist of several.
 const PIECE_BYTES: usize = 2 * BLOCK_BYTES;
@@ -25,8 +35,8 @@ fn random_file(dir: &TempDir, name: &str, bytes: usize, seed: u64) -> (PathBuf, 
     (path, contents)
 }
 
-fn storage(mode: IoMode) -> Arc<FileStorage> {
-    FileStorage::with_piece_bytes(StorageOptions { mode, threads: 4 }, PIECE_BYTES).unwrap()
+fn storage((mode, engine): (IoMode, IoEngine)) -> Arc<FileStorage> {
+    FileStorage::with_piece_bytes(StorageOptions { mode, threads: 4, engine }, PIECE_BYTES).unwrap()
 }
 
 fn read(storage: &dyn Storage, segments: Vec<Segment>, buf_bytes: usize) -> Completion {
@@ -52,16 +62,15 @@ fn any_range_reads_the_same_in_every_mode() {
     let mut random = SplitMix64::new(seed);
     for bytes in [0, 1, 4095, 4096, 4097, 50_000] {
         let (path, contents) = random_file(&dir, "file", bytes, bytes as u64);
-        let storages = MODES.map(storage);
-        let files = [storages[0].open(&path).unwrap(), storages[1].open(&path).unwrap()];
+        let storages = WAYS.map(storage);
+        let files: Vec<_> = storages.iter().map(|storage| storage.open(&path).unwrap()).collect();
         for _ in 0..100 {
             let offset = random.below(bytes as u64 + 1);
             let wanted = random.below(bytes as u64 - offset + 1) as usize;
-            for (storage, file) in storages.iter().zip(files) {
+            for ((storage, &file), way) in storages.iter().zip(&files).zip(WAYS) {
                 let (buf, start) = storage.read_range(file, offset, wanted).unwrap();
                 let expected = &contents[offset as usize..][..wanted];
-                let mode = storage.mode(file);
-                let context = format!("{mode:?} {offset}+{wanted} of {bytes}, seed {seed}");
+                let context = format!("{way:?} {offset}+{wanted} of {bytes}, seed {seed}");
                 assert!(buf[start..start + wanted] == *expected, "{context}");
             }
         }
@@ -74,8 +83,8 @@ fn random_segments_land_where_they_belong_and_nowhere_else() {
     let seed = 17;
     let mut random = SplitMix64::new(seed);
     let (path, contents) = random_file(&dir, "file", 200_000, 1);
-    for mode in MODES {
-        let storage = storage(mode);
+    for way in WAYS {
+        let storage = storage(way);
         let file = storage.open(&path).unwrap();
         for round in 0..300 {
             let unit = if random.below(2) == 0 { BLOCK_BYTES as u64 } else { 1 };
@@ -95,7 +104,7 @@ fn random_segments_land_where_they_belong_and_nowhere_else() {
             }
             segments.reverse(); // The order is free.
             let completion = read(storage.as_ref(), segments.clone(), expected.len());
-            let context = format!("{mode:?} seed {seed} round {round} {segments:?}");
+            let context = format!("{way:?} seed {seed} round {round} {segments:?}");
             assert!(completion.result.is_ok(), "{context} {:?}", completion.result);
             assert!(completion.buf[..] == expected[..], "{context}");
         }
@@ -106,28 +115,30 @@ fn random_segments_land_where_they_belong_and_nowhere_else() {
 fn bytes_are_counted_with_their_blocks() {
     let dir = TempDir::new().unwrap();
     let (path, _) = random_file(&dir, "file", 100_000, 1);
-    let storage = storage(IoMode::Direct);
-    let file = storage.open(&path).unwrap();
-    if storage.mode(file) == IoMode::Buffered {
-        return; // No direct reads here: nothing is widened.
+    for way in DIRECT {
+        let storage = storage(way);
+        let file = storage.open(&path).unwrap();
+        if storage.mode(file) == IoMode::Buffered {
+            return; // No direct reads here: nothing is widened.
+        }
+        assert_eq!(storage.bytes_read(), 0);
+        let aligned = vec![segment(file, 4096, 8192, 0), segment(file, 40_960, 4096, 8192)];
+        let completion = read(storage.as_ref(), aligned, 12_288);
+        assert_eq!((completion.bytes_read, storage.bytes_read()), (12_288, 12_288));
+        // 10 bytes across a block bound are two blocks.
+        let completion = read(storage.as_ref(), vec![segment(file, 4091, 10, 3)], 20);
+        assert!(completion.result.is_ok());
+        assert_eq!((completion.bytes_read, storage.bytes_read()), (8192, 20_480));
+        assert!(storage.busy_us() > 0);
     }
-    assert_eq!(storage.bytes_read(), 0);
-    let aligned = vec![segment(file, 4096, 8192, 0), segment(file, 40_960, 4096, 8192)];
-    let completion = read(storage.as_ref(), aligned, 12_288);
-    assert_eq!((completion.bytes_read, storage.bytes_read()), (12_288, 12_288));
-    // 10 bytes across a block bound are two blocks.
-    let completion = read(storage.as_ref(), vec![segment(file, 4091, 10, 3)], 20);
-    assert!(completion.result.is_ok());
-    assert_eq!((completion.bytes_read, storage.bytes_read()), (8192, 20_480));
-    assert!(storage.busy_us() > 0);
 }
 
 #[test]
 fn the_last_block_may_end_beyond_the_file() {
     let dir = TempDir::new().unwrap();
     let (path, contents) = random_file(&dir, "file", 10_000, 1);
-    for mode in MODES {
-        let storage = storage(mode);
+    for way in WAYS {
+        let storage = storage(way);
         let file = storage.open(&path).unwrap();
         let completion = read(storage.as_ref(), vec![segment(file, 8192, 4096, 0)], 4096);
         assert!(completion.result.is_ok());
@@ -157,9 +168,9 @@ fn check_short<T>(result: Result<T, StorageError>, path: &Path, offset: u64, exp
 #[test]
 fn a_file_cut_off_while_in_use_is_a_short_read() {
     let dir = TempDir::new().unwrap();
-    for mode in MODES {
+    for way in WAYS {
         let (path, contents) = random_file(&dir, "file", 100_000, 1);
-        let storage = storage(mode);
+        let storage = storage(way);
         let file = storage.open(&path).unwrap();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(50_000).unwrap();
         // The pieces end at multiples of 8192; the one from 49152 on gets 848 bytes.
@@ -178,8 +189,8 @@ fn a_file_cut_off_while_in_use_is_a_short_read() {
 fn bad_requests_come_back_with_their_buffer() {
     let dir = TempDir::new().unwrap();
     let (path, _) = random_file(&dir, "file", 50_000, 1);
-    for mode in MODES {
-        let storage = storage(mode);
+    for way in WAYS {
+        let storage = storage(way);
         let file = storage.open(&path).unwrap();
         let unknown = FileId(99);
         let bad: [&[Segment]; 6] = [
@@ -205,13 +216,13 @@ fn bad_requests_come_back_with_their_buffer() {
 #[test]
 fn what_cannot_be_opened_is_named() {
     let dir = TempDir::new().unwrap();
-    let storage = storage(IoMode::Direct);
+    let storage = storage(DIRECT[0]);
     let missing = dir.path().join("missing");
     let message = storage.open(&missing).unwrap_err().to_string();
     assert!(message.contains("missing: cannot open"), "{message}");
     assert!(matches!(storage.open(dir.path()), Err(StorageError::NotAFile { .. })));
     for threads in [0, 257] {
-        let options = StorageOptions { mode: IoMode::Direct, threads };
+        let options = StorageOptions { threads, ..Default::default() };
         assert!(matches!(FileStorage::new(options), Err(StorageError::Threads { .. })));
     }
 }
@@ -220,8 +231,8 @@ fn what_cannot_be_opened_is_named() {
 fn closing_the_storage_completes_every_read() {
     let dir = TempDir::new().unwrap();
     let (path, contents) = random_file(&dir, "file", 1 << 20, 1);
-    for mode in MODES {
-        let storage = storage(mode);
+    for way in WAYS {
+        let storage = storage(way);
         let file = storage.open(&path).unwrap();
         let queue = CompletionQueue::new();
         for tag in 0..50 {
@@ -246,20 +257,48 @@ fn a_file_system_without_direct_reads_is_read_through_the_page_cache_and_says_so
     // No file of sysfs can be opened for direct reads.
     let path = Path::new("/sys/kernel/notes");
     let Ok(contents) = fs::read(path) else { return };
-    let storage = storage(IoMode::Direct);
-    let file = storage.open(path).unwrap();
-    assert_eq!(storage.mode(file), IoMode::Buffered);
-    let reason = storage.fallback_reason().unwrap();
-    assert!(reason.contains("/sys/kernel/notes: direct reads refused"), "{reason}");
-    let (buf, start) = storage.read_range(file, 0, contents.len()).unwrap();
-    assert_eq!(buf[start..start + contents.len()], contents);
+    for way in DIRECT {
+        let storage = storage(way);
+        let file = storage.open(path).unwrap();
+        assert_eq!(storage.mode(file), IoMode::Buffered);
+        let reason = storage.fallback_reason().unwrap();
+        assert!(reason.contains("/sys/kernel/notes: direct reads refused"), "{reason}");
+        let (buf, start) = storage.read_range(file, 0, contents.len()).unwrap();
+        assert_eq!(buf[start..start + contents.len()], contents);
+    }
+}
+
+#[test]
+fn the_engine_that_reads_is_named() {
+    assert_eq!(storage((IoMode::Direct, IoEngine::Pread)).engine(), IoEngine::Pread);
+    assert_eq!(storage((IoMode::Direct, IoEngine::Pread)).engine_fallback(), None);
+    let ring = storage((IoMode::Direct, IoEngine::Uring));
+    match ring.engine_fallback() {
+        None => assert_eq!(ring.engine(), IoEngine::Uring),
+        Some(reason) => assert!(ring.engine() == IoEngine::Pread && reason.contains("io_uring"), "{reason}"),
+    }
+    assert_ne!(storage((IoMode::Direct, IoEngine::Auto)).engine(), IoEngine::Auto);
+}
+
+#[test]
+fn opening_and_closing_engines_leaves_nothing_behind() {
+    let dir = TempDir::new().unwrap();
+    let (path, contents) = random_file(&dir, "file", 30_000, 1);
+    for round in 0..60 {
+        let storage = storage(WAYS[round % 4]);
+        let file = storage.open(&path).unwrap();
+        if round % 3 > 0 {
+            let (buf, start) = storage.read_range(file, 1, 20_000).unwrap();
+            assert!(buf[start..start + 20_000] == contents[1..20_001]);
+        }
+    }
 }
 
 #[test]
 fn buffered_reads_that_were_asked_for_are_no_fall_back() {
     let dir = TempDir::new().unwrap();
     let (path, _) = random_file(&dir, "file", 10, 1);
-    let storage = storage(IoMode::Buffered);
+    let storage = storage((IoMode::Buffered, IoEngine::Auto));
     let file = storage.open(&path).unwrap();
     assert_eq!(storage.mode(file), IoMode::Buffered);
     assert_eq!(storage.fallback_reason(), None);
@@ -271,8 +310,8 @@ fn buffered_reads_that_were_asked_for_are_no_fall_back() {
 fn many_requests_of_several_threads_at_once() {
     let dir = TempDir::new().unwrap();
     let (path, contents) = random_file(&dir, "file", 300_000, 5);
-    for mode in MODES {
-        let storage = storage(mode);
+    for way in WAYS {
+        let storage = storage(way);
         let file = storage.open(&path).unwrap();
         std::thread::scope(|scope| {
             for seed in 0..4 {
@@ -285,7 +324,7 @@ fn many_requests_of_several_threads_at_once() {
                         let (buf, start) = storage.read_range(file, offset, bytes).unwrap();
                         assert!(
                             buf[start..start + bytes] == contents[offset as usize..][..bytes],
-                            "{mode:?} seed {seed} {offset}+{bytes}"
+                            "{way:?} seed {seed} {offset}+{bytes}"
                         );
                     }
                 });

@@ -178,7 +178,7 @@ fn lay_out(
 }
 
 pub(crate) fn file_storage(mode: IoMode) -> Arc<FileStorage> {
-    FileStorage::with_piece_bytes(StorageOptions { mode, threads: 3 }, BLOCK_BYTES).unwrap()
+    FileStorage::with_piece_bytes(StorageOptions { mode, threads: 3, ..Default::default() }, BLOCK_BYTES).unwrap()
 }
 
 /// A list of different experts of a layer in random order, at least `least` long.

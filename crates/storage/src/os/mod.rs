@@ -7,7 +7,7 @@
 //! * `refuses_direct`: whether an error means that this file cannot be read directly.
 //! * `map_zeroed`, `unmap`: page-aligned memory.
 //!
-//! An engine on io_uring would be a sibling of `pool`, not of these.
+//! The engine on io_uring is a sibling of `pool`, not of these.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
