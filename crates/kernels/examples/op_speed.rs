@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights};
+use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, ValueHeadOrder};
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuMatrix, CpuOptions};
 use tensor::Format;
@@ -19,8 +19,15 @@ const EXPERTS_PER_TOKEN: usize = 8;
 const PROMPT: usize = 512;
 const ATTENTION: AttentionShape =
     AttentionShape { heads: 16, kv_heads: 2, head_dim: 256, rotary_dim: 64, rope_theta: 1e7, eps: 1e-6 };
-const DELTA_NET: DeltaNetShape =
-    DeltaNetShape { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, conv_kernel: 4, eps: 1e-6 };
+const DELTA_NET: DeltaNetShape = DeltaNetShape {
+    key_heads: 16,
+    value_heads: 32,
+    value_head_order: ValueHeadOrder::Grouped,
+    key_dim: 128,
+    value_dim: 128,
+    conv_kernel: 4,
+    eps: 1e-6,
+};
 
 fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse());

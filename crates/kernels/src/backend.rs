@@ -66,13 +66,26 @@ pub struct AttentionShape {
     pub eps: f32,
 }
 
+/// Which key head a value head of a Gated DeltaNet layer belongs to.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum ValueHeadOrder {
+    /// Hugging Face: the value heads of a key head follow one another. Value head n belongs to key
+    /// head n / (Nv / Nk).
+    #[default]
+    Grouped,
+    /// GGUF: the key heads take turns. Value head n belongs to key head n mod Nk.
+    Tiled,
+}
+
 /// Shape of a Gated DeltaNet layer (Qwen3.5-MoE section 3.2).
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct DeltaNetShape {
     /// Key heads, Nk.
     pub key_heads: usize,
-    /// Value heads, Nv; a multiple of Nk. Value head n belongs to key head n / (Nv / Nk).
+    /// Value heads, Nv; a multiple of Nk.
     pub value_heads: usize,
+    /// Which key head each value head belongs to.
+    pub value_head_order: ValueHeadOrder,
     /// dk.
     pub key_dim: usize,
     /// dv.
@@ -94,7 +107,15 @@ impl DeltaNetShape {
         self.value_heads * self.value_dim
     }
 
-    /// Floats of the recurrent state, `[Nv, dk, dv]`.
+    /// The value head that is number `i` of those of `key_head`.
+    pub fn value_head(&self, key_head: usize, i: usize) -> usize {
+        match self.value_head_order {
+            ValueHeadOrder::Grouped => key_head * (self.value_heads / self.key_heads) + i,
+            ValueHeadOrder::Tiled => i * self.key_heads + key_head,
+        }
+    }
+
+    /// Floats of the recurrent state, `[Nk, Nv / Nk, dk, dv]`.
     pub fn state_len(&self) -> usize {
         self.value_heads * self.key_dim * self.value_dim
     }
@@ -200,8 +221,8 @@ pub trait Backend {
     /// The gated delta rule. `qkv` `[n, channels]` is the convolution's output (all q, all k, all
     /// v); q and k are L2-normed (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a`
     /// are `[n, Nv]`; beta = sigmoid(b), g = `a_neg` * softplus(a + dt_bias), with `a_neg` =
-    /// -exp(A_log), both `[Nv]`. `state` is `[Nv, dk, dv]`, advanced. `out` is `[n, Nv, dv]`,
-    /// before the gated norm. Recurrent for few tokens, chunked (64) for many.
+    /// -exp(A_log), both `[Nv]`. `state` is `[Nk, Nv / Nk, dk, dv]`, so grouped by key head whatever
+    /// the order of the value heads, and advanced. `out` is `[n, Nv, dv]`, before the gated norm. Recurrent for few tokens, chunked (64) for many.
     #[allow(clippy::too_many_arguments)]
     fn gated_delta_net(
         &mut self,

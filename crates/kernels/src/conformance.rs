@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tensor::{Format, MatrixView};
 
-use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix};
+use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix, ValueHeadOrder};
 use crate::oracle::OracleBackend;
 
 /// Allowed error of f32 arithmetic.
@@ -158,11 +158,18 @@ const DELTA_NET_SHAPES: &[(DeltaNetShape, &[usize])] = &[
     (delta_net_shape((1, 3), (12, 20), 3), &[40, 1, 2]),
     (delta_net_shape((2, 4), (128, 128), 4), &[3, 100, 37]),
     (delta_net_shape((3, 3), (5, 7), 2), &[33]),
+    (tiled(delta_net_shape((2, 6), (12, 20), 4)), &[5, 70, 1, 16]),
+    (tiled(delta_net_shape((2, 4), (128, 128), 4)), &[3, 100]),
 ];
+
+const fn tiled(shape: DeltaNetShape) -> DeltaNetShape {
+    DeltaNetShape { value_head_order: ValueHeadOrder::Tiled, ..shape }
+}
 
 const fn delta_net_shape(heads: (usize, usize), dims: (usize, usize), conv_kernel: usize) -> DeltaNetShape {
     let ((key_heads, value_heads), (key_dim, value_dim)) = (heads, dims);
-    DeltaNetShape { key_heads, value_heads, key_dim, value_dim, conv_kernel, eps: 1e-6 }
+    let value_head_order = ValueHeadOrder::Grouped;
+    DeltaNetShape { key_heads, value_heads, value_head_order, key_dim, value_dim, conv_kernel, eps: 1e-6 }
 }
 
 struct Suite<'a, B: Backend> {
@@ -361,7 +368,9 @@ impl<B: Backend> Suite<'_, B> {
                     &mut out,
                 );
                 let (dk, dv) = (shape.key_dim, shape.value_dim);
-                let name = format!("gated_delta_net {heads} x {dk} x {dv}, {n} tokens, gates to {scale}");
+                let order = shape.value_head_order;
+                let name =
+                    format!("gated_delta_net {heads} {order:?} x {dk} x {dv}, {n} tokens, gates to {scale}");
                 self.keep(name.clone(), F32_TOLERANCE, &out, len);
                 self.keep(format!("{name}, state"), F32_TOLERANCE, &state, shape.state_len());
             }

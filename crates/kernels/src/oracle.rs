@@ -288,8 +288,11 @@ impl Backend for OracleBackend {
         let keys = shape.key_heads * dk;
         for t in 0..n {
             let token = &qkv.0[t * shape.conv_channels()..][..shape.conv_channels()];
-            for head in 0..shape.value_heads {
-                let key_head = head / (shape.value_heads / shape.key_heads);
+            // In the order of the states.
+            for slot in 0..shape.value_heads {
+                let group = shape.value_heads / shape.key_heads;
+                let key_head = slot / group;
+                let head = shape.value_head(key_head, slot % group);
                 let mut q = l2_normed(&token[key_head * dk..][..dk]);
                 q.iter_mut().for_each(|q| *q /= (dk as f64).sqrt());
                 let k = l2_normed(&token[keys + key_head * dk..][..dk]);
@@ -297,7 +300,7 @@ impl Backend for OracleBackend {
                 let at = t * shape.value_heads + head;
                 let beta = sigmoid(b.0[at]);
                 let g = a_neg.0[head] * softplus(a.0[at] + dt_bias.0[head]);
-                let state = &mut state.0[head * dk * dv..][..dk * dv];
+                let state = &mut state.0[slot * dk * dv..][..dk * dv];
                 out.0[at * dv..][..dv].copy_from_slice(&delta_rule(state, &q, &k, v, g, beta));
             }
         }

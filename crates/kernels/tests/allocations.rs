@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights};
+use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, ValueHeadOrder};
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuOptions};
 use tensor::Format;
@@ -31,8 +31,15 @@ static COUNTING: Counting = Counting;
 
 const ATTENTION: AttentionShape =
     AttentionShape { heads: 4, kv_heads: 2, head_dim: 32, rotary_dim: 8, rope_theta: 1e7, eps: 1e-6 };
-const DELTA_NET: DeltaNetShape =
-    DeltaNetShape { key_heads: 2, value_heads: 4, key_dim: 32, value_dim: 32, conv_kernel: 4, eps: 1e-6 };
+const DELTA_NET: DeltaNetShape = DeltaNetShape {
+    key_heads: 2,
+    value_heads: 4,
+    value_head_order: ValueHeadOrder::Grouped,
+    key_dim: 32,
+    value_dim: 32,
+    conv_kernel: 4,
+    eps: 1e-6,
+};
 const HIDDEN: usize = 256;
 
 fn random(backend: &mut CpuBackend, len: usize) -> CpuBuffer {

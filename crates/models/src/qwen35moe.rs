@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use checkpoint::{Checkpoint, ExpertPart, ExpertTable, LayerExperts, TensorInfo};
-use kernels::backend::{AttentionShape, DeltaNetShape};
+use kernels::backend::{AttentionShape, DeltaNetShape, ValueHeadOrder};
 use serde_json::Value;
 
 use crate::ModelError;
@@ -105,6 +105,7 @@ fn delta_net_shape(text: &Section<'_>, eps: f32) -> Result<DeltaNetShape, ModelE
     Ok(DeltaNetShape {
         key_heads,
         value_heads,
+        value_head_order: ValueHeadOrder::Grouped,
         key_dim: text.dim("linear_key_head_dim", Some(128))?,
         value_dim: text.dim("linear_value_head_dim", Some(128))?,
         conv_kernel: text.count("linear_conv_kernel_dim", Some(4), 64)?,

@@ -25,7 +25,7 @@
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut, sigmoid, softplus, sum_of_squares};
 use super::pool::{Chunks, Tile, Tiles};
 use super::{Context, grow_all, scratch};
-use crate::backend::DeltaNetShape;
+use crate::backend::{DeltaNetShape, ValueHeadOrder};
 
 /// Tokens that are solved for together.
 const CHUNK: usize = 64;
@@ -156,6 +156,16 @@ impl Inputs<'_> {
         l2_norm(&token[keys + key_head * dk..][..dk], 1.0, k);
     }
 
+    /// Where value head `i` of a key head puts what it computes for token `t`; `out` has the key
+    /// head's columns, see [`bands`].
+    fn output<'a>(&self, out: &'a mut Tile<'_, f32>, t: usize, i: usize) -> &'a mut [f32] {
+        let dv = self.shape.value_dim;
+        match self.shape.value_head_order {
+            ValueHeadOrder::Grouped => &mut out.row(t)[i * dv..][..dv],
+            ValueHeadOrder::Tiled => out.row(t * self.group() + i),
+        }
+    }
+
     fn value(&self, t: usize, head: usize) -> &[f32] {
         let (keys, dv) = (2 * self.shape.key_heads * self.shape.key_dim, self.shape.value_dim);
         &self.token(t)[keys + head * dv..][..dv]
@@ -169,7 +179,17 @@ impl Inputs<'_> {
     }
 }
 
-/// Advances `state`, `[Nv, dk, dv]`, by the tokens; `out` is `[n, Nv, dv]`.
+/// The columns of each key head in `out`, `[n, Nv, dv]`. Grouped, they are one band of it; tiled,
+/// one band of the same floats seen as `[n * Nv / Nk, Nk, dv]`.
+fn bands<'a>(shape: &DeltaNetShape, out: &'a mut [f32]) -> Tiles<'a, f32> {
+    let (dv, len) = (shape.value_dim, shape.value_len());
+    match shape.value_head_order {
+        ValueHeadOrder::Grouped => Tiles::bands(out, len, len / shape.key_heads),
+        ValueHeadOrder::Tiled => Tiles::bands(out, shape.key_heads * dv, dv),
+    }
+}
+
+/// Advances `state`, `[Nk, Nv / Nk, dk, dv]`, by the tokens; `out` is `[n, Nv, dv]`.
 pub(super) fn run(
     context: &mut Context,
     memory: &mut DeltaNetScratch,
@@ -183,7 +203,7 @@ pub(super) fn run(
     let out = &mut out[..inputs.n * shape.value_len()];
     let parts = (
         Chunks::new(&mut state[..shape.state_len()], group * shape.key_dim * shape.value_dim),
-        Tiles::bands(out, shape.value_len(), group * shape.value_dim),
+        bands(shape, out),
     );
     context.pool.run_parts_with(parts, &mut memory.locals, |key_head, (states, mut out), memory| {
         let mut local = Local::new(memory, shape);
@@ -213,9 +233,8 @@ fn recurrent(
     let d = &mut local.writes[..dv];
     for t in 0..inputs.n {
         inputs.load_query_and_key(t, key_head, q, k);
-        let row = out.row(t);
-        for (i, (state, out)) in states.chunks_exact_mut(dk * dv).zip(row.chunks_exact_mut(dv)).enumerate() {
-            let head = key_head * inputs.group() + i;
+        for (i, state) in states.chunks_exact_mut(dk * dv).enumerate() {
+            let head = inputs.shape.value_head(key_head, i);
             let (decay, beta) = inputs.decay_and_beta(t, head);
             let decay = decay.exp();
             // The state is decayed once, in the pass that writes it; what is read before is decayed
@@ -226,7 +245,7 @@ fn recurrent(
             for (d, &v) in d.iter_mut().zip(inputs.value(t, head)) {
                 *d = beta * (v - decay * *d);
             }
-            ops.state_step(state, decay, k, q, d, out);
+            ops.state_step(state, decay, k, q, d, inputs.output(out, t, i));
         }
     }
 }
@@ -253,12 +272,12 @@ fn chunk(
     ops.dots(among, k, k, RowsMut::new(local.kk, CHUNK));
     ops.dots(among, q, k, RowsMut::new(local.qk, CHUNK));
     for (i, state) in states.chunks_exact_mut(dk * dv).enumerate() {
-        let head = key_head * inputs.group() + i;
+        let head = inputs.shape.value_head(key_head, i);
         load_gates(ops, inputs, (start, tokens, head), local);
         solve_writes(ops, inputs, (start, tokens, head), local, state);
         outputs(ops, (tokens, dk, dv), local, state);
         for t in 0..tokens {
-            let row = &mut out.row(start + t)[i * dv..][..dv];
+            let row = inputs.output(out, start + t, i);
             row.copy_from_slice(&local.outputs[t * dv..][..dv]);
         }
         advance(ops, (tokens, dk, dv), local, state);

@@ -22,7 +22,7 @@ pub struct DeltaNet<B: Backend> {
 /// Recurrent state of one layer and sequence. Always f32; it cannot be rewound.
 pub struct DeltaNetState<B: Backend> {
     conv: B::Buffer, // [kernel - 1, channels], oldest first
-    s: B::Buffer,    // [Nv, dk, dv]
+    s: B::Buffer,    // [Nk, Nv / Nk, dk, dv]
 }
 
 impl<B: Backend> DeltaNetState<B> {

@@ -4,8 +4,15 @@ use super::*;
 use crate::conformance::numbers;
 use crate::dot::Isa;
 
-const SHAPE: DeltaNetShape =
-    DeltaNetShape { key_heads: 2, value_heads: 4, key_dim: 32, value_dim: 24, conv_kernel: 4, eps: 1e-6 };
+const SHAPE: DeltaNetShape = DeltaNetShape {
+    key_heads: 2,
+    value_heads: 4,
+    value_head_order: ValueHeadOrder::Grouped,
+    key_dim: 32,
+    value_dim: 24,
+    conv_kernel: 4,
+    eps: 1e-6,
+};
 const TOKENS_MAX: usize = 200;
 
 struct Data {
