@@ -90,7 +90,7 @@ fn inspect_says_what_is_left_alone_and_which_rows_fell_back() {
     assert!(table.contains("left alone: multi-token prediction"), "{table}");
     let packed = packed_fixture("blocks256", "q4_K", dir.path());
     let table = ok(&["inspect", packed.to_str().unwrap()]);
-    assert!(table.contains("down_proj is q5_0"), "{table}");
+    assert!(table.contains("experts' down_proj with rows of 64 are q5_0"), "{table}");
 }
 
 #[test]

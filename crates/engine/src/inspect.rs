@@ -1,6 +1,6 @@
 //! What a model is, how large its tiers are and what a token costs: headers only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use checkpoint::Kind;
@@ -142,24 +142,30 @@ fn tier_sizes(opened: &Opened) -> BTreeMap<String, TierSize> {
     tiers
 }
 
-/// Rows that are no multiple of a block are kept in a 32-wide format; say which, so that nobody wonders.
+/// Rows that are no multiple of a 256-wide block are kept in a 32-wide format; say which, so that nobody wonders.
 fn fallback_notes(opened: &Opened) -> Vec<String> {
-    let mut formats: Vec<(&str, Format, usize)> = Vec::new();
+    const SUPER_BLOCK_LEN: usize = 256;
+    let asked = opened.checkpoint.manifest().map_or("", |manifest| manifest.description.as_str());
+    if !asked.contains("_K") {
+        return Vec::new(); // No format with such blocks was asked for.
+    }
+    let mut rows: BTreeSet<(String, Format, usize)> = BTreeSet::new();
     for layer in &opened.layout.experts.layers {
         for (part, name) in layer.parts.iter().zip(["gate_proj", "up_proj", "down_proj"]) {
-            formats.push((name, part.format, part.cols));
+            rows.insert((format!("experts' {name}"), part.format, part.cols));
         }
     }
-    let super_block = formats.iter().map(|(_, format, _)| *format).find(|format| format.block_len() == 256);
-    let Some(main) = super_block else { return Vec::new() };
-    formats.retain(|(_, format, cols)| *format != main && cols % main.block_len() != 0);
-    formats.sort_unstable();
-    formats.dedup();
-    let note = |(name, format, cols): (&str, Format, usize)| {
+    for expected in opened.layout.dense.iter().filter(|expected| expected.shape.len() == 2) {
+        let Some(info) = opened.checkpoint.tensor(&expected.name) else { continue };
+        let cols = info.shape.last().copied().unwrap_or(1);
+        rows.insert((format!("{} matrices", tier_name(expected.tier)), info.format, cols));
+    }
+    let fell_back =
+        |(_, format, cols): &(String, Format, usize)| format.block_len() == 32 && cols % SUPER_BLOCK_LEN != 0;
+    let note = |(name, format, cols): (String, Format, usize)| {
         format!(
-            "experts' {name} is {format}: its rows of {cols} are no multiple of the {} weights of a {main} block",
-            main.block_len()
+            "{name} with rows of {cols} are {format}: {cols} is no multiple of the {SUPER_BLOCK_LEN} weights of a K block"
         )
     };
-    formats.into_iter().map(note).collect()
+    rows.into_iter().filter(fell_back).map(note).collect()
 }

@@ -23,7 +23,10 @@ impl QuantTiers {
     /// one step finer where there is one.
     pub fn of(format: Format) -> Self {
         let finer = match format {
-            Format::Q4_0 | Format::Q5_0 | Format::Q4K => Format::Q6K,
+            Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q4K | Format::Q5K => {
+                Format::Q6K
+            }
+            Format::Q2K | Format::Q3K => Format::Q4K,
             other => other,
         };
         Self { experts: format, dense: finer, embedding: finer }
@@ -86,10 +89,13 @@ pub fn pack_plan(
         aux_files: aux_names.iter().filter_map(|name| checkpoint.aux_file(name)).collect(),
         source_files: checkpoint.files().to_vec(),
         description: format!(
-            "{} {} layers, {} experts",
+            "{} {} layers, {} experts; asked for: experts {}, dense {}, embedding {}",
             crate::qwen35moe::NAME,
             config.num_layers(),
-            config.num_experts
+            config.num_experts,
+            tiers.experts,
+            tiers.dense,
+            tiers.embedding,
         ),
         config: checkpoint.config().clone(),
     })

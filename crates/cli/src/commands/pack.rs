@@ -30,6 +30,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     let mut options = PackOptions::default();
     options.threads = args.threads.unwrap_or(options.threads);
     options.verify = args.verify;
+    // An unfinished container names the command that resumes it: this one, word for word.
+    options.command = Some(shell_words(std::env::args()));
     let started = Instant::now();
     let report = engine::pack(&args.source, target, &tiers, &options, &PackBar::new("packing"))?;
     let seconds = started.elapsed().as_secs_f64();
@@ -37,7 +39,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     if args.json {
         let object = serde_json::json!({
             "bytes_in": report.bytes_in, "bytes_out": report.bytes_out, "seconds": seconds,
-            "units": report.units, "units_resumed": report.units_resumed, "verified": args.verify,
+            "units": report.units, "units_resumed": report.units_resumed, "already_complete": report.already_complete,
+            "verified_bytes": report.verified_bytes,
         });
         return Ok(writeln!(stdout, "{object}")?);
     }
@@ -51,6 +54,15 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
         if args.verify { ", every checksum verified" } else { "" },
     ));
     Ok(output::note(&format!("run it:  flash-moe run {} \"…\"", target.display())))
+}
+
+/// Words as a shell takes them back.
+fn shell_words(words: impl Iterator<Item = String>) -> String {
+    let plain = |word: &str| {
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=+,:@%".contains(c))
+    };
+    let quote = |word: String| if plain(&word) { word } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    words.map(quote).collect::<Vec<_>>().join(" ")
 }
 
 fn verify(container: &Path, json: bool) -> anyhow::Result<()> {
