@@ -24,7 +24,7 @@ use std::fmt;
 use tensor::MatrixView;
 
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::arch::x86_64::avx2_dot;
+use crate::cpu::arch::x86_64::{avx2_dot, avx512_dot};
 pub use activations::{ActivationClass, Activations};
 
 /// Which instruction set the dot products use.
@@ -35,11 +35,14 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 (F, BW, VL, VNNI) and GFNI on top of [`Isa::Avx2`]: Ice Lake, Zen 4 and
+    /// what followed them. What gains nothing from it runs as on AVX2.
+    Avx512,
 }
 
 impl Isa {
     /// Every instruction set, the slowest first.
-    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2];
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512];
 
     /// The best instruction set of this machine. It does not change while the process lives.
     pub fn detect() -> Isa {
@@ -53,8 +56,10 @@ impl Isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2_dot::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512_dot::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => false,
+            Isa::Avx2 | Isa::Avx512 => false,
         }
     }
 
@@ -63,6 +68,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
         }
     }
 }
@@ -111,7 +117,9 @@ pub fn mul_rows(
     };
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if isa.is_available() => avx2_dot::mul_rows(&job, out),
+        Isa::Avx512 if isa.is_available() && avx512_dot::gains(w.format) => avx512_dot::mul_rows(&job, out),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 if avx2_dot::is_available() => avx2_dot::mul_rows(&job, out),
         _ => scalar::mul_rows(&job, out),
     }
 }

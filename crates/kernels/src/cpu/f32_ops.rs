@@ -96,7 +96,7 @@ impl F32Ops {
     pub(crate) fn new(isa: Isa) -> F32Ops {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::new().map_or(F32Ops::Scalar, F32Ops::Avx2),
+            Isa::Avx2 | Isa::Avx512 => Avx2::new().map_or(F32Ops::Scalar, F32Ops::Avx2),
             _ => F32Ops::Scalar,
         }
     }

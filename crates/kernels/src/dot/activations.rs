@@ -200,7 +200,9 @@ impl Activations {
         };
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if isa.is_available() => avx2_dot::quantise_row(x, codes, scales, sums),
+            Isa::Avx2 | Isa::Avx512 if avx2_dot::is_available() => {
+                avx2_dot::quantise_row(x, codes, scales, sums)
+            }
             _ => quantise_row(x, codes, scales, sums),
         }
     }

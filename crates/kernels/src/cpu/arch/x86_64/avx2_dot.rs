@@ -70,35 +70,35 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_u8x32(bytes: &[u8; 32]) -> __m256i {
+pub(super) fn load_u8x32(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 bytes are readable there; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_i8x32(codes: &[i8; 32]) -> __m256i {
+pub(super) fn load_i8x32(codes: &[i8; 32]) -> __m256i {
     // SAFETY: 32 bytes are readable there; the load needs no alignment.
     unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_i16x16(values: &[i16; 16]) -> __m256i {
+pub(super) fn load_i16x16(values: &[i16; 16]) -> __m256i {
     // SAFETY: 32 bytes are readable there; the load needs no alignment.
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_u8x16(bytes: &[u8; 16]) -> __m128i {
+pub(super) fn load_u8x16(bytes: &[u8; 16]) -> __m128i {
     // SAFETY: 16 bytes are readable there; the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_i8x16(values: &[i8; 16]) -> __m128i {
+pub(super) fn load_i8x16(values: &[i8; 16]) -> __m128i {
     // SAFETY: 16 bytes are readable there; the load needs no alignment.
     unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
 }
@@ -112,14 +112,14 @@ fn load_f32x8(values: &[f32; 8]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn half_to_f32(half: HalfLe) -> f32 {
+pub(super) fn half_to_f32(half: HalfLe) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
 }
 
 /// The sum of the lanes: halves first, then even and odd pairs.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fold(lanes: __m256) -> f32 {
+pub(super) fn fold(lanes: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
@@ -438,7 +438,7 @@ fn open_q3_k(block: &BlockQ3K) -> Open256 {
 /// Sixteen scales of six bits; see `BlockQ3K::unpacked_scales`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scales_q3_k(bytes: &[u8; 12]) -> __m128i {
+pub(super) fn scales_q3_k(bytes: &[u8; 12]) -> __m128i {
     let word = |i: usize| {
         let [a, b, c, d] = bytes.as_chunks::<4>().0[i];
         i32::from_le_bytes([a, b, c, d])
@@ -454,7 +454,7 @@ fn scales_q3_k(bytes: &[u8; 12]) -> __m128i {
 /// Sixteen signed bytes as 16-bit numbers, those of even places first.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn even_then_odd(bytes: __m128i) -> __m256i {
+pub(super) fn even_then_odd(bytes: __m128i) -> __m256i {
     let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order))
 }
@@ -501,7 +501,7 @@ fn open_q5_k(block: &BlockQ5K) -> Open256 {
 /// The scales and the minima of q4_K and q5_K.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scales_and_mins(bytes: &[u8; 12]) -> (__m256i, __m256i) {
+pub(super) fn scales_and_mins(bytes: &[u8; 12]) -> (__m256i, __m256i) {
     // Four numbers of six bits at a time, in the bytes of a word; see `BlockQ4K::scales_and_mins`.
     let word = |i: usize| {
         let [a, b, c, d] = bytes.as_chunks::<4>().0[i];

@@ -1,4 +1,5 @@
-//! AVX2 and FMA.
+//! AVX2 and FMA, and AVX-512 where it gains.
 
 pub(crate) mod avx2_dot;
+pub(crate) mod avx512_dot;
 pub(crate) mod f32_ops;
