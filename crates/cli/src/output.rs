@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Prints the one line that says what was wrong.
 pub(crate) fn error(error: &anyhow::Error) {
-    eprintln!("error: {}", error.to_string().replace('\n', " "));
+    eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
 }
 
 /// Prints a remark.
