@@ -19,34 +19,41 @@ def documents(path):
     return [d.strip("\n") for d in Path(path).read_text().split(END + "\n") if d.strip()]
 
 
-@torch.no_grad()
-def score(model, ids, context, stride):
-    """-> (sum of negative log likelihoods, tokens counted); the first token of a document is not predicted."""
-    total, counted, seen = 0.0, 0, 0
+def windows(ids, context, stride):
+    """-> (tokens, how many of the window's predictions an earlier window has already counted)"""
+    out, seen = [], 1
     for start in range(0, len(ids), stride):
-        part = torch.tensor(ids[start:start + context])[None]
-        logits = model(input_ids=part).logits[0].float()
-        loss = F.cross_entropy(logits[:-1], part[0, 1:], reduction="none")
-        fresh = loss[max(0, seen - start - 1):] if start else loss
-        total, counted, seen = total + fresh.sum().item(), counted + len(fresh), start + part.shape[1]
+        out.append((ids[start:start + context], max(0, seen - start - 1)))
+        seen = start + len(out[-1][0])
         if seen >= len(ids):
-            break
-    return total, counted
+            return out
 
 
-def watch_routers(model):
-    """Count how often each expert of each layer is chosen."""
-    c = model.config
-    load = torch.zeros(c.num_hidden_layers, c.num_experts)
+class Scorer:
+    """Sums negative log likelihoods, and counts how often each expert of each layer is chosen."""
 
-    def hook(i):
+    def __init__(self, model):
+        self.model, c = model, model.config
+        self.load = torch.zeros(c.num_hidden_layers, c.num_experts)
+        for i, layer in enumerate(model.model.layers):
+            layer.mlp.gate.register_forward_hook(self.watch(i))
+
+    def watch(self, i):
         def see(module, args, out):
-            logits = F.linear(args[0].reshape(-1, c.hidden_size).float(), module.weight.float())
-            load[i] += torch.bincount(logits.topk(c.num_experts_per_tok).indices.flatten(), minlength=c.num_experts)
+            c = self.model.config
+            logits = F.linear(args[0].reshape(-1, c.hidden_size), module.weight)[self.real]
+            self.load[i] += torch.bincount(logits.topk(c.num_experts_per_tok).indices.flatten(), minlength=c.num_experts)
         return see
-    for i, layer in enumerate(model.model.layers):
-        layer.mlp.gate.register_forward_hook(hook(i))
-    return load
+
+    @torch.no_grad()
+    def score(self, batch):
+        """Windows of several lengths at once: padding on the right changes nothing to its left."""
+        longest = max(len(w) for w, _ in batch)
+        ids = torch.tensor([w + [0] * (longest - len(w)) for w, _ in batch])
+        self.real = torch.tensor([[j < len(w) for j in range(longest)] for w, _ in batch]).flatten()
+        losses = F.cross_entropy(self.model(input_ids=ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(batch), -1)
+        fresh = [row[done:len(w) - 1] for row, (w, done) in zip(losses, batch)]
+        return sum(f.sum().item() for f in fresh), sum(len(f) for f in fresh)
 
 
 def main():
@@ -60,13 +67,14 @@ def main():
     model = Qwen3_5MoeForCausalLM.from_pretrained(a.model, dtype=torch.float32).eval()
     texts = documents(a.text)
     print(len(texts), "documents; context", a.context, "stride", a.stride)
-    sums = {}
+    sums, scorer = {}, Scorer(model)
     for name, which in DOMAINS.items():
-        load = watch_routers(model)
-        parts = [score(model, tok.encode(t + END).ids, a.context, a.stride) for t in texts[which]]
+        scorer.load.zero_()
+        every = sorted((w for t in texts[which] for w in windows(tok.encode(t + END).ids, a.context, a.stride)), key=lambda w: len(w[0]))
+        parts = [scorer.score(every[i:i + 8]) for i in range(0, len(every), 8)]
         nll, n = (sum(x) for x in zip(*parts))
         sums[name] = (nll, n)
-        share = load / load.sum(1, keepdim=True) * load.shape[1]
+        share = scorer.load / scorer.load.mean(1, keepdim=True)
         print(f"{name}: perplexity {math.exp(nll / n):.3f}, {n} tokens; expert load / mean: min {share.min():.2f} max {share.max():.2f}", flush=True)
     nll, n = (sum(x) for x in zip(*sums.values()))
     print(f"total: perplexity {math.exp(nll / n):.3f}, {n} tokens")

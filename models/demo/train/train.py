@@ -4,6 +4,7 @@
 """
 import argparse
 import csv
+import io
 import json
 import lzma
 import math
@@ -135,8 +136,10 @@ class Trainer:
 
     def save(self, out):
         torch.save(dict(model=self.model.state_dict(), opt=self.opt.state(), spent=self.spent, steps=self.steps, log=self.log), self.a.state)
-        torch.save({k: v.to(torch.bfloat16) for k, v in self.model.state_dict().items()}, "/tmp/weights.pt")
-        data = Path("/tmp/weights.pt").read_bytes()
+        memory = io.BytesIO()
+        torch.save({k: v.to(torch.bfloat16) for k, v in self.model.state_dict().items()}, memory)
+        data = memory.getvalue()
+        # In pieces, because files of this size do not travel everywhere.
         for i in range(0, len(data), 15_000_000):
             (out / f"weights.pt.{i // 15_000_000}").write_bytes(data[i:i + 15_000_000])
         with open(out / "log.csv", "w", newline="") as f:
