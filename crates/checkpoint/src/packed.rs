@@ -36,6 +36,23 @@ pub struct PackedExperts {
     pub table: ExpertTable,
 }
 
+impl PackedExperts {
+    /// Experts of the model for each record on the disk: 1, or more where layers share record files, which only
+    /// synthetic models do. Whoever prints a measurement prints this with it.
+    pub fn sharing_factor(&self) -> f64 {
+        let first = |extents: &Vec<Extent>| extents.first().map(|extent| (extent.file, extent.offset));
+        let experts = || self.table.layers.iter().flat_map(|layer| layer.extents.iter().filter_map(first));
+        let (all, records) = (experts().count(), experts().collect::<HashSet<_>>().len());
+        let float = |n: usize| u32::try_from(n).map_or(f64::INFINITY, f64::from);
+        if records == 0 { 1.0 } else { float(all) / float(records) }
+    }
+
+    /// Whether several layers share record files.
+    pub fn shared_record_files(&self) -> bool {
+        self.sharing_factor() > 1.0
+    }
+}
+
 /// A manifest in the vocabulary of all checkpoints.
 pub(crate) struct Resolved {
     /// `dense.bin`, then the expert files in the manifest's order.

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Convert a checkpoint into the container that streams fastest (one aligned record per expert).
     Pack(PackArgs),
+    /// Write a model of a published one's shapes with random weights, for measurements.
+    Synth(SynthArgs),
     /// Say what a model is, how large its parts are and what a token costs, without loading it.
     Inspect(InspectArgs),
     /// Print the logits after a list of token ids, for comparisons with other programs.
@@ -197,6 +199,44 @@ pub(crate) struct PackArgs {
     #[arg(long)]
     pub(crate) verify: bool,
     /// Threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Presets: qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b tiny\n\n\
+    The model has no tokenizer; bench and logits feed it token ids. Where --disk is less than the model takes, several \
+    layers share record files, which inspect and bench say.")]
+pub(crate) struct SynthArgs {
+    /// The shape, e.g. qwen3.5-35b-a3b.
+    pub(crate) preset: String,
+    /// The directory to write.
+    pub(crate) target: PathBuf,
+    /// Format of the routed experts.
+    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
+    pub(crate) quant: Format,
+    /// Format of attention, DeltaNet and the shared expert [default: as for pack; q4_K where that would be too large].
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) quant_dense: Option<Format>,
+    /// Format of the embedding table and the head [default: likewise].
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) quant_embedding: Option<Format>,
+    /// Most disk to use, e.g. 40GiB; layers share record files where the model is larger [default: the model's size].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) disk: Option<u64>,
+    /// Popularity and reuse of experts: 0 uniform (the worst case for a cache), 1 about as published models, up to 4.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub(crate) skew: f32,
+    /// Seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Layers instead of the model's own number.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) layers: Option<usize>,
+    /// Threads [default: two more than there are cores].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
     /// Print the result as one JSON object.

@@ -21,6 +21,9 @@ pub enum EngineError {
     /// Packing failed.
     #[error(transparent)]
     Pack(#[from] experts::pack::PackError),
+    /// A synthetic model cannot be written.
+    #[error(transparent)]
+    Synth(#[from] experts::synth::SynthError),
     /// Text cannot be encoded, decoded or rendered.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::TokenizerError),

@@ -10,6 +10,7 @@ use tensor::Format;
 
 use crate::EngineError;
 use crate::engine::Opened;
+use crate::synth::Synthetic;
 
 /// One tier's weights and bytes.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -65,6 +66,8 @@ pub struct Inspection {
     pub recurrent_state_bytes: u64,
     /// Parts that are recognised and left alone: tensors and bytes.
     pub ignored: BTreeMap<String, (usize, u64)>,
+    /// Set for synthetic models: what was made up, and whether layers share record files.
+    pub synthetic: Option<Synthetic>,
     /// What a user should know, e.g. rows that fell back to another format.
     pub notes: Vec<String>,
 }
@@ -105,7 +108,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
         kv_bytes_per_token: config.state_bytes(1) - config.state_bytes(0),
         recurrent_state_bytes: config.state_bytes(0),
         ignored: opened.layout.ignored.iter().map(|(name, size)| (name.to_string(), *size)).collect(),
-        notes: fallback_notes(&opened),
+        synthetic: Synthetic::of(&opened.checkpoint),
+        notes: synthetic_notes(&opened).into_iter().chain(fallback_notes(&opened)).collect(),
         tiers,
     })
 }
@@ -140,6 +144,20 @@ fn tier_sizes(opened: &Opened) -> BTreeMap<String, TierSize> {
         }
     }
     tiers
+}
+
+/// A synthetic model says nothing about text, and one with shared records less about disks of its size.
+fn synthetic_notes(opened: &Opened) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(found) = Synthetic::of(&opened.checkpoint) {
+        let Synthetic { preset, seed, skew, .. } = &found;
+        notes.push(format!("synthetic {preset}: random weights of seed {seed}, skew {skew}"));
+    }
+    let sharing = opened.checkpoint.packed().map_or(1.0, |packed| packed.sharing_factor());
+    if sharing > 1.0 {
+        notes.push(format!("layers share record files: {sharing:.1} experts for each record on the disk"));
+    }
+    notes
 }
 
 /// Rows that are no multiple of a 256-wide block are kept in a 32-wide format; say which, so that nobody wonders.

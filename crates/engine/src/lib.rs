@@ -36,6 +36,7 @@ mod probe;
 mod runtime;
 mod session;
 mod stats;
+pub mod synth;
 pub mod system;
 
 pub use engine::{Engine, Loading};

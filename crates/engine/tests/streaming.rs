@@ -35,10 +35,14 @@ fn variants(k: usize, all: usize) -> Vec<(String, EngineOptions)> {
     ] {
         let io_engine_choice = Some(io_engine);
         let options = EngineOptions { io: Some(io), slots: Some(k), threads: Some(2), ..base() };
-        list.push((format!("{io:?}, {io_engine:?}"), EngineOptions { io_engine: io_engine_choice, ..options }));
+        list.push((
+            format!("{io:?}, {io_engine:?}"),
+            EngineOptions { io_engine: io_engine_choice, ..options },
+        ));
     }
     for lookahead in [true, false] {
-        let options = EngineOptions { lookahead: Some(lookahead), slots: Some(2 * k), threads: Some(2), ..base() };
+        let options =
+            EngineOptions { lookahead: Some(lookahead), slots: Some(2 * k), threads: Some(2), ..base() };
         list.push((format!("lookahead {lookahead}"), options));
     }
     let options =

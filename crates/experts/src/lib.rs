@@ -26,6 +26,7 @@ mod lookahead;
 pub mod pack;
 mod policy;
 mod store;
+pub mod synth;
 
 pub use error::ExpertsError;
 pub use lookahead::LookaheadStats;

@@ -21,6 +21,7 @@ pub mod load;
 pub mod model;
 pub mod pack_plan;
 mod phases;
+pub mod presets;
 pub mod qwen35moe;
 
 pub use config::Config;

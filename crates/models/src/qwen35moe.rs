@@ -20,7 +20,9 @@ pub const NAME: &str = "Qwen3.5-MoE";
 /// `model_type` values of this architecture.
 const MODEL_TYPES: [&str; 2] = ["qwen3_5_moe", "qwen3_5_moe_text"];
 /// Tensor name prefixes of the text model, published layout first.
-const PREFIXES: [&str; 2] = ["model.language_model.", "model."];
+const PREFIXES: [&str; 2] = [PUBLISHED_PREFIX, "model."];
+/// Prefix of the published layout.
+pub(crate) const PUBLISHED_PREFIX: &str = "model.language_model.";
 /// Tensors that belong to parts that the text model does not use.
 const IGNORED: [(&str, &str); 3] =
     [("model.visual.", "vision tower"), ("visual.", "vision tower"), ("mtp.", "multi-token prediction head")];
@@ -181,7 +183,7 @@ pub fn layout(checkpoint: &Checkpoint, config: &Config) -> Result<Layout, ModelE
 }
 
 /// Every dense tensor of the text model, in model order.
-fn dense_tensors(prefix: &str, config: &Config) -> Vec<Expected> {
+pub(crate) fn dense_tensors(prefix: &str, config: &Config) -> Vec<Expected> {
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
     let mut list = Vec::new();
     let mut add =

@@ -160,6 +160,24 @@ pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<(
     }
 }
 
+/// Opens an existing file for reads and writes past the page cache: aligned memory, offsets and lengths only.
+///
+/// # Errors
+/// Where the file system or the operating system has no such writes, or refuses one.
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+        OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Files opened on demand, at most [`OPEN_FILES_MAX`] at a time: a large model has more shards and
 /// layers than some systems let a process hold open.
 pub(crate) struct FilePool {

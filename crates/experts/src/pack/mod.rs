@@ -13,11 +13,11 @@
 //!
 //! Nothing that was not begun by the same plan and program is ever overwritten.
 
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod fingerprint;
-mod journal;
-mod layout;
+pub(crate) mod journal;
+pub(crate) mod layout;
 mod pipeline;
 mod plan;
 mod transcode;
@@ -146,7 +146,7 @@ impl Packing<'_> {
 
     /// The container was finished by an earlier call, which may have been killed while it tidied up.
     fn complete(&self) -> Result<PackReport, PackError> {
-        self.remove_leftovers()?;
+        remove_leftovers(self.target)?;
         // Sizes and small files; the rest is for `verify`.
         checkpoint::Checkpoint::open(self.target)?;
         let units = self.layout.units.len() as u64;
@@ -196,9 +196,9 @@ impl Packing<'_> {
         if self.options.verify {
             report.verified_bytes = Some(self.verify_or_forget(&manifest, &head, &checksums)?);
         }
-        self.publish(&manifest)?;
+        publish(self.target, &manifest).map_err(|error| self.full(error))?;
         drop(journal);
-        self.remove_leftovers()?;
+        remove_leftovers(self.target)?;
         Ok(report)
     }
 
@@ -275,32 +275,6 @@ impl Packing<'_> {
         PackError::VerifyFailed { path: self.target.to_path_buf(), count, first: first.to_string() }
     }
 
-    /// Writes the manifest beside its place and renames it there: from then on the container is
-    /// complete.
-    fn publish(&self, manifest: &Manifest) -> Result<(), PackError> {
-        let path = self.target.join(MANIFEST);
-        let partial = self.target.join(MANIFEST.to_owned() + PARTIAL);
-        let bytes = manifest.to_bytes().map_err(|e| PackError::io(&path, "write the manifest", e.into()))?;
-        File::create(&partial)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&partial, &path))
-            .and_then(|()| disk::sync_directory(self.target))
-            .map_err(|e| self.io(&path, "write the manifest", e))
-    }
-
-    /// Removes what only an unfinished container has.
-    fn remove_leftovers(&self) -> Result<(), PackError> {
-        for name in [JOURNAL.to_owned(), JOURNAL.to_owned() + PARTIAL, MANIFEST.to_owned() + PARTIAL] {
-            let path = self.target.join(name);
-            match std::fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(PackError::io(&path, "remove", e)),
-            }
-        }
-        disk::sync_directory(self.target).map_err(|e| PackError::io(self.target, "sync", e))
-    }
-
     /// Refuses when the disk that has `place` cannot hold what is still missing.
     fn check_space(&self, place: &Path) -> Result<(), PackError> {
         let files = self.layout.files.iter().map(|file| (&file.name, file.bytes));
@@ -363,6 +337,14 @@ impl Packing<'_> {
         PackError::DiskFull { path: path.to_path_buf(), offset: 0, missing }
     }
 
+    /// [`Packing::io`] for an error that is one already.
+    fn full(&self, error: PackError) -> PackError {
+        match error {
+            PackError::Io { path, action, source } => self.io(&path, action, source),
+            other => other,
+        }
+    }
+
     /// Flips a bit where a test wants damage.
     fn damage_for_tests(&self, targets: &FilePool) -> Result<(), PackError> {
         let Some(unit) = self.options.hooks.damage_unit else { return Ok(()) };
@@ -388,8 +370,35 @@ fn check_manifest(layout: &Layout, plan: Checksum, target: &Path) -> Result<u64,
     Ok(bytes.len() as u64)
 }
 
+/// Writes the manifest beside its place and renames it there: from then on the container is
+/// complete. Returns its size.
+pub(crate) fn publish(target: &Path, manifest: &Manifest) -> Result<u64, PackError> {
+    let path = target.join(MANIFEST);
+    let partial = target.join(MANIFEST.to_owned() + PARTIAL);
+    let bytes = manifest.to_bytes().map_err(|e| PackError::io(&path, "write the manifest", e.into()))?;
+    File::create(&partial)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&partial, &path))
+        .and_then(|()| disk::sync_directory(target))
+        .map_err(|e| PackError::io(&path, "write the manifest", e))?;
+    Ok(bytes.len() as u64)
+}
+
+/// Removes what only an unfinished container has.
+pub(crate) fn remove_leftovers(target: &Path) -> Result<(), PackError> {
+    for name in [JOURNAL.to_owned(), JOURNAL.to_owned() + PARTIAL, MANIFEST.to_owned() + PARTIAL] {
+        let path = target.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(PackError::io(&path, "remove", e)),
+        }
+    }
+    disk::sync_directory(target).map_err(|e| PackError::io(target, "sync", e))
+}
+
 /// The nearest directory above `path` that exists; its disk is the one that will be written to.
-fn existing_ancestor(path: &Path) -> &Path {
+pub(crate) fn existing_ancestor(path: &Path) -> &Path {
     path.ancestors()
         .skip(1)
         .map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p })

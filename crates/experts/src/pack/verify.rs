@@ -1,6 +1,6 @@
 //! Re-reading a container: every checksum, every byte of padding.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -164,10 +164,15 @@ fn checks(manifest: &Manifest) -> Vec<Check> {
             checks.push(gap(end, file_bytes));
         }
     }
+    let mut seen = HashSet::new();
     for layer in &manifest.layers {
         let Some(&file) = by_name.get(layer.file.as_str()) else { continue };
         for (expert, &checksum) in layer.checksums.iter().enumerate() {
             let record = layer.first_record + expert as u64;
+            // Layers of a synthetic model may share records: read those once.
+            if !seen.insert((file, record * layer.record_bytes, layer.record_bytes, checksum)) {
+                continue;
+            }
             checks.push(Check {
                 file,
                 offset: record * layer.record_bytes,

@@ -1,0 +1,30 @@
+//! What can go wrong while a synthetic model is written.
+
+use crate::pack::PackError;
+
+/// Why no synthetic model was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SynthError {
+    /// The target or the disk; see [`PackError`].
+    #[error(transparent)]
+    Write(#[from] PackError),
+    /// The limit on the disk leaves no room for even one file of records.
+    #[error(
+        "--disk of {asked} bytes is too small: the dense weights take {dense} bytes and the experts of one layer {layer}; \
+         use --disk {needed} or more"
+    )]
+    DiskLimit {
+        /// The limit.
+        asked: u64,
+        /// Bytes of the dense weights and the small files.
+        dense: u64,
+        /// Bytes of one layer's experts.
+        layer: u64,
+        /// The least that works.
+        needed: u64,
+    },
+    /// There is no memory for a buffer.
+    #[error(transparent)]
+    Memory(#[from] storage::StorageError),
+}

@@ -1,0 +1,351 @@
+//! Shapes of published models, and random weights of those shapes for measurements.
+//!
+//! A preset is the `config.json` of a model of the family, so that what a model needs can be said before it is
+//! downloaded. [`synth_plan`] says which random weights make a model of it that behaves: activations and logits stay
+//! finite through all layers, and the routers spread.
+//!
+//! # Skew
+//! With skew 0 routers have no favourites and no memory: they see little else than the token's own random embedding, and
+//! the experts of one token say nothing about those of the next. That is the worst case for a cache. Real routers are
+//! kinder in two ways, which `skew` imitates:
+//! * *popularity*: every embedding has a component along the vector of ones, which survives in the residual stream, and
+//!   each router row has a fixed random weight on it: the same experts are a little better for every token;
+//! * *context*: the first layer's DeltaNet writes a moving average of the last tokens into the residual stream (keys,
+//!   queries and gates nearly constant, a small write strength), so that consecutive tokens look alike to all routers.
+//!
+//! `docs/experiments/2026-11-synth-skew.md` has the hit rates that come of it.
+
+use std::sync::Arc;
+
+use experts::synth::{Band, Fill, Rng, SynthLayer, SynthPart, SynthPlan, SynthTensor};
+use serde_json::{Value, json};
+use tensor::Format;
+
+use crate::config::Config;
+use crate::pack_plan::QuantTiers;
+use crate::qwen35moe::{Expected, PUBLISHED_PREFIX, Tier, dense_tensors};
+
+/// Key in `config.json` that marks a synthetic model: preset, seed and skew.
+pub const SYNTHETIC: &str = "flash_moe_synthetic";
+
+/// The shape of a published model. Sources: the specifications of the family's three sizes; `tiny` is our own, for tests.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Name on the command line.
+    pub name: &'static str,
+    hidden: u32,
+    layers: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    key_heads: u32,
+    value_heads: u32,
+    /// Of DeltaNet keys and values.
+    delta_dim: u32,
+    experts: u32,
+    experts_per_token: u32,
+    inner: u32,
+    vocab: u32,
+    /// Keep dense weights in q4_K even where the experts are: finer ones would not fit the memory that the model is for.
+    small_dense: bool,
+}
+
+const fn preset(name: &'static str, shape: [u32; 8], small_dense: bool) -> Preset {
+    let [hidden, layers, heads, value_heads, experts, experts_per_token, inner, vocab] = shape;
+    Preset {
+        name,
+        hidden,
+        layers,
+        heads,
+        kv_heads: 2,
+        head_dim: 256,
+        key_heads: 16,
+        value_heads,
+        delta_dim: 128,
+        experts,
+        experts_per_token,
+        inner,
+        vocab,
+        small_dense,
+    }
+}
+
+/// Every preset.
+pub const PRESETS: [Preset; 4] = [
+    preset("qwen3.5-35b-a3b", [2048, 40, 16, 32, 256, 8, 512, 248_320], false),
+    preset("qwen3.5-122b-a10b", [3072, 48, 32, 64, 256, 8, 1024, 248_320], false),
+    preset("qwen3.5-397b-a17b", [4096, 60, 32, 64, 512, 10, 1024, 248_320], true),
+    Preset {
+        kv_heads: 1,
+        head_dim: 64,
+        key_heads: 2,
+        delta_dim: 64,
+        ..preset("tiny", [256, 4, 4, 4, 32, 4, 256, 1024], false)
+    },
+];
+
+impl Preset {
+    /// The preset of that name.
+    pub fn find(name: &str) -> Option<Preset> {
+        PRESETS.into_iter().find(|preset| preset.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The model's `config.json`, with `layers` layers instead of its own number if given.
+    pub fn config_json(&self, layers: Option<u32>) -> Value {
+        json!({
+            "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+            "model_type": "qwen3_5_moe",
+            "tie_word_embeddings": false,
+            "text_config": {
+                "model_type": "qwen3_5_moe_text",
+                "vocab_size": self.vocab,
+                "hidden_size": self.hidden,
+                "num_hidden_layers": layers.unwrap_or(self.layers),
+                "full_attention_interval": 4,
+                "num_attention_heads": self.heads,
+                "num_key_value_heads": self.kv_heads,
+                "head_dim": self.head_dim,
+                "attention_bias": false,
+                "linear_conv_kernel_dim": 4,
+                "linear_key_head_dim": self.delta_dim,
+                "linear_value_head_dim": self.delta_dim,
+                "linear_num_key_heads": self.key_heads,
+                "linear_num_value_heads": self.value_heads,
+                "num_experts": self.experts,
+                "num_experts_per_tok": self.experts_per_token,
+                "moe_intermediate_size": self.inner,
+                "shared_expert_intermediate_size": self.inner,
+                "rms_norm_eps": 1e-6,
+                "max_position_embeddings": 262_144,
+                "rope_parameters":
+                    { "rope_type": "default", "rope_theta": 10_000_000.0, "partial_rotary_factor": 0.25 },
+            },
+        })
+    }
+
+    /// The usual tiers for `--quant format`: as for packing, but dense weights, embedding and head in q4_K where the
+    /// experts are below 4 bits or the model's dense weights would be too large.
+    pub fn tiers(&self, format: Format) -> QuantTiers {
+        let small = format.bits_per_weight() < Format::Q4K.bits_per_weight();
+        match small || (self.small_dense && format == Format::Q4K) {
+            true => QuantTiers { experts: format, dense: Format::Q4K, embedding: Format::Q4K },
+            false => QuantTiers::of(format),
+        }
+    }
+}
+
+/// What the random weights of a model are made from.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct SynthChoice {
+    /// The shape.
+    pub preset: Preset,
+    /// Formats.
+    pub tiers: QuantTiers,
+    /// Seed of all random choices.
+    pub seed: u64,
+    /// How unlike the worst case the routers are: 0 uniform, 1 as published models of the family, at most
+    /// [`SKEW_MAX`].
+    pub skew: f32,
+    /// Layers instead of the preset's own number.
+    pub layers: Option<u32>,
+}
+
+/// Largest skew: beyond it routers use the same few experts for everything.
+pub const SKEW_MAX: f32 = 4.0;
+
+/// The plan for a synthetic model of configuration `config`, which was read from `json`.
+pub fn synth_plan(choice: &SynthChoice, json: Value, config: &Config) -> SynthPlan {
+    let weights = Weights { config, skew: choice.skew };
+    let dense = dense_tensors(PUBLISHED_PREFIX, config);
+    let dense: Vec<SynthTensor> =
+        dense.into_iter().map(|expected| tensor(&expected, choice, &weights)).collect();
+    let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
+    let part = |rows, cols, gain: f32| SynthPart {
+        format: choice.tiers.experts.for_cols(cols),
+        rows,
+        cols,
+        std: gain / (cols as f32).sqrt(),
+    };
+    let parts = [part(inner, hidden, 1.0), part(inner, hidden, 1.0), part(hidden, inner, OUTPUT_GAIN)];
+    let layer = |layer| SynthLayer { layer, experts: config.num_experts, parts };
+    let layers: Vec<SynthLayer> = (0..config.num_layers() as u32).map(layer).collect();
+    let all: usize = dense.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    let mut json = json;
+    json[SYNTHETIC] = json!({ "preset": choice.preset.name, "seed": choice.seed, "skew": choice.skew });
+    SynthPlan {
+        config: json,
+        description: format!(
+            "{} {} layers, {} experts, {}; synthetic {}: random weights of seed {}, skew {}",
+            crate::qwen35moe::NAME,
+            config.num_layers(),
+            config.num_experts,
+            formats(&choice.tiers),
+            choice.preset.name,
+            choice.seed,
+            choice.skew,
+        ),
+        seed: choice.seed,
+        dense,
+        layers,
+        pool_weights: (all / POOL_SHARE).clamp(POOL_WEIGHTS_MIN, POOL_WEIGHTS_MAX),
+    }
+}
+
+fn formats(tiers: &QuantTiers) -> String {
+    format!("experts {}, dense {}, embedding {}", tiers.experts, tiers.dense, tiers.embedding)
+}
+
+fn tensor(expected: &Expected, choice: &SynthChoice, weights: &Weights<'_>) -> SynthTensor {
+    let cols = expected.shape.last().copied().unwrap_or(1);
+    // Routers as checkpoints have them; small tensors are f32 in any case.
+    let format = choice.tiers.format(expected.tier, Format::BF16, cols);
+    SynthTensor {
+        name: expected.name.clone(),
+        shape: expected.shape.clone(),
+        format,
+        fill: weights.fill(expected),
+    }
+}
+
+/// How each tensor is filled.
+struct Weights<'a> {
+    config: &'a Config,
+    skew: f32,
+}
+
+impl Weights<'_> {
+    fn fill(&self, expected: &Expected) -> Fill {
+        let name = expected.name.as_str();
+        let (rows, cols) = (expected.shape[0] as u64, expected.shape[1..].iter().product::<usize>());
+        let std = 1.0 / (cols.max(1) as f32).sqrt();
+        let pool = |mean, std| Fill::Pool(vec![Band { rows, mean, std }]);
+        match expected.tier {
+            Tier::Embedding => pool(self.common(), 1.0),
+            Tier::Head => pool(0.0, std),
+            Tier::Router if name.ends_with("mlp.gate.weight") => self.router(std),
+            Tier::Router if name.ends_with("in_proj_b.weight") => {
+                self.constant_rows(std, self.write_strength())
+            }
+            Tier::Router => normal_rows(0.0, std),
+            Tier::Small => small(name),
+            Tier::Dense if name.ends_with("in_proj_qkv.weight") => self.keys_and_values(std),
+            Tier::Dense if name.ends_with("in_proj_z.weight") => {
+                pool(self.along_ones(CONTEXT_GATE * self.context()), std)
+            }
+            Tier::Dense if name.ends_with("linear_attn.out_proj.weight") => {
+                pool(0.0, std * self.mixer_gain(name))
+            }
+            Tier::Dense if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => {
+                pool(0.0, std * OUTPUT_GAIN)
+            }
+            Tier::Dense => pool(0.0, std),
+        }
+    }
+
+    /// Component of an embedding along each axis that all tokens have in common.
+    fn common(&self) -> f32 {
+        if self.skew > 0.0 { COMMON } else { 0.0 }
+    }
+
+    /// How much of the context machinery is on, 0 to 1.
+    fn context(&self) -> f32 {
+        self.skew.min(1.0)
+    }
+
+    /// Mean of a row's weights that adds `offset` to its product with a normed hidden state.
+    fn along_ones(&self, offset: f32) -> f32 {
+        let norm = (1.0 + COMMON * COMMON + CONTEXT_RMS * CONTEXT_RMS * self.skew * self.skew).sqrt();
+        match self.skew > 0.0 {
+            true => offset * norm / (COMMON * self.config.hidden_size as f32),
+            false => 0.0,
+        }
+    }
+
+    /// Rows of noise with the same offset.
+    fn constant_rows(&self, std: f32, offset: f32) -> Fill {
+        normal_rows(self.along_ones(offset), std)
+    }
+
+    /// Before the sigmoid: a strong negative value makes the state a long average.
+    fn write_strength(&self) -> f32 {
+        WRITE_STRENGTH * self.context()
+    }
+
+    /// Rows of noise, each with an offset of its own: the expert's popularity.
+    fn router(&self, std: f32) -> Fill {
+        let unit = self.along_ones(POPULARITY * self.skew);
+        rows(move |_, rng, row| {
+            let offset = unit * rng.normal();
+            row.iter_mut().for_each(|weight| *weight = offset + std * rng.normal());
+        })
+    }
+
+    /// Queries and keys with a common part, so that consecutive tokens read and write in one place; values small, where
+    /// the activation function is nearly linear and adds no constant.
+    fn keys_and_values(&self, std: f32) -> Fill {
+        let shape = &self.config.delta_net;
+        let keys = 2 * shape.key_heads * shape.key_dim;
+        let mean = self.along_ones(CONTEXT_KEYS * self.context());
+        Fill::Pool(vec![
+            Band { rows: keys as u64, mean, std },
+            Band { rows: shape.value_len() as u64, mean: 0.0, std: std * VALUE_GAIN },
+        ])
+    }
+
+    /// Gain of a DeltaNet layer's output: the first one carries the context.
+    fn mixer_gain(&self, name: &str) -> f32 {
+        match name.contains(".layers.0.") {
+            true => OUTPUT_GAIN + self.skew * CONTEXT_GAIN,
+            false => OUTPUT_GAIN,
+        }
+    }
+}
+
+/// Norms, biases, decays: values of the size that they have in trained models.
+fn small(name: &str) -> Fill {
+    if name.ends_with("A_log") {
+        return rows(|_, rng, row| row.iter_mut().for_each(|x| *x = (0.01 + 15.99 * rng.uniform()).ln()));
+    }
+    if name.ends_with("dt_bias") {
+        // The inverse of softplus for steps from 0.001 to 0.1, evenly in their logarithm.
+        let inverse = |step: f32| step + (-(-step).exp_m1()).ln();
+        return rows(move |_, rng, row| {
+            row.iter_mut().for_each(|x| *x = inverse(1e-3 * 100f32.powf(rng.uniform())));
+        });
+    }
+    if name.ends_with("conv1d.weight") {
+        return normal_rows(0.0, 0.5);
+    }
+    // Only this norm is stored as what is multiplied; the others are stored less 1.
+    normal_rows(if name.ends_with("linear_attn.norm.weight") { 1.0 } else { 0.0 }, 0.05)
+}
+
+fn normal_rows(mean: f32, std: f32) -> Fill {
+    rows(move |_, rng, row| row.iter_mut().for_each(|weight| *weight = mean + std * rng.normal()))
+}
+
+fn rows(make: impl Fn(u64, &mut Rng, &mut [f32]) + Send + Sync + 'static) -> Fill {
+    Fill::Rows(Arc::new(make))
+}
+
+/// Gain of matrices that write to the residual stream: small, so that a token's own embedding stays the larger part
+/// through 60 layers.
+const OUTPUT_GAIN: f32 = 0.25;
+/// Gain of DeltaNet values.
+const VALUE_GAIN: f32 = 0.25;
+/// Share of all embeddings in common, where there is skew; against 1 for what is a token's own.
+const COMMON: f32 = 0.5;
+/// Standard deviation of the experts' popularity at skew 1, in router logits (whose own is 1).
+const POPULARITY: f32 = 0.6;
+/// Root mean square of the context in the residual stream at skew 1, about.
+const CONTEXT_RMS: f32 = 1.0;
+/// Added gain of the layer that carries the context, at skew 1.
+const CONTEXT_GAIN: f32 = 1.5;
+/// Offsets at skew 1: of the output gate, of queries and keys, of the write strength before its sigmoid.
+const CONTEXT_GATE: f32 = 2.0;
+const CONTEXT_KEYS: f32 = 2.0;
+const WRITE_STRENGTH: f32 = -2.5;
+/// Weights of a pool: a part of the model's, within bounds.
+const POOL_SHARE: usize = 64;
+const POOL_WEIGHTS_MIN: usize = 1 << 18;
+const POOL_WEIGHTS_MAX: usize = 1 << 20;
