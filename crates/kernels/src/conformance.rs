@@ -122,11 +122,45 @@ pub fn random_matrix(seed: u64, format: Format, rows: usize, cols: usize) -> Hos
     let row_bytes = format.row_bytes(cols).unwrap_or_else(|error| panic!("{error}"));
     let mut bytes = vec![0; OFFSET + rows * row_bytes];
     let scale = 1.0 / (cols as f32).sqrt();
+    if !format.can_encode() {
+        bytes[OFFSET..]
+            .iter_mut()
+            .zip(numbers(seed, rows * row_bytes, 128.0))
+            .for_each(|(byte, number)| *byte = (number + 128.0) as u8);
+        bytes[OFFSET..]
+            .chunks_exact_mut(format.block_bytes())
+            .for_each(|block| make_scales_small(format, block));
+        return HostMatrix { format, rows, cols, bytes: Arc::new(bytes), offset: OFFSET };
+    }
     let values = numbers(seed, rows * cols, scale);
     for (row, bytes) in values.chunks_exact(cols).zip(bytes[OFFSET..].chunks_exact_mut(row_bytes)) {
         format.encode_row(row, bytes).unwrap_or_else(|error| panic!("{error}"));
     }
     HostMatrix { format, rows, cols, bytes: Arc::new(bytes), offset: OFFSET }
+}
+
+/// Gives a block of any bits scales that are finite and of the size that they have in models, for
+/// formats that weights cannot be stored in.
+pub fn make_scales_small(format: Format, block: &mut [u8]) {
+    for &byte in scale_bytes(format) {
+        // An exponent of the half-precision scale between -15 and -12.
+        block[byte] = if format == Format::MXFP4 { 120 } else { block[byte] & 0x8F | 0x04 };
+    }
+}
+
+/// Where a block has the bytes with the sign and the exponent of its scales.
+pub fn scale_bytes(format: Format) -> &'static [usize] {
+    match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[1, 3],
+        Format::Q2K => &[81, 83],
+        Format::Q3K => &[109],
+        Format::Q6K => &[209],
+        Format::IQ1M => &[55],
+        Format::TQ1_0 => &[53],
+        Format::TQ2_0 => &[65],
+        Format::MXFP4 => &[0],
+        _ => &[1],
+    }
 }
 
 fn tolerance_of(formats: &[Format]) -> f64 {

@@ -53,6 +53,14 @@ pub enum TensorError {
         /// Bytes that were given.
         got: usize,
     },
+    /// A format that files are read in but not written in.
+    #[error("weights cannot be stored as {format}, only read; choose one of {known}")]
+    NoEncoder {
+        /// The format that was asked for.
+        format: Format,
+        /// All formats with an encoder, separated by spaces.
+        known: String,
+    },
     /// A weight that is infinite or not a number cannot be quantised.
     #[error("weight {index} of the row is {value}, which {format} cannot hold; the source tensor is damaged")]
     NotFinite {

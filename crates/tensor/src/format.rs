@@ -5,8 +5,10 @@ use std::str::FromStr;
 
 use crate::TensorError;
 use crate::blocks::{
-    Block, BlockBf16, BlockF16, BlockF32, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
-    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, from_bytes,
+    Block, BlockBf16, BlockF16, BlockF32, BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs,
+    BlockIq3S, BlockIq3Xxs, BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1,
+    BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockTq1_0, BlockTq2_0, EncodeBlock,
+    from_bytes,
 };
 
 /// Element or block format of a row of weights (ggml names and bytes).
@@ -30,6 +32,10 @@ pub enum Format {
     Q5_1,
     /// 32 weights: a half-precision scale and signed 8-bit codes.
     Q8_0,
+    /// 32 weights: a half-precision scale, 4-bit codes for sixteen values closer near zero.
+    IQ4NL,
+    /// 32 weights: an exponent of 8 bits, floats of 4 bits.
+    MXFP4,
     /// 256 weights: 16 sub-blocks of 16 with 4-bit scales and minima, 2-bit codes.
     Q2K,
     /// 256 weights: 16 sub-blocks of 16 with 6-bit scales, 3-bit codes minus 4.
@@ -40,75 +46,95 @@ pub enum Format {
     Q5K,
     /// 256 weights: 16 sub-blocks of 16 with 8-bit scales, 6-bit codes minus 32.
     Q6K,
+    /// 256 weights: 8 sub-blocks of 32 with 3-bit scales, one of 2048 vectors for eight weights.
+    IQ1S,
+    /// 256 weights: as iq1_s, with 16 sub-blocks of 16.
+    IQ1M,
+    /// 256 weights: 8 sub-blocks of 32 with 4-bit scales, one of 256 vectors for eight weights.
+    IQ2XXS,
+    /// 256 weights: 16 sub-blocks of 16 with 4-bit scales, one of 512 vectors for eight weights.
+    IQ2XS,
+    /// 256 weights: 16 sub-blocks of 16 with 4-bit scales, one of 1024 vectors for eight weights.
+    IQ2S,
+    /// 256 weights: 8 sub-blocks of 32 with 4-bit scales, one of 256 vectors for four weights.
+    IQ3XXS,
+    /// 256 weights: 8 sub-blocks of 32 with 4-bit scales, one of 512 vectors for four weights.
+    IQ3S,
+    /// 256 weights: 8 sub-blocks of 32 with 6-bit scales, codes as in iq4_nl.
+    IQ4XS,
+    /// 256 weights: a half-precision scale times -1, 0 or 1, five a byte.
+    TQ1_0,
+    /// 256 weights: a half-precision scale times -1, 0 or 1, four a byte.
+    TQ2_0,
 }
+
+type Decode = fn(&[u8], &mut [f32]);
+type Encode = fn(&[f32], &mut [u8]);
 
 /// One row of the table: all that tells a format from the others.
 struct Spec {
     name: &'static str,
     block_len: usize,
     block_bytes: usize,
-    decode: fn(&[u8], &mut [f32]),
-    encode: fn(&[f32], &mut [u8]),
+    decode: Decode,
+    /// `None` where files are read only.
+    encode: Option<Encode>,
 }
 
-const fn spec<B: Block>(name: &'static str) -> Spec {
-    Spec {
-        name,
-        block_len: B::LEN,
-        block_bytes: size_of::<B>(),
-        decode: decode_blocks::<B>,
-        encode: encode_blocks::<B>,
+const fn both_ways<B: EncodeBlock>(name: &'static str) -> Spec {
+    Spec { encode: Some(encode_blocks::<B>), ..decode_only::<B>(name) }
+}
+
+const fn decode_only<B: Block>(name: &'static str) -> Spec {
+    Spec { name, block_len: B::LEN, block_bytes: size_of::<B>(), decode: decode_blocks::<B>, encode: None }
+}
+
+/// In the order of the enum.
+static SPECS: [(Format, Spec); 25] = [
+    (Format::F32, both_ways::<BlockF32>("f32")),
+    (Format::F16, both_ways::<BlockF16>("f16")),
+    (Format::BF16, both_ways::<BlockBf16>("bf16")),
+    (Format::Q4_0, both_ways::<BlockQ4_0>("q4_0")),
+    (Format::Q4_1, both_ways::<BlockQ4_1>("q4_1")),
+    (Format::Q5_0, both_ways::<BlockQ5_0>("q5_0")),
+    (Format::Q5_1, both_ways::<BlockQ5_1>("q5_1")),
+    (Format::Q8_0, both_ways::<BlockQ8_0>("q8_0")),
+    (Format::IQ4NL, decode_only::<BlockIq4Nl>("iq4_nl")),
+    (Format::MXFP4, decode_only::<BlockMxfp4>("mxfp4")),
+    (Format::Q2K, both_ways::<BlockQ2K>("q2_K")),
+    (Format::Q3K, both_ways::<BlockQ3K>("q3_K")),
+    (Format::Q4K, both_ways::<BlockQ4K>("q4_K")),
+    (Format::Q5K, both_ways::<BlockQ5K>("q5_K")),
+    (Format::Q6K, both_ways::<BlockQ6K>("q6_K")),
+    (Format::IQ1S, decode_only::<BlockIq1S>("iq1_s")),
+    (Format::IQ1M, decode_only::<BlockIq1M>("iq1_m")),
+    (Format::IQ2XXS, decode_only::<BlockIq2Xxs>("iq2_xxs")),
+    (Format::IQ2XS, decode_only::<BlockIq2Xs>("iq2_xs")),
+    (Format::IQ2S, decode_only::<BlockIq2S>("iq2_s")),
+    (Format::IQ3XXS, decode_only::<BlockIq3Xxs>("iq3_xxs")),
+    (Format::IQ3S, decode_only::<BlockIq3S>("iq3_s")),
+    (Format::IQ4XS, decode_only::<BlockIq4Xs>("iq4_xs")),
+    (Format::TQ1_0, decode_only::<BlockTq1_0>("tq1_0")),
+    (Format::TQ2_0, decode_only::<BlockTq2_0>("tq2_0")),
+];
+
+const ALL: [Format; SPECS.len()] = {
+    let mut all = [Format::F32; SPECS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = SPECS[i].0;
+        assert!(all[i] as usize == i, "a format is not in its place");
+        i += 1;
     }
-}
-
-static F32: Spec = spec::<BlockF32>("f32");
-static F16: Spec = spec::<BlockF16>("f16");
-static BF16: Spec = spec::<BlockBf16>("bf16");
-static Q4_0: Spec = spec::<BlockQ4_0>("q4_0");
-static Q4_1: Spec = spec::<BlockQ4_1>("q4_1");
-static Q5_0: Spec = spec::<BlockQ5_0>("q5_0");
-static Q5_1: Spec = spec::<BlockQ5_1>("q5_1");
-static Q8_0: Spec = spec::<BlockQ8_0>("q8_0");
-static Q2K: Spec = spec::<BlockQ2K>("q2_K");
-static Q3K: Spec = spec::<BlockQ3K>("q3_K");
-static Q4K: Spec = spec::<BlockQ4K>("q4_K");
-static Q5K: Spec = spec::<BlockQ5K>("q5_K");
-static Q6K: Spec = spec::<BlockQ6K>("q6_K");
+    all
+};
 
 impl Format {
-    /// Every format, floats first, then in the order of bits within a block size.
-    pub const ALL: &[Format] = &[
-        Format::F32,
-        Format::F16,
-        Format::BF16,
-        Format::Q4_0,
-        Format::Q4_1,
-        Format::Q5_0,
-        Format::Q5_1,
-        Format::Q8_0,
-        Format::Q2K,
-        Format::Q3K,
-        Format::Q4K,
-        Format::Q5K,
-        Format::Q6K,
-    ];
+    /// Every format: floats, blocks of 32, blocks of 256.
+    pub const ALL: &[Format] = &ALL;
 
     fn spec(self) -> &'static Spec {
-        match self {
-            Format::F32 => &F32,
-            Format::F16 => &F16,
-            Format::BF16 => &BF16,
-            Format::Q4_0 => &Q4_0,
-            Format::Q4_1 => &Q4_1,
-            Format::Q5_0 => &Q5_0,
-            Format::Q5_1 => &Q5_1,
-            Format::Q8_0 => &Q8_0,
-            Format::Q2K => &Q2K,
-            Format::Q3K => &Q3K,
-            Format::Q4K => &Q4K,
-            Format::Q5K => &Q5K,
-            Format::Q6K => &Q6K,
-        }
+        &SPECS[self as usize].1
     }
 
     /// ggml's name, for instance `q4_K`.
@@ -124,7 +150,7 @@ impl Format {
         let found = Format::ALL.iter().find(|format| format.name().eq_ignore_ascii_case(s));
         found.copied().ok_or_else(|| TensorError::UnknownFormat {
             name: s.to_owned(),
-            known: Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(" "),
+            known: names(Format::ALL.iter()),
         })
     }
 
@@ -169,10 +195,11 @@ impl Format {
             return self;
         }
         let narrow = match self {
-            Format::Q2K | Format::Q3K => Format::Q4_0,
             Format::Q4K => Format::Q5_0,
             Format::Q5K => Format::Q5_1,
             Format::Q6K => Format::Q8_0,
+            // The others with blocks of 256 have fewer bits.
+            wide if wide.block_len() == 256 => Format::Q4_0,
             other => other,
         };
         if cols.is_multiple_of(narrow.block_len()) { narrow } else { Format::BF16 }
@@ -181,6 +208,11 @@ impl Format {
     /// Whether a block holds more than one weight.
     pub fn is_quantised(self) -> bool {
         self.block_len() > 1
+    }
+
+    /// Whether [`Format::encode_row`] works: the others are read from files only.
+    pub fn can_encode(self) -> bool {
+        self.spec().encode.is_some()
     }
 
     /// Decodes one row; the scalar oracle that every kernel is tested against.
@@ -198,17 +230,22 @@ impl Format {
     /// scale can express is saturated, never turned into an infinity.
     ///
     /// # Errors
-    /// If `src` is not a whole number of blocks or `dst` has not the length that it takes, and for
+    /// If weights cannot be stored in this format ([`Format::can_encode`]), if `src` is not a whole
+    /// number of blocks or `dst` has not the length that it takes, and for
     /// the quantised formats if a weight is not finite. (The float formats store infinities and
     /// NaNs as they are.)
     pub fn encode_row(self, src: &[f32], dst: &mut [u8]) -> Result<(), TensorError> {
+        let encode = self.spec().encode.ok_or_else(|| TensorError::NoEncoder {
+            format: self,
+            known: names(Format::ALL.iter().filter(|format| format.can_encode())),
+        })?;
         self.check_row(src.len(), dst.len())?;
         if self.is_quantised()
             && let Some(index) = src.iter().position(|value| !value.is_finite())
         {
             return Err(TensorError::NotFinite { format: self, index, value: src[index] });
         }
-        (self.spec().encode)(src, dst);
+        encode(src, dst);
         Ok(())
     }
 
@@ -219,6 +256,10 @@ impl Format {
         }
         Ok(())
     }
+}
+
+fn names<'a>(formats: impl Iterator<Item = &'a Format>) -> String {
+    formats.map(|format| format.name()).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Format {
@@ -242,7 +283,7 @@ fn decode_blocks<B: Block>(src: &[u8], dst: &mut [f32]) {
     }
 }
 
-fn encode_blocks<B: Block>(src: &[f32], dst: &mut [u8]) {
+fn encode_blocks<B: EncodeBlock>(src: &[f32], dst: &mut [u8]) {
     let blocks: &mut [B] = bytemuck::cast_slice_mut(dst);
     for (block, weights) in blocks.iter_mut().zip(src.chunks_exact(B::LEN)) {
         *block = B::encode(weights);
@@ -263,17 +304,29 @@ mod tests {
         }
         assert_eq!(Format::parse("q4_k"), Ok(Format::Q4K));
         let error = Format::parse("q9").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 \
-             q2_K q3_K q4_K q5_K q6_K"
+        assert!(error.starts_with("unknown weight format \"q9\"; known formats: f32 f16 bf16 q4_0 q4_1 "));
+        assert!(error.contains(" q3_K ") && error.ends_with(" tq2_0"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_encoder_says_so() {
+        let (row, mut bytes) = ([0.0; 256], [0; 98]);
+        let error = Format::IQ3XXS.encode_row(&row, &mut bytes).unwrap_err().to_string();
+        assert!(
+            error.starts_with("weights cannot be stored as iq3_xxs, only read; choose one of f32 "),
+            "{error}"
         );
+        assert!(Format::IQ3XXS.decode_row(&bytes, &mut [0.0; 256]).is_ok());
     }
 
     #[test]
     fn sizes_are_those_of_ggml() {
         // Bytes of a block of 1, of 32 and of 256 weights, in the order of `Format::ALL`.
-        let expected = [(1, &[4, 2, 2][..]), (32, &[18, 20, 22, 24, 34]), (256, &[84, 110, 144, 176, 210])];
+        let expected = [
+            (1, &[4, 2, 2][..]),
+            (32, &[18, 20, 22, 24, 34, 18, 17]),
+            (256, &[84, 110, 144, 176, 210, 50, 56, 66, 74, 82, 98, 110, 136, 54, 66]),
+        ];
         let expected: Vec<_> =
             expected.iter().flat_map(|(len, bytes)| bytes.iter().map(move |bytes| (*len, *bytes))).collect();
         let sizes: Vec<_> =

@@ -5,8 +5,9 @@
 //! [`Format::decode_row`], and packing writes what [`Format::encode_row`] makes. The bytes are
 //! those of ggml's blocks, since that is what people have on disk.
 //!
-//! To add a format: one file in `blocks/` with a `repr(C)` struct that implements `Block`, one
-//! variant of [`Format`] and one row in its table.
+//! To add a format: one file in `blocks/` with a `repr(C)` struct that implements `Block` (and
+//! `EncodeBlock` where weights are to be stored in it), one variant of [`Format`] and one row in its
+//! table.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -14,7 +14,10 @@ fn decodes_what_gguf_decodes() {
         rest = tail;
         head
     };
-    for expected_name in ["q4_0", "q5_0", "q8_0", "q4_k", "q6_k", "q3_k", "q2_k", "q5_k", "q4_1", "q5_1"] {
+    for expected_name in [
+        "q4_0", "q5_0", "q8_0", "q4_k", "q6_k", "q3_k", "q2_k", "q5_k", "q4_1", "q5_1", "iq4_nl", "mxfp4",
+        "iq4_xs", "iq3_xxs", "iq3_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "tq1_0", "tq2_0",
+    ] {
         let name = std::str::from_utf8(take(8)).unwrap().trim_end();
         assert_eq!(name, expected_name);
         let format = Format::parse(name).unwrap();

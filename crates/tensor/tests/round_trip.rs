@@ -8,6 +8,10 @@ use tensor::Format;
 
 const COLS: usize = 512;
 
+fn encodable() -> impl Iterator<Item = Format> {
+    Format::ALL.iter().copied().filter(|format| format.can_encode())
+}
+
 fn round_trip(format: Format, row: &[f32]) -> Vec<f32> {
     let mut bytes = vec![0; format.row_bytes(row.len()).unwrap()];
     let mut decoded = vec![f32::NAN; row.len()];
@@ -62,7 +66,7 @@ proptest! {
 
     #[test]
     fn error_is_bounded_and_nothing_becomes_nan(row in row()) {
-        for &format in Format::ALL {
+        for format in encodable() {
             let decoded = round_trip(format, &row);
             prop_assert!(decoded.iter().all(|v| v.is_finite()), "{format}");
             let (share, least) = allowed(format);
@@ -87,7 +91,7 @@ proptest! {
 
     #[test]
     fn a_second_trip_loses_little(row in vec(-1.0_f32..1.0, COLS)) {
-        for &format in Format::ALL {
+        for format in encodable() {
             let once = round_trip(format, &row);
             let twice = round_trip(format, &once);
             let error = |a: &[f32], b: &[f32]| -> f64 {
@@ -101,7 +105,7 @@ proptest! {
 
     #[test]
     fn encoding_is_deterministic(row in row()) {
-        for &format in Format::ALL {
+        for format in encodable() {
             let row_bytes = format.row_bytes(COLS).unwrap();
             let mut bytes = [vec![0; row_bytes], vec![255; row_bytes]];
             for target in &mut bytes {
@@ -137,7 +141,7 @@ fn rows_at_the_edges() {
         f32::MIN,
         f32::MIN_POSITIVE,
     ];
-    for &format in Format::ALL {
+    for format in encodable() {
         for value in edges {
             for fill in [0.0, value, -value, value / 3.0] {
                 let mut row = vec![fill; COLS];
@@ -155,7 +159,7 @@ fn rows_at_the_edges() {
 
 #[test]
 fn constant_rows_stay_constant() {
-    for &format in Format::ALL {
+    for format in encodable() {
         for value in [0.5_f32, -0.5, 0.013, -7.0] {
             // Constant, and constant but for one weight.
             for odd in [value, 1.01 * value, 0.0] {

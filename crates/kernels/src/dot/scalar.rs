@@ -6,8 +6,9 @@
 
 use tensor::Format;
 use tensor::blocks::{
-    Block, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, from_bytes,
+    Block, BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, BlockIq4Nl,
+    BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
+    BlockQ5K, BlockQ6K, BlockQ8_0, BlockTq1_0, BlockTq2_0, SignedBlock, from_bytes,
 };
 
 use super::activations::{Row32, Row256};
@@ -34,6 +35,18 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
         Format::Q4K => rows_256::<T, BlockQ4K>(job, t, out, open_q4_k),
         Format::Q5K => rows_256::<T, BlockQ5K>(job, t, out, open_q5_k),
         Format::Q6K => rows_256::<T, BlockQ6K>(job, t, out, open_q6_k),
+        Format::IQ4NL => rows_32::<T, BlockIq4Nl>(job, t, out, open_iq4_nl),
+        Format::MXFP4 => rows_32::<T, BlockMxfp4>(job, t, out, open_mxfp4),
+        Format::IQ1S => rows_256::<T, BlockIq1S>(job, t, out, open_signed),
+        Format::IQ1M => rows_256::<T, BlockIq1M>(job, t, out, open_signed),
+        Format::IQ2XXS => rows_256::<T, BlockIq2Xxs>(job, t, out, open_signed),
+        Format::IQ2XS => rows_256::<T, BlockIq2Xs>(job, t, out, open_signed),
+        Format::IQ2S => rows_256::<T, BlockIq2S>(job, t, out, open_signed),
+        Format::IQ3XXS => rows_256::<T, BlockIq3Xxs>(job, t, out, open_signed),
+        Format::IQ3S => rows_256::<T, BlockIq3S>(job, t, out, open_signed),
+        Format::IQ4XS => rows_256::<T, BlockIq4Xs>(job, t, out, open_signed),
+        Format::TQ1_0 => rows_256::<T, BlockTq1_0>(job, t, out, open_signed),
+        Format::TQ2_0 => rows_256::<T, BlockTq2_0>(job, t, out, open_signed),
         other => unreachable!("{other} has no scalar dot product; add it here with its block"),
     }
 }
@@ -114,6 +127,14 @@ fn open_q8_0(block: &BlockQ8_0) -> Open32 {
     Open32 { d: block.d.to_f32(), m: None, codes: block.codes }
 }
 
+fn open_iq4_nl(block: &BlockIq4Nl) -> Open32 {
+    Open32 { d: block.d.to_f32(), m: None, codes: block.values() }
+}
+
+fn open_mxfp4(block: &BlockMxfp4) -> Open32 {
+    Open32 { d: block.half_scale(), m: None, codes: block.values() }
+}
+
 fn rows_32<const T: usize, B: Block>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open32) {
     let n = job.acts.n();
     let acts: [Row32<'_>; T] = std::array::from_fn(|i| job.acts.row_32(t + i));
@@ -152,16 +173,29 @@ struct Open256 {
     /// `None` where the minima are exact multiples of the scales (a code with a fixed zero): they
     /// are then subtracted as integers, and `d` multiplies the difference.
     d_min: Option<f32>,
-    codes: [u8; 256],
+    codes: [i8; 256],
     scales: [i16; 16],
     mins: [i16; 16],
+}
+
+/// What is a scale times a signed integer has no minima.
+fn open_signed<B: SignedBlock>(block: &B) -> Open256 {
+    let opened = block.open();
+    Open256 {
+        d: opened.d,
+        d_min: None,
+        codes: opened.codes,
+        scales: opened.scales.map(i16::from),
+        mins: [0; 16],
+    }
 }
 
 fn open_q2_k(block: &BlockQ2K) -> Open256 {
     Open256 {
         d: block.d.to_f32(),
         d_min: Some(block.d_min.to_f32()),
-        codes: std::array::from_fn(|i| block.codes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3),
+        codes: std::array::from_fn(|i| block.codes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3)
+            .map(u8::cast_signed),
         scales: block.scales_and_mins.map(|both| i16::from(both & 15)),
         mins: block.scales_and_mins.map(|both| i16::from(both >> 4)),
     }
@@ -177,7 +211,7 @@ fn open_q3_k(block: &BlockQ3K) -> Open256 {
     Open256 {
         d: block.d.to_f32(),
         d_min: None,
-        codes: std::array::from_fn(code),
+        codes: std::array::from_fn(code).map(u8::cast_signed),
         scales: scales.map(i16::from),
         mins: scales.map(|scale| 4 * i16::from(scale)),
     }
@@ -188,7 +222,8 @@ fn open_q4_k(block: &BlockQ4K) -> Open256 {
     Open256 {
         d: block.d.to_f32(),
         d_min: Some(block.d_min.to_f32()),
-        codes: std::array::from_fn(|i| block.nibbles[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15),
+        codes: std::array::from_fn(|i| block.nibbles[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15)
+            .map(u8::cast_signed),
         scales: std::array::from_fn(|i| i16::from(scales[i / 2])),
         mins: std::array::from_fn(|i| i16::from(mins[i / 2])),
     }
@@ -203,7 +238,7 @@ fn open_q5_k(block: &BlockQ5K) -> Open256 {
     Open256 {
         d: block.d.to_f32(),
         d_min: Some(block.d_min.to_f32()),
-        codes: std::array::from_fn(code),
+        codes: std::array::from_fn(code).map(u8::cast_signed),
         scales: std::array::from_fn(|i| i16::from(scales[i / 2])),
         mins: std::array::from_fn(|i| i16::from(mins[i / 2])),
     }
@@ -218,7 +253,7 @@ fn open_q6_k(block: &BlockQ6K) -> Open256 {
     Open256 {
         d: block.d.to_f32(),
         d_min: None,
-        codes: std::array::from_fn(code),
+        codes: std::array::from_fn(code).map(u8::cast_signed),
         scales: std::array::from_fn(|i| i16::from(block.scales[i])),
         mins: std::array::from_fn(|i| 32 * i16::from(block.scales[i])),
     }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 
-use super::Block;
+use super::{Block, EncodeBlock};
 
 /// An IEEE single.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
@@ -26,7 +26,9 @@ impl Block for BlockF32 {
     fn decode(&self, dst: &mut [f32]) {
         dst[0] = f32::from_le_bytes(self.0);
     }
+}
 
+impl EncodeBlock for BlockF32 {
     fn encode(src: &[f32]) -> Self {
         Self(src[0].to_le_bytes())
     }
@@ -38,7 +40,9 @@ impl Block for BlockF16 {
     fn decode(&self, dst: &mut [f32]) {
         dst[0] = f16::from_le_bytes(self.0).to_f32();
     }
+}
 
+impl EncodeBlock for BlockF16 {
     fn encode(src: &[f32]) -> Self {
         // Finite weights stay finite, as in the quantised formats; infinities and NaNs stay what
         // they are.
@@ -54,7 +58,9 @@ impl Block for BlockBf16 {
     fn decode(&self, dst: &mut [f32]) {
         dst[0] = bf16::from_le_bytes(self.0).to_f32();
     }
+}
 
+impl EncodeBlock for BlockBf16 {
     fn encode(src: &[f32]) -> Self {
         let limit = bf16::MAX.to_f32();
         let value = if src[0].is_finite() { src[0].clamp(-limit, limit) } else { src[0] };

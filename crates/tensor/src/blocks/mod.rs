@@ -4,7 +4,12 @@
 //! from bytes that lie anywhere in a file. Numbers of more than one byte are little endian on every
 //! machine.
 
+mod codebook;
 mod float;
+mod iq1;
+mod iq2;
+mod iq3;
+pub mod iq_grids;
 mod k_scales;
 mod q2_k;
 mod q3_k;
@@ -17,8 +22,14 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod search;
+mod signed;
+mod ternary;
 
+pub use codebook::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4, IQ4_VALUES, MXFP4_VALUES};
 pub use float::{BlockBf16, BlockF16, BlockF32};
+pub use iq1::{BlockIq1M, BlockIq1S};
+pub use iq2::{BlockIq2S, BlockIq2Xs, BlockIq2Xxs};
+pub use iq3::{BlockIq3S, BlockIq3Xxs};
 pub use q2_k::BlockQ2K;
 pub use q3_k::BlockQ3K;
 pub use q4_0::BlockQ4_0;
@@ -29,18 +40,23 @@ pub use q5_1::BlockQ5_1;
 pub use q5_k::BlockQ5K;
 pub use q6_k::BlockQ6K;
 pub use q8_0::BlockQ8_0;
+pub use signed::{Signed256, SignedBlock};
+pub use ternary::{BlockTq1_0, BlockTq2_0};
 
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-/// One block: the unit that is encoded and decoded as a whole.
+/// One block: the unit that is decoded as a whole.
 pub trait Block: Pod {
     /// Weights in a block.
     const LEN: usize;
 
     /// Writes the block's `LEN` weights to `dst`, which has that length.
     fn decode(&self, dst: &mut [f32]);
+}
 
+/// A block that weights can be stored in.
+pub trait EncodeBlock: Block {
     /// The block that stands for `src`, `LEN` finite weights.
     fn encode(src: &[f32]) -> Self;
 }

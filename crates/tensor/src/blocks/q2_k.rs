@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, search};
+use super::{Block, EncodeBlock, HalfLe, search};
 
 const SUB: usize = 16;
 
@@ -38,7 +38,9 @@ impl Block for BlockQ2K {
             }
         }
     }
+}
 
+impl EncodeBlock for BlockQ2K {
     fn encode(src: &[f32]) -> Self {
         let found = search::affine_super_block::<SUB, 16>(src, 3.0, 15.0);
         let mut codes = [0; 64];

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, search};
+use super::{Block, EncodeBlock, HalfLe, search};
 
 const SUB: usize = 16;
 /// The stored scale that stands for zero.
@@ -62,7 +62,9 @@ impl Block for BlockQ3K {
             *weight = d * f32::from(scales[i / SUB]) * code;
         }
     }
+}
 
+impl EncodeBlock for BlockQ3K {
     fn encode(src: &[f32]) -> Self {
         let found = search::scaled_super_block::<SUB, 16>(src, 4.0, f32::from(SCALE_ZERO));
         let (mut low, mut high) = ([0; 64], [0; 32]);

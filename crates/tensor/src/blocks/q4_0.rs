@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, search};
+use super::{Block, EncodeBlock, HalfLe, search};
 
 /// Weight i is `d * (code - 8)`, where the codes of weights 0..16 are the low nibbles of `nibbles`
 /// and those of weights 16..32 the high ones.
@@ -28,7 +28,9 @@ impl Block for BlockQ4_0 {
             second[i] = d * (f32::from(byte >> 4) - 8.0);
         }
     }
+}
 
+impl EncodeBlock for BlockQ4_0 {
     fn encode(src: &[f32]) -> Self {
         let (d, codes) = search::scaled_block::<32>(src, 8.0);
         let nibbles = std::array::from_fn(|i| codes[i] | codes[i + 16] << 4);

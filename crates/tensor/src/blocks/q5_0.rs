@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, search};
+use super::{Block, EncodeBlock, HalfLe, search};
 
 /// Weight i is `d * (code - 16)`; the low four bits of the codes lie as in q4_0, and bit i of
 /// `high` is the fifth bit of code i.
@@ -32,7 +32,9 @@ impl Block for BlockQ5_0 {
             second[i] = d * (f32::from(byte >> 4 | fifth(i + 16)) - 16.0);
         }
     }
+}
 
+impl EncodeBlock for BlockQ5_0 {
     fn encode(src: &[f32]) -> Self {
         let (d, codes) = search::scaled_block::<32>(src, 16.0);
         let nibbles = std::array::from_fn(|i| codes[i] & 15 | codes[i + 16] << 4);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, search};
+use super::{Block, EncodeBlock, HalfLe, search};
 
 /// Weight i is `d * code + m`; the codes lie as in q5_0.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
@@ -33,7 +33,9 @@ impl Block for BlockQ5_1 {
             second[i] = d * f32::from(byte >> 4 | fifth(i + 16)) + m;
         }
     }
+}
 
+impl EncodeBlock for BlockQ5_1 {
     fn encode(src: &[f32]) -> Self {
         let (d, m, codes) = search::offset_block::<32>(src, 31.0);
         let nibbles = std::array::from_fn(|i| codes[i] & 15 | codes[i + 16] << 4);

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, k_scales, search};
+use super::{Block, EncodeBlock, HalfLe, k_scales, search};
 
 const SUB: usize = 32;
 
@@ -49,7 +49,9 @@ impl Block for BlockQ5K {
             }
         }
     }
+}
 
+impl EncodeBlock for BlockQ5K {
     fn encode(src: &[f32]) -> Self {
         let found = search::affine_super_block::<SUB, 8>(src, 31.0, 63.0);
         let nibbles = std::array::from_fn(|i| {

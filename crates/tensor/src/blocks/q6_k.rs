@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe, search};
+use super::{Block, EncodeBlock, HalfLe, search};
 
 const SUB: usize = 16;
 
@@ -38,7 +38,9 @@ impl Block for BlockQ6K {
             *weight = d * f32::from(self.scales[i / SUB]) * code;
         }
     }
+}
 
+impl EncodeBlock for BlockQ6K {
     fn encode(src: &[f32]) -> Self {
         let found = search::scaled_super_block::<SUB, 16>(src, 32.0, 128.0);
         let (mut low, mut high) = ([0; 128], [0; 64]);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, HalfLe};
+use super::{Block, EncodeBlock, HalfLe};
 
 /// Weight i is `d * codes[i]`.
 #[derive(Copy, Clone, Debug, Pod, Zeroable)]
@@ -25,7 +25,9 @@ impl Block for BlockQ8_0 {
             *weight = d * f32::from(code);
         }
     }
+}
 
+impl EncodeBlock for BlockQ8_0 {
     fn encode(src: &[f32]) -> Self {
         let largest = src.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
         let d = HalfLe::scale_reaching(largest / 127.0);

@@ -24,6 +24,18 @@ FORMATS = [
     ("Q5_K", [0, 2], 12),
     ("Q4_1", [0, 2], 32),
     ("Q5_1", [0, 2], 32),
+    ("IQ4_NL", [0], 32),
+    ("MXFP4", [], 32),
+    ("IQ4_XS", [0], 12),
+    ("IQ3_XXS", [0], 12),
+    ("IQ3_S", [0], 12),
+    ("IQ2_XXS", [0], 12),
+    ("IQ2_XS", [0], 12),
+    ("IQ2_S", [0], 12),
+    ("IQ1_S", [0], 12),
+    ("IQ1_M", [], 12),
+    ("TQ1_0", [52], 12),
+    ("TQ2_0", [64], 12),
 ]
 # Scales of every kind a file may have: ordinary, negative, zero, subnormal, largest.
 SPECIAL = [0.0, -0.0, 6e-8, -5.96e-8, 6.1e-5, 65504.0, -65504.0, 1.0]
@@ -41,6 +53,12 @@ def main():
             special = min(len(SPECIAL), count - 4)
             scales[:special] = np.roll(SPECIAL, offset)[:special]
             blocks[:, offset : offset + 2] = scales[:, None].view(np.uint8)
+        if name == "MXFP4":
+            # The exponents whose scale is subnormal, the largest, and what models have.
+            blocks[:, 0] = [0, 1, 2, 255] + list(range(100, 128))
+        if name == "IQ1_M":
+            # Its scale lies in four top nibbles. Clearing a bit of the exponent keeps it finite.
+            blocks[:, 55] &= 0xBF
         weights = gguf.quants.dequantize(blocks, kind).astype("<f4")
         out += name.lower().ljust(8).encode() + struct.pack("<I", count) + blocks.tobytes() + weights.tobytes()
     Path(__file__).with_name("blocks.bin").write_bytes(out)

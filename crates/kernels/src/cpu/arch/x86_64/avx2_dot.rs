@@ -10,10 +10,11 @@ use std::arch::x86_64::*;
 
 use tensor::Format;
 use tensor::blocks::{
-    Block, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, HalfLe, from_bytes,
+    Block, BlockIq4Nl, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
+    BlockQ5K, BlockQ6K, BlockQ8_0, HalfLe, IQ4_VALUES, MXFP4_VALUES, from_bytes,
 };
 
+use super::avx2_signed;
 use crate::dot::activations::{self, Row32, Row256, Sums};
 use crate::dot::{Job, for_token_tiles};
 
@@ -62,7 +63,9 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
         Format::Q4K => rows_256::<T, BlockQ4K, false>(job, t, out, |block| open_q4_k(block)),
         Format::Q5K => rows_256::<T, BlockQ5K, false>(job, t, out, |block| open_q5_k(block)),
         Format::Q6K => rows_256::<T, BlockQ6K, true>(job, t, out, |block| open_q6_k(block)),
-        other => unreachable!("{other} has no AVX2 dot product; add it here with its block"),
+        Format::IQ4NL => rows_32::<T, BlockIq4Nl, false>(job, t, out, |block| open_iq4_nl(block)),
+        Format::MXFP4 => rows_32::<T, BlockMxfp4, false>(job, t, out, |block| open_mxfp4(block)),
+        _ => avx2_signed::tile::<T>(job, t, out),
     }
 }
 
@@ -269,15 +272,15 @@ fn open_q4_1(block: &BlockQ4_1) -> Open32 {
     Open32 { d: half_to_f32(block.d), m: half_to_f32(block.m), codes: nibbles_32(&block.nibbles) }
 }
 
-/// All bits of a byte where its fifth bit is clear.
+/// All ones in byte i where bit i is clear.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fifth_is_clear(high: [u8; 4]) -> __m256i {
-    // Byte i of the vector gets the byte of `high` that has bit i, and keeps that bit only.
-    let high = _mm256_set1_epi32(i32::from_le_bytes(high));
+pub(super) fn bits_are_clear(bits: [u8; 4]) -> __m256i {
+    // Byte i of the vector gets the byte of `bits` that has bit i, and keeps that bit only.
+    let bits = _mm256_set1_epi32(i32::from_le_bytes(bits));
     let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(high, spread), bit), _mm256_setzero_si256())
+    _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(bits, spread), bit), _mm256_setzero_si256())
 }
 
 #[inline]
@@ -285,14 +288,14 @@ fn fifth_is_clear(high: [u8; 4]) -> __m256i {
 fn open_q5_0(block: &BlockQ5_0) -> Open32 {
     // Code - 16 is the nibble where the fifth bit is set, and nibble - 16, its bits under four
     // ones, where it is clear.
-    let minus_16 = _mm256_and_si256(fifth_is_clear(block.high), _mm256_set1_epi8(-16));
+    let minus_16 = _mm256_and_si256(bits_are_clear(block.high), _mm256_set1_epi8(-16));
     Open32 { d: half_to_f32(block.d), m: 0.0, codes: _mm256_or_si256(nibbles_32(&block.nibbles), minus_16) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_q5_1(block: &BlockQ5_1) -> Open32 {
-    let plus_16 = _mm256_andnot_si256(fifth_is_clear(block.high), _mm256_set1_epi8(16));
+    let plus_16 = _mm256_andnot_si256(bits_are_clear(block.high), _mm256_set1_epi8(16));
     let codes = _mm256_or_si256(nibbles_32(&block.nibbles), plus_16);
     Open32 { d: half_to_f32(block.d), m: half_to_f32(block.m), codes }
 }
@@ -301,6 +304,21 @@ fn open_q5_1(block: &BlockQ5_1) -> Open32 {
 #[target_feature(enable = "avx2,f16c")]
 fn open_q8_0(block: &BlockQ8_0) -> Open32 {
     Open32 { d: half_to_f32(block.d), m: 0.0, codes: load_i8x32(&block.codes) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq4_nl(block: &BlockIq4Nl) -> Open32 {
+    let values = _mm256_broadcastsi128_si256(load_i8x16(&IQ4_VALUES));
+    let codes = _mm256_shuffle_epi8(values, nibbles_32(&block.nibbles));
+    Open32 { d: half_to_f32(block.d), m: 0.0, codes }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn open_mxfp4(block: &BlockMxfp4) -> Open32 {
+    let values = _mm256_broadcastsi128_si256(load_i8x16(&MXFP4_VALUES));
+    Open32 { d: block.half_scale(), m: 0.0, codes: _mm256_shuffle_epi8(values, nibbles_32(&block.nibbles)) }
 }
 
 /// The sums of a weight row's products with one activation row, even and odd blocks apart.
@@ -584,6 +602,13 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
     }
 }
 
+/// Scale 2j in all of the lower half, scale 2j + 1 in all of the upper one.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn pick_scales(scales: __m256i, j: usize) -> __m256i {
+    _mm256_shuffle_epi8(scales, _mm256_set1_epi16((j * 0x0202 + 0x0100) as i16))
+}
+
 /// Lane l: the sum over the block of `scale * code * activation` of codes 4l to 4l + 3 of each 32.
 /// At most 8 * 4 * 63 * 128 * 127 in magnitude, which 32 bits hold.
 #[inline]
@@ -591,9 +616,7 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
 fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m256i; T] {
     let mut products = [_mm256_setzero_si256(); T];
     for (j, &codes) in block.codes.iter().enumerate() {
-        // Scale 2j in all of the lower half, scale 2j + 1 in all of the upper one.
-        let pick = _mm256_set1_epi16((j * 0x0202 + 0x0100) as i16);
-        let scales = _mm256_shuffle_epi8(block.scales, pick);
+        let scales = pick_scales(block.scales, j);
         for (product, act) in products.iter_mut().zip(acts) {
             let act = load_i8x32(&act.as_chunks::<32>().0[j]);
             let pairs = _mm256_maddubs_epi16(codes, act);

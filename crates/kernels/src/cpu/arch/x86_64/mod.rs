@@ -1,5 +1,6 @@
 //! AVX2 and FMA, and AVX-512 where it gains.
 
 pub(crate) mod avx2_dot;
+mod avx2_signed;
 pub(crate) mod avx512_dot;
 pub(crate) mod f32_ops;

@@ -1,0 +1,292 @@
+//! AVX2 dot products of the blocks of 256 whose weights are a scale times a signed integer: iq1 to
+//! iq4 and the ternary formats.
+//!
+//! The multiplication takes one unsigned factor, so a weight's sign moves to the activation. Most of
+//! these formats store magnitudes and signs apart anyway: vectors of magnitudes are fetched from
+//! tables of 2 to 16 KB, which the first-level cache holds, and signs from one of 1 KB or from bits.
+//! Formats that nobody decodes at speed take the scalar code's way of opening a block.
+
+use std::arch::x86_64::*;
+
+use tensor::Format;
+use tensor::blocks::iq_grids::{EVEN_SIGNS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+use tensor::blocks::{
+    BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, BlockTq1_0,
+    BlockTq2_0, IQ4_VALUES, SignedBlock, from_bytes,
+};
+
+use super::avx2_dot::{
+    bits_are_clear, even_then_odd, fold, half_to_f32, load_i8x16, load_i8x32, load_u8x16, load_u8x32,
+    pick_scales,
+};
+use crate::dot::Job;
+use crate::dot::activations::Row256;
+
+/// The products of all weight rows with activation rows `t..t + T`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
+    match job.format {
+        Format::IQ1S => rows::<T, BlockIq1S>(job, t, out, |block| open_iq1_s(block)),
+        Format::IQ1M => rows::<T, BlockIq1M>(job, t, out, |block| open_any(block)),
+        Format::IQ2XXS => rows::<T, BlockIq2Xxs>(job, t, out, |block| open_iq2_xxs(block)),
+        Format::IQ2XS => rows::<T, BlockIq2Xs>(job, t, out, |block| open_iq2_xs(block)),
+        Format::IQ2S => rows::<T, BlockIq2S>(job, t, out, |block| open_iq2_s(block)),
+        Format::IQ3XXS => rows::<T, BlockIq3Xxs>(job, t, out, |block| open_iq3_xxs(block)),
+        Format::IQ3S => rows::<T, BlockIq3S>(job, t, out, |block| open_iq3_s(block)),
+        Format::IQ4XS => rows::<T, BlockIq4Xs>(job, t, out, |block| open_iq4_xs(block)),
+        Format::TQ1_0 => rows::<T, BlockTq1_0>(job, t, out, |block| open_any(block)),
+        Format::TQ2_0 => rows::<T, BlockTq2_0>(job, t, out, |block| open_tq2_0(block)),
+        other => unreachable!("{other} has no AVX2 dot product; add it here or in avx2_dot.rs"),
+    }
+}
+
+/// A block of 256: weight = d * scale * magnitude, with the sign of `signs`.
+struct Open {
+    d: f32,
+    magnitudes: [__m256i; 8],
+    /// Any number of the sign that the weight has.
+    signs: [__m256i; 8],
+    /// 16-bit scales of the sixteens: the even ones in the lower half, the odd ones in the upper
+    /// half.
+    scales: __m256i,
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn set_64([a, b, c, d]: [u64; 4]) -> __m256i {
+    _mm256_setr_epi64x(a.cast_signed(), b.cast_signed(), c.cast_signed(), d.cast_signed())
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn set_32(v: [u32; 8]) -> __m256i {
+    let [a, b, c, d, e, f, g, h] = v.map(u32::cast_signed);
+    _mm256_setr_epi32(a, b, c, d, e, f, g, h)
+}
+
+/// A sign for each of 32 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signs_of_bits(bits: &[u8; 4]) -> __m256i {
+    // 0 becomes 1, and all ones, 0 or 1.
+    _mm256_or_si256(_mm256_andnot_si256(bits_are_clear(*bits), _mm256_set1_epi8(-1)), _mm256_set1_epi8(1))
+}
+
+/// Signs of four eights, seven bits each, from the lowest bit on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn even_signs(bits: u32) -> __m256i {
+    set_64([0, 7, 14, 21].map(|shift| EVEN_SIGNS[(bits >> shift & 127) as usize]))
+}
+
+/// Scales of 32 weights each: 2 * nibble + 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn odd_scales_of_32(nibbles: u32) -> __m256i {
+    let low = u64::from(nibbles & 0x0F0F_0F0F);
+    let high = u64::from(nibbles >> 4 & 0x0F0F_0F0F);
+    let pairs =
+        _mm_unpacklo_epi8(_mm_cvtsi64_si128(low.cast_signed()), _mm_cvtsi64_si128(high.cast_signed()));
+    let odd = _mm_add_epi8(_mm_add_epi8(pairs, pairs), _mm_set1_epi8(1));
+    _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(odd))
+}
+
+/// Scales of sixteens: 2 * nibble + 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn odd_scales_of_16(nibbles: &[u8; 8]) -> __m256i {
+    // Low nibbles are the even sixteens.
+    let bytes = u64::from_le_bytes(*nibbles);
+    let low = bytes & 0x0F0F_0F0F_0F0F_0F0F;
+    let high = bytes >> 4 & 0x0F0F_0F0F_0F0F_0F0F;
+    let both = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+    _mm256_cvtepi8_epi16(_mm_add_epi8(_mm_add_epi8(both, both), _mm_set1_epi8(1)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn with_signed_codes(d: f32, codes: [__m256i; 8], scales: __m256i) -> Open {
+    Open { d, magnitudes: codes.map(|codes| _mm256_abs_epi8(codes)), signs: codes, scales }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn open_any<B: SignedBlock>(block: &B) -> Open {
+    let opened = block.open();
+    let groups = opened.codes.as_chunks::<32>().0;
+    let codes = std::array::from_fn(|j| load_i8x32(&groups[j]));
+    with_signed_codes(opened.d, codes, even_then_odd(load_i8x16(&opened.scales)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq4_xs(block: &BlockIq4Xs) -> Open {
+    let values = _mm256_broadcastsi128_si256(load_i8x16(&IQ4_VALUES));
+    let fifteen = _mm256_set1_epi8(15);
+    let nibbles = block.nibbles.as_chunks::<16>().0;
+    let codes = std::array::from_fn(|j| {
+        let low = load_u8x16(&nibbles[j]);
+        let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
+        _mm256_shuffle_epi8(values, _mm256_and_si256(both, fifteen))
+    });
+    // Scales 2j and 2j + 1 are the nibbles of byte j, their top bits pairs j of sixteen bits.
+    let low = i32::from_le_bytes(block.scales_low);
+    let low = _mm_and_si128(
+        _mm_unpacklo_epi8(_mm_cvtsi32_si128(low), _mm_cvtsi32_si128(low >> 4)),
+        _mm_set1_epi8(15),
+    );
+    let high = _mm256_set1_epi32(i32::from(u16::from_le_bytes(block.scales_high)));
+    let high = _mm256_and_si256(
+        _mm256_srlv_epi32(high, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14)),
+        _mm256_set1_epi32(3),
+    );
+    let high = _mm_packs_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
+    let scales = _mm_or_si128(_mm_cvtepu8_epi16(low), _mm_slli_epi16::<4>(high));
+    let scales = _mm256_broadcastsi128_si256(_mm_sub_epi16(scales, _mm_set1_epi16(32)));
+    with_signed_codes(half_to_f32(block.d), codes, scales)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq3_xxs(block: &BlockIq3Xxs) -> Open {
+    let words = block.signs_and_scale.map(u32::from_le_bytes);
+    let grid = block.grid.as_chunks::<8>().0;
+    let scales = set_32(words.map(|word| 2 * (word >> 28) + 1));
+    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
+    Open {
+        d: half_to_f32(block.d) * 0.25,
+        magnitudes: std::array::from_fn(|j| set_32(grid[j].map(|number| IQ3_XXS[usize::from(number)]))),
+        signs: words.map(|word| even_signs(word)),
+        scales: _mm256_broadcastsi128_si256(scales),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq3_s(block: &BlockIq3S) -> Open {
+    let grid = block.grid_low.as_chunks::<8>().0;
+    let magnitudes = std::array::from_fn(|j| {
+        let high = usize::from(block.grid_high[j]);
+        set_32(std::array::from_fn(|k| IQ3_S[usize::from(grid[j][k]) | (high >> k & 1) << 8]))
+    });
+    Open {
+        d: half_to_f32(block.d),
+        magnitudes,
+        signs: std::array::from_fn(|j| signs_of_bits(&block.signs.as_chunks().0[j])),
+        scales: odd_scales_of_32(u32::from_le_bytes(block.scales)),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq2_xxs(block: &BlockIq2Xxs) -> Open {
+    let words = block.subs.map(|sub| u32::from_le_bytes(sub[1]));
+    let scales = set_32(words.map(|word| 2 * (word >> 28) + 1));
+    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
+    Open {
+        d: half_to_f32(block.d) * 0.125,
+        magnitudes: block.subs.map(|sub| set_64(sub[0].map(|number| IQ2_XXS[usize::from(number)]))),
+        signs: words.map(|word| even_signs(word)),
+        scales: _mm256_broadcastsi128_si256(scales),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq2_xs(block: &BlockIq2Xs) -> Open {
+    let both = block.grid_and_signs.as_chunks::<4>().0;
+    let number = |j: usize, k: usize| usize::from(u16::from_le_bytes(both[j][k]));
+    Open {
+        d: half_to_f32(block.d) * 0.125,
+        magnitudes: std::array::from_fn(|j| set_64(std::array::from_fn(|k| IQ2_XS[number(j, k) & 511]))),
+        signs: std::array::from_fn(|j| set_64(std::array::from_fn(|k| EVEN_SIGNS[number(j, k) >> 9]))),
+        scales: odd_scales_of_16(&block.scales),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq2_s(block: &BlockIq2S) -> Open {
+    let grid = block.grid_low.as_chunks::<4>().0;
+    let magnitudes = std::array::from_fn(|j| {
+        let high = usize::from(block.grid_high[j]);
+        set_64(std::array::from_fn(|k| IQ2_S[usize::from(grid[j][k]) | (high >> (2 * k) & 3) << 8]))
+    });
+    Open {
+        d: half_to_f32(block.d) * 0.125,
+        magnitudes,
+        signs: std::array::from_fn(|j| signs_of_bits(&block.signs.as_chunks().0[j])),
+        scales: odd_scales_of_16(&block.scales),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_iq1_s(block: &BlockIq1S) -> Open {
+    let grid = block.grid_low.as_chunks::<4>().0;
+    let words = block.high.map(|high| u32::from(u16::from_le_bytes(high)));
+    let codes = std::array::from_fn(|j| {
+        let high = words[j] as usize;
+        let values = std::array::from_fn(|k| IQ1[usize::from(grid[j][k]) | (high >> (3 * k) & 7) << 8]);
+        let shift = if words[j] >> 15 == 1 { -1 } else { 1 };
+        _mm256_add_epi8(set_64(values), _mm256_set1_epi8(shift))
+    });
+    let scales = set_32(words.map(|word| 2 * (word >> 12 & 7) + 1));
+    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
+    with_signed_codes(half_to_f32(block.d) * 0.125, codes, _mm256_broadcastsi128_si256(scales))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_tq2_0(block: &BlockTq2_0) -> Open {
+    let (three, one) = (_mm256_set1_epi8(3), _mm256_set1_epi8(1));
+    let code = |bytes: __m256i| _mm256_sub_epi8(_mm256_and_si256(bytes, three), one);
+    let mut codes = [_mm256_setzero_si256(); 8];
+    for (half, bytes) in block.codes.as_chunks::<32>().0.iter().enumerate() {
+        let bytes = load_u8x32(bytes);
+        codes[4 * half] = code(bytes);
+        codes[4 * half + 1] = code(_mm256_srli_epi16::<2>(bytes));
+        codes[4 * half + 2] = code(_mm256_srli_epi16::<4>(bytes));
+        codes[4 * half + 3] = code(_mm256_srli_epi16::<6>(bytes));
+    }
+    with_signed_codes(half_to_f32(block.d), codes, _mm256_set1_epi16(1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn rows<const T: usize, B: SignedBlock>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open) {
+    let n = job.acts.n();
+    let acts: [Row256<'_>; T] = std::array::from_fn(|i| job.acts.row_256(t + i));
+    for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            let block = open(block);
+            let products = products(&block, acts.map(|act| &act.codes[b]));
+            for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
+                let scale = _mm256_set1_ps(block.d * act.scales[b]);
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(products)));
+            }
+        }
+        for (out, sum) in out[t..].iter_mut().zip(sums) {
+            *out = fold(sum);
+        }
+    }
+}
+
+/// Lane l: the sum over the block of `scale * code * activation` of codes 4l to 4l + 3 of each 32.
+/// At most 8 * 4 * 32 * 127 * 127 in magnitude, which 32 bits hold; a pair is at most 2 * 127 * 127,
+/// which 16 bits hold.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn products<const T: usize>(block: &Open, acts: [&[i8; 256]; T]) -> [__m256i; T] {
+    let mut products = [_mm256_setzero_si256(); T];
+    for j in 0..8 {
+        let scales = pick_scales(block.scales, j);
+        for (product, act) in products.iter_mut().zip(acts) {
+            let signed = _mm256_sign_epi8(load_i8x32(&act.as_chunks::<32>().0[j]), block.signs[j]);
+            let pairs = _mm256_maddubs_epi16(block.magnitudes[j], signed);
+            *product = _mm256_add_epi32(*product, _mm256_madd_epi16(pairs, scales));
+        }
+    }
+    products
+}
