@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Measure how fast a model runs here, and how fast the drive and the memory would let it.
     Bench(BenchArgs),
+    /// Say whether a model will run here and how fast, before it is loaded or downloaded.
+    Plan(PlanArgs),
 }
 
 /// How a model is opened: the same for every command that loads one.
@@ -310,6 +312,39 @@ pub(crate) struct BenchArgs {
     /// Seed of the random ids and of the order in which the drive is measured.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Presets, which need not be here: qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b tiny\n\n\
+    Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md."
+)]
+pub(crate) struct PlanArgs {
+    /// A packed directory, a Hugging Face directory, the name `demo`, or a preset.
+    pub(crate) model: String,
+    /// Format of a preset's routed experts.
+    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
+    pub(crate) quant: Format,
+    /// Format of a preset's attention, DeltaNet and shared expert [default: as pack and synth choose it].
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) quant_dense: Option<Format>,
+    /// Format of a preset's embedding table and head [default: likewise].
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) quant_embedding: Option<Format>,
+    /// Where a preset would lie: its drive is measured with a temporary file there [default: the cache directory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) disk_path: Option<PathBuf>,
+    /// Size of that file.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, hide = true)]
+    pub(crate) probe_size: u64,
+    /// Prompt that the prefill is forecast for, tokens.
+    #[arg(short = 'p', long = "prompt-tokens", value_name = "TOKENS", default_value_t = 512, value_parser = positive)]
+    pub(crate) prompt_tokens: usize,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

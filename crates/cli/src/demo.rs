@@ -32,7 +32,8 @@ pub(crate) fn path() -> anyhow::Result<PathBuf> {
     Ok(container)
 }
 
-fn cache_dir() -> PathBuf {
+/// Where this program keeps what it makes by itself.
+pub(crate) fn cache_dir() -> PathBuf {
     let chosen = env::var_os(CACHE_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let usual =
         || directories::ProjectDirs::from("", "", "flash-moe").map(|dirs| dirs.cache_dir().to_path_buf());

@@ -23,11 +23,13 @@ use crate::session::{Reuse, Session};
 use crate::{EngineError, EngineOptions, system};
 
 /// Context when nobody asks for another, tokens.
-const CTX_DEFAULT: usize = 4096;
+pub(crate) const CTX_DEFAULT: usize = 4096;
 /// Reads in flight when nobody asks for another number.
 pub(crate) const IO_THREADS_DEFAULT: usize = 8;
 /// Kept free for the rest of the system when no budget is given: 1/8 of what is available, at least this.
 const RESERVE_BYTES_MIN: u64 = 512 << 20;
+/// What a dense tensor takes in memory beyond its bytes, at most.
+pub(crate) const BUFFER_OVERHEAD_BYTES: u64 = 8192;
 /// Budget where the system does not say what is free.
 const BUDGET_FALLBACK_BYTES: u64 = 4 << 30;
 
@@ -90,7 +92,6 @@ impl Opened {
 
     /// Bytes of the dense weights in memory: each tensor has its own aligned buffer.
     pub(crate) fn dense_bytes(&self) -> u64 {
-        const BUFFER_OVERHEAD_BYTES: u64 = 8192;
         let tensors = self.layout.dense.iter().filter_map(|expected| self.checkpoint.tensor(&expected.name));
         tensors.map(|info| info.extent.bytes + BUFFER_OVERHEAD_BYTES).sum()
     }

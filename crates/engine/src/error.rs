@@ -96,6 +96,16 @@ pub enum EngineError {
         /// Tokens.
         tokens: usize,
     },
+    /// The file that a drive without a model is measured with cannot be written.
+    #[error(
+        "{path}: cannot write a temporary file to measure the drive ({source}); choose a directory with --disk-path"
+    )]
+    ProbeFile {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
     /// Evaluation windows that make no sense.
     #[error("--stride {stride} must be from 1 to --ctx {ctx}")]
     BadStride {

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use checkpoint::Extent;
 use experts::ExpertStore;
 use models::Config;
-use models::qwen35moe::Tier;
+use models::pack_plan::QuantTiers;
+use models::qwen35moe::{Expected, Tier, published_dense};
 use storage::FileId;
 use tensor::Format;
 
 use crate::EngineError;
-use crate::engine::Opened;
+use crate::engine::{BUFFER_OVERHEAD_BYTES, Opened};
 use crate::inspect::tier_name;
 use crate::probe::Record;
 
@@ -40,10 +41,21 @@ pub(crate) struct Dense {
     pub(crate) tier: Tier,
     pub(crate) shape: Shape,
     pub(crate) bytes: u64,
+    /// Part of the shared expert, which is computed while reads are under way.
+    pub(crate) shared: bool,
+}
+
+impl Dense {
+    fn new(expected: &Expected, format: Format, bytes: Option<u64>) -> Self {
+        let cols = expected.shape.last().copied().unwrap_or(1).max(1);
+        let rows = expected.shape.iter().product::<usize>() / cols;
+        let shape = Shape { format, rows, cols };
+        let shared = expected.name.contains(".shared_expert");
+        Dense { tier: expected.tier, shape, bytes: bytes.unwrap_or(shape.bytes() as u64), shared }
+    }
 }
 
 /// A model's weights in numbers.
-#[allow(dead_code, reason = "some are for forecasts alone")]
 pub(crate) struct Facts {
     pub(crate) config: Config,
     pub(crate) dense: Vec<Dense>,
@@ -60,10 +72,7 @@ impl Facts {
     pub(crate) fn of(opened: &Opened, block_bytes: usize) -> Result<Self, EngineError> {
         let dense = opened.layout.dense.iter().filter_map(|expected| {
             let info = opened.checkpoint.tensor(&expected.name)?;
-            let cols = info.shape.last().copied().unwrap_or(1).max(1);
-            let rows = info.weight_count().unwrap_or(0) / cols;
-            let shape = Shape { format: info.format, rows, cols };
-            Some(Dense { tier: expected.tier, shape, bytes: info.extent.bytes })
+            Some(Dense::new(expected, info.format, Some(info.extent.bytes)))
         });
         let table = &opened.layout.experts;
         let experts = table.layers.iter().map(|layer| {
@@ -77,6 +86,35 @@ impl Facts {
             expert_count: opened.expert_count(),
             slot_bytes: ExpertStore::slot_bytes(table, block_bytes)? as u64,
         })
+    }
+
+    /// What a packed model of this configuration will be, before there is one.
+    pub(crate) fn of_config(config: Config, tiers: &QuantTiers, block_bytes: usize) -> Self {
+        let dense: Vec<Dense> = published_dense(&config)
+            .iter()
+            .map(|expected| {
+                let cols = expected.shape.last().copied().unwrap_or(1);
+                Dense::new(expected, tiers.format(expected.tier, Format::BF16, cols), None)
+            })
+            .collect();
+        let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
+        let part = |rows, cols| Shape { format: tiers.experts.for_cols(cols), rows, cols };
+        let parts = [part(inner, hidden), part(inner, hidden), part(hidden, inner)];
+        let expert_bytes: f64 = parts.iter().map(Shape::bytes).sum();
+        Self {
+            dense_resident_bytes: dense.iter().map(|dense| dense.bytes + BUFFER_OVERHEAD_BYTES).sum(),
+            dense,
+            experts: vec![parts; config.num_layers()],
+            expert_count: config.num_layers() * config.num_experts,
+            slot_bytes: (expert_bytes as u64).next_multiple_of(block_bytes as u64),
+            config,
+        }
+    }
+
+    /// Bytes of one routed expert, on average.
+    pub(crate) fn expert_bytes(&self) -> f64 {
+        let experts: f64 = self.experts.iter().flatten().map(Shape::bytes).sum();
+        experts / self.experts.len().max(1) as f64
     }
 
     /// The head is the embedding table.

@@ -27,6 +27,7 @@ mod engine;
 mod error;
 mod eval;
 mod facts;
+pub mod forecast;
 mod generate;
 pub mod inspect;
 mod options;

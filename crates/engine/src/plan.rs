@@ -101,6 +101,12 @@ impl MemoryPlan {
         })
     }
 
+    /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not matter.
+    pub fn least_budget_bytes(input: &PlanInput<'_>) -> u64 {
+        let slots_min = input.slots.unwrap_or(input.config.num_experts_per_tok).min(input.expert_count);
+        least_bytes(input, fixed_bytes(input), slots_min)
+    }
+
     /// What all tiers together take.
     pub fn total_bytes(&self) -> u64 {
         let slots = self.slots as u64 * self.slot_bytes;

@@ -112,6 +112,30 @@ impl DriveProbe<'_> {
         result.map(|()| sample)
     }
 
+    /// Reads as many records at once as there are buffers and waits for all, again and again, as a layer does: mean
+    /// seconds of one such burst. `None` if the deck holds fewer records.
+    ///
+    /// # Errors
+    /// As [`DriveProbe::steady`].
+    pub(crate) fn bursts(
+        &mut self,
+        bufs: &mut Vec<AlignedBuf>,
+        limit: Limit,
+    ) -> Result<Option<f64>, StorageError> {
+        let (mut total, mut bursts, started) = (0.0, 0u32, Instant::now());
+        while bursts < 3 || (started.elapsed() < limit.time) {
+            let sample = self.steady(bufs, Limit { time: Duration::ZERO, bytes: 0 })?;
+            // A burst that the end of the deck cut short says nothing.
+            if sample.reads == bufs.len() as u64 {
+                total += sample.seconds;
+                bursts += 1;
+            } else if self.deck.records.len() < bufs.len() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(total / f64::from(bursts)))
+    }
+
     /// Starts one read into the last buffer. False at the end of the deck.
     fn submit(&mut self, bufs: &mut Vec<AlignedBuf>, queue: &CompletionQueue) -> Result<bool, StorageError> {
         let Some(record) = self.deck.draw() else { return Ok(false) };
@@ -170,15 +194,21 @@ const PEAK_TIME: Duration = Duration::from_millis(250);
 
 /// Multiply-adds per second of `mul_mat` at its best: a matrix of this format and width that stays in a cache, many tokens.
 pub(crate) fn peak_products_per_s(backend: &mut CpuBackend, shape: Shape) -> f64 {
+    products_per_s(backend, shape, PEAK_TOKENS)
+}
+
+/// [`peak_products_per_s`] with another number of tokens.
+pub(crate) fn products_per_s(backend: &mut CpuBackend, shape: Shape, tokens: usize) -> f64 {
+    let tokens = tokens.max(1);
     let shape = Shape { rows: PEAK_ROWS.min(shape.rows.max(1)), ..shape };
     let Some(host) = random_matrix(shape) else { return 0.0 };
     let w = backend.matrix(host);
-    let mut x = backend.buffer(PEAK_TOKENS * shape.cols);
-    let values = random_values(PEAK_TOKENS * shape.cols);
+    let mut x = backend.buffer(tokens * shape.cols);
+    let values = random_values(tokens * shape.cols);
     backend.write(&mut x, 0, &values);
-    let mut out = backend.buffer(PEAK_TOKENS * shape.rows);
-    let seconds = best_seconds(PEAK_TIME, || backend.mul_mat(&w, &x, PEAK_TOKENS, &mut out));
-    shape.weights() * PEAK_TOKENS as f64 / seconds
+    let mut out = backend.buffer(tokens * shape.rows);
+    let seconds = best_seconds(PEAK_TIME, || backend.mul_mat(&w, &x, tokens, &mut out));
+    shape.weights() * tokens as f64 / seconds
 }
 
 /// Shortest time of `work`, tried at least three times.
@@ -193,7 +223,7 @@ pub(crate) fn best_seconds(time: Duration, mut work: impl FnMut()) -> f64 {
     best.max(1e-9)
 }
 
-fn random_values(len: usize) -> Vec<f32> {
+pub(crate) fn random_values(len: usize) -> Vec<f32> {
     let mut random = SplitMix64::new(3);
     (0..len).map(|_| random.below(2001) as f32 / 1000.0 - 1.0).collect()
 }

@@ -182,6 +182,11 @@ pub fn layout(checkpoint: &Checkpoint, config: &Config) -> Result<Layout, ModelE
     Ok(Layout { prefix, dense, experts, ignored })
 }
 
+/// Every dense tensor of a published checkpoint with this configuration, in model order.
+pub fn published_dense(config: &Config) -> Vec<Expected> {
+    dense_tensors(PUBLISHED_PREFIX, config)
+}
+
 /// Every dense tensor of the text model, in model order.
 pub(crate) fn dense_tensors(prefix: &str, config: &Config) -> Vec<Expected> {
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);

@@ -5,6 +5,7 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod pack;
+pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod synth;
 

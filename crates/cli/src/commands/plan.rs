@@ -1,0 +1,183 @@
+//! `flash-moe plan`: will a model run here, and how fast, before it is loaded or downloaded.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use engine::QuantTiers;
+use engine::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
+use engine::synth::{PRESETS, Preset};
+use engine::system::human_bytes;
+
+use crate::args::PlanArgs;
+use crate::{demo, output};
+
+pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    let options = ForecastOptions {
+        prompt_tokens: args.prompt_tokens,
+        disk_dir: args.disk_path.clone().unwrap_or_else(demo::cache_dir),
+        probe_file_bytes: args.probe_size,
+    };
+    let found = forecast(&target(args)?, &args.load.options(), &options, &mut |what| output::note(what))?;
+    let mut stdout = io::stdout().lock();
+    match args.json {
+        true => {
+            serde_json::to_writer(&mut stdout, &found).map_err(io::Error::from)?;
+            writeln!(stdout)?;
+        }
+        false => print(&mut stdout, &found)?,
+    }
+    match &found.reason {
+        Some(reason) => anyhow::bail!("{reason}"),
+        None => Ok(()),
+    }
+}
+
+/// What lies on the disk goes before a preset of the same name.
+fn target(args: &PlanArgs) -> anyhow::Result<Target> {
+    let name = args.model.as_str();
+    if name == "demo" || Path::new(name).exists() {
+        return Ok(Target::Model(super::model_path(name)?));
+    }
+    let Some(preset) = Preset::find(name) else {
+        let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        anyhow::bail!("{name}: there is no such model, and no such preset; presets are {}", known.join(", "));
+    };
+    let usual = preset.tiers(args.quant);
+    let tiers = QuantTiers {
+        experts: args.quant,
+        dense: args.quant_dense.unwrap_or(usual.dense),
+        embedding: args.quant_embedding.unwrap_or(usual.embedding),
+    };
+    Ok(Target::Preset(preset, tiers))
+}
+
+fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
+    let place = if found.on_disk { "on this machine" } else { "not here yet" };
+    writeln!(out, "{}: {}, {} layers, {place}", found.model, found.architecture, found.layers)?;
+    let formats: Vec<String> = found
+        .formats
+        .iter()
+        .map(|(tier, formats)| format!("{tier} {}", formats.iter().cloned().collect::<Vec<_>>().join(" ")))
+        .collect();
+    writeln!(out, "formats    {}", formats.join(" · "))?;
+    writeln!(
+        out,
+        "experts    {} of {} a token and layer, the model's own number · lossy: nothing",
+        found.experts_per_token, found.experts_per_layer
+    )?;
+    writeln!(
+        out,
+        "weights    dense {} (always in memory) · experts {}, {} each · {} of experts a token",
+        human_bytes(found.dense_bytes),
+        human_bytes(found.experts_bytes),
+        human_bytes(found.bytes_per_expert),
+        human_bytes(found.expert_bytes_touched_per_token as u64),
+    )?;
+    print_fit(out, found)?;
+    print_machine(out, found)?;
+    print_budgets(out, found)
+}
+
+fn print_fit(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
+    let (budget, least) = (human_bytes(found.memory_budget_bytes), human_bytes(found.least_memory_bytes));
+    let Some(plan) = &found.plan else {
+        return writeln!(out, "memory     does not fit: {budget} given, at least {least} needed\n");
+    };
+    writeln!(
+        out,
+        "memory     fits: {budget} given, at least {least} needed\n           \
+         process {} · dense {} · state {} for {} tokens · chunk of {} tokens {} · {} of {} experts {}\n",
+        human_bytes(plan.process_bytes),
+        human_bytes(plan.dense_bytes),
+        human_bytes(plan.state_bytes),
+        plan.ctx,
+        plan.chunk_tokens,
+        human_bytes(plan.scratch_bytes),
+        plan.slots,
+        plan.expert_count,
+        human_bytes(plan.slots as u64 * plan.slot_bytes),
+    )
+}
+
+fn print_machine(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
+    let machine = &found.machine;
+    let rate = |bytes: f64| format!("{}/s", human_bytes(bytes as u64));
+    let bursts: Vec<String> = machine
+        .drive_bursts_s
+        .iter()
+        .map(|(records, seconds)| format!("{records} in {:.2} ms", 1e3 * seconds))
+        .collect();
+    writeln!(
+        out,
+        "drive      {} at {} records of {} in flight; at once: {} (measured on {})",
+        rate(machine.drive_bytes_per_s),
+        machine.drive_depth,
+        human_bytes(machine.drive_record_bytes),
+        bursts.join(", "),
+        machine.drive_measured_on,
+    )?;
+    writeln!(
+        out,
+        "memory     {} with {} threads ({}): at least {:.2} ms a token for its {}",
+        rate(machine.memory_bytes_per_s),
+        machine.threads,
+        machine.isa,
+        1e3 * found.memory_time_s,
+        human_bytes((found.dense_bytes_per_token + found.expert_bytes_touched_per_token) as u64),
+    )?;
+    writeln!(
+        out,
+        "compute    {:.2} ms a token: dense {:.2}, shared experts {:.2}, routed experts {:.2}\n",
+        1e3 * (machine.dense_compute_s + machine.shared_compute_s + machine.expert_compute_s),
+        1e3 * machine.dense_compute_s,
+        1e3 * machine.shared_compute_s,
+        1e3 * machine.expert_compute_s,
+    )
+}
+
+fn print_budgets(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
+    writeln!(out, "{:28} | {:^33} | {:^33}", "", "real text", "every expert as likely")?;
+    writeln!(
+        out,
+        "{:>11} {:>8} {:>7} | {:>6} {:>12} {:>13} | {:>6} {:>12} {:>13}",
+        "memory", "slots", "", "hits", "read/token", "tokens/s", "hits", "read/token", "tokens/s"
+    )?;
+    let mut line = |budget: &Budget, mark: &str| {
+        let (typical, uniform) = (&budget.typical, &budget.uniform);
+        writeln!(
+            out,
+            "{:>11} {:>8} {mark:>7} | {:>4.0} % {:>12} {:>13.2} | {:>4.0} % {:>12} {:>13.2}{}",
+            human_bytes(budget.memory_bytes),
+            budget.slots,
+            100.0 * typical.hit_rate,
+            human_bytes(typical.expert_bytes_per_token as u64),
+            typical.decode_tokens_per_s,
+            100.0 * uniform.hit_rate,
+            human_bytes(uniform.expert_bytes_per_token as u64),
+            uniform.decode_tokens_per_s,
+            if budget.beyond_free_memory { "  more than is free here" } else { "" },
+        )
+    };
+    for budget in &found.budgets {
+        line(budget, "")?;
+    }
+    if let Some(asked) = &found.asked {
+        line(asked, "<= this")?;
+    }
+    if let Some(knee) = found.knee_memory_bytes {
+        writeln!(
+            out,
+            "\nknee       {}: beyond it twice the slots gain less than a tenth (real text)",
+            human_bytes(knee)
+        )?;
+    }
+    if let Some(rate) = found.prefill_tokens_per_s {
+        writeln!(
+            out,
+            "prefill    {rate:.1} tokens/s for a prompt of {}; first token after {:.1} s",
+            found.prompt_tokens,
+            found.prompt_tokens as f64 / rate.max(1e-9)
+        )?;
+    }
+    Ok(())
+}
