@@ -19,6 +19,7 @@ use crate::engine::{IO_THREADS_DEFAULT, Opened};
 use crate::facts::{Facts, Shape, distinct_records};
 use crate::plan::MemoryPlan;
 use crate::probe::{self, Deck, DriveProbe, Limit};
+use crate::synth::Synthetic;
 use crate::{Engine, EngineError, EngineOptions, Loading, Session, system};
 
 /// Tokens of warm-up when nobody asks for another number.
@@ -98,6 +99,8 @@ pub struct BenchRun {
     pub prefill_expert_bytes: u64,
     /// Expert bytes read while decoding.
     pub decode_expert_bytes: u64,
+    /// Of those, bytes read ahead that nobody then asked for.
+    pub decode_wasted_bytes: u64,
     /// Share of the decode's expert requests that were in memory.
     pub hit_rate: f64,
     /// Time while decoding with at least one read under way.
@@ -110,10 +113,28 @@ pub struct BenchRun {
     pub prefill_split: TimeSplit,
 }
 
-/// A finished benchmark: medians over the repeats, in the units of the command-line contract.
+/// A finished benchmark: medians over the repeats, in the units of the command-line contract. As JSON it is one flat object.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchReport {
+    /// What was measured on, and how.
+    #[serde(flatten)]
+    pub about: About,
+    /// How fast it was.
+    #[serde(flatten)]
+    pub rates: Rates,
+    /// How fast it could have been.
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// Smallest and largest over the repeats (drive and memory: over their samples).
+    pub spread: BTreeMap<String, Spread>,
+    /// Each repeat.
+    pub runs: Vec<BenchRun>,
+}
+
+/// What was measured on, and how.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)] // The fields are the JSON's; docs/benchmarking.md describes each.
-pub struct BenchReport {
+pub struct About {
     pub model: String,
     pub architecture: String,
     pub container: String,
@@ -126,11 +147,15 @@ pub struct BenchReport {
     /// Expert records in the files; fewer than experts when layers share them.
     pub expert_records: usize,
     pub shared_records: Option<String>,
+    /// Random weights: which, and how skewed their routers are.
+    pub synthetic: Option<Synthetic>,
 
     pub threads: usize,
     pub isa: String,
     pub io_threads: usize,
     pub io_mode: String,
+    pub io_engine: String,
+    pub lookahead: bool,
     pub io_fallback: Option<String>,
     pub memory_budget_bytes: u64,
     pub plan: MemoryPlan,
@@ -146,42 +171,48 @@ pub struct BenchReport {
     pub warmup_tokens: usize,
     pub token_source: String,
     pub seed: u64,
+}
 
+/// How fast it was.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // As above.
+pub struct Rates {
     pub decode_tokens_per_s: f64,
     pub prefill_tokens_per_s: f64,
     pub time_to_first_token_s: f64,
+    pub token_time_s: f64,
     pub expert_bytes_per_token: f64,
+    pub wasted_bytes_per_token: f64,
+    pub prefill_expert_bytes: f64,
     pub hit_rate: f64,
     pub read_bytes_per_s: f64,
     pub read_bytes_per_s_busy: f64,
-    pub drive_bytes_per_s: f64,
-    pub drive_record_bytes: u64,
-    pub drive_depth: usize,
-    pub drive_offsets_repeated: bool,
-    pub memory_bytes_per_s: f64,
-    pub memory_probe_bytes: u64,
     #[serde(flatten)]
     pub split: TimeSplit,
     pub prefill_split: TimeSplit,
     pub peak_resident_bytes: Option<u64>,
+}
 
+/// How fast it could have been.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // As above.
+pub struct Limits {
+    pub drive_bytes_per_s: f64,
+    pub drive_record_bytes: u64,
+    pub drive_depth: usize,
+    pub drive_offsets_repeated: bool,
+    pub read_rate_fraction: f64,
+    pub memory_bytes_per_s: f64,
+    pub memory_probe_bytes: u64,
     pub dense_bytes_per_token: f64,
     pub expert_bytes_touched_per_token: f64,
     pub disk_time_s: f64,
     pub memory_time_s: f64,
-    pub token_time_s: f64,
     pub roofline_fraction: f64,
-    pub read_rate_fraction: f64,
-
-    pub prefill_expert_bytes: f64,
+    pub kernel_products_per_s: BTreeMap<String, f64>,
     pub prefill_disk_time_s: f64,
     pub prefill_arithmetic_time_s: f64,
     pub prefill_roofline_fraction: f64,
-    pub kernel_products_per_s: BTreeMap<String, f64>,
-
-    /// Smallest and largest over the repeats (drive and memory: over their samples).
-    pub spread: BTreeMap<String, Spread>,
-    pub runs: Vec<BenchRun>,
 }
 
 /// Measures a model. Memory stays within the budget in every phase: the drive is read into slots on loan, memory and
@@ -212,9 +243,10 @@ pub fn bench(
     // The budget is settled here: a default taken again later would be another.
     let mut engine_options = engine_options.clone();
     engine_options.memory_bytes = Some(budget);
-    let mut engine = Engine::open(path, engine_options, &mut |event| progress(BenchEvent::Loading(event)))?;
+    let mut engine =
+        Engine::open(path, engine_options.clone(), &mut |event| progress(BenchEvent::Loading(event)))?;
     let measured = Bench::new(&mut engine, &opened, options)?.run(progress)?;
-    let about = About::of(&engine, path, &opened, &facts);
+    let about = About::of(&engine, &engine_options, options, &opened, &facts);
     let compute = engine.compute;
     drop(engine);
 
@@ -222,7 +254,11 @@ pub fn bench(
     memory.extend(probe::memory_rates(threads, probe_bytes as usize)?);
     let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(compute.isa) });
     let kernels = kernel_rates(&mut backend, &facts);
-    Ok(report(about, &facts, options, measured, (memory, probe_bytes), kernels))
+    let figures = Figures::of(&measured, options, &memory);
+    let rates = Rates::of(&figures, &measured);
+    let machine = (probe_bytes, kernels);
+    let limits = Limits::of(&figures, &rates, &measured, &facts, options.prompt_tokens, machine);
+    Ok(BenchReport { about, rates, limits, spread: figures.spreads(), runs: measured.runs })
 }
 
 fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), EngineError> {
@@ -292,6 +328,7 @@ struct Mark {
     requests: u64,
     hits: u64,
     bytes_read: u64,
+    bytes_wasted: u64,
     read_wait_us: u64,
     busy_us: u64,
     phases: Phases,
@@ -304,6 +341,7 @@ impl Mark {
             requests: stats.requests,
             hits: stats.hits,
             bytes_read: stats.bytes_read,
+            bytes_wasted: engine.runtime.lookahead_stats().bytes_wasted,
             read_wait_us: stats.read_wait_us,
             busy_us: engine.storage.busy_us(),
             phases: engine.runtime.phases(),
@@ -445,6 +483,7 @@ impl<'a> Bench<'a> {
             decode_s: (end.at - decoding.at).as_secs_f64(),
             prefill_expert_bytes: prefilled.bytes_read - start.bytes_read,
             decode_expert_bytes: end.bytes_read - decoding.bytes_read,
+            decode_wasted_bytes: end.bytes_wasted - decoding.bytes_wasted,
             hit_rate: (end.hits - decoding.hits) as f64 / requests.max(1) as f64,
             read_busy_s: (end.busy_us - decoding.busy_us) as f64 / 1e6,
             drive_bytes_per_s: self.drive[drive_from..].to_vec(),
@@ -473,37 +512,57 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// What was measured on.
-struct About {
-    model: String,
-    container: String,
-    expert_records: usize,
-    plan: MemoryPlan,
-    threads: usize,
-    isa: String,
-    io_threads: usize,
-    io_mode: String,
-    io_fallback: Option<String>,
-    formats: BTreeMap<String, BTreeSet<String>>,
-}
-
 impl About {
-    fn of(engine: &Engine, path: &Path, opened: &Opened, facts: &Facts) -> Self {
+    fn of(
+        engine: &Engine,
+        engine_options: &EngineOptions,
+        options: &BenchOptions,
+        opened: &Opened,
+        facts: &Facts,
+    ) -> Self {
+        let (config, plan) = (&facts.config, engine.plan().clone());
         let direct = engine.files.iter().all(|file| engine.storage.mode(*file) == IoMode::Direct);
+        let expert_records = distinct_records(opened, &engine.files).len();
+        let shared = expert_records < facts.expert_count;
         Self {
-            model: path.display().to_string(),
+            model: opened.checkpoint.root().display().to_string(),
+            architecture: models::qwen35moe::NAME.into(),
             container: match opened.checkpoint.kind() {
                 Kind::Packed => "packed container".into(),
                 _ => "Hugging Face directory".into(),
             },
-            expert_records: distinct_records(opened, &engine.files).len(),
-            plan: engine.plan().clone(),
+            layers: config.num_layers(),
+            experts_per_layer: config.num_experts,
+            experts_per_token_model: config.num_experts_per_tok,
+            experts_per_token: config.num_experts_per_tok,
+            lossy: Vec::new(),
+            formats: facts.formats(),
+            expert_records,
+            shared_records: shared.then(|| {
+                let experts = facts.expert_count;
+                format!("{experts} experts share {expert_records} records: layers read the same files")
+            }),
+            synthetic: Synthetic::of(&opened.checkpoint),
             threads: engine.compute.threads,
             isa: engine.compute.isa.to_string(),
             io_threads: engine.io_threads.unwrap_or(IO_THREADS_DEFAULT),
             io_mode: if direct { "direct".into() } else { "buffered".into() },
+            io_engine: format!("{:?}", engine.storage.engine()).to_lowercase(),
+            lookahead: engine_options.lookahead.unwrap_or(true),
             io_fallback: engine.io_fallback(),
-            formats: facts.formats(),
+            memory_budget_bytes: plan.budget_bytes,
+            expert_slots: plan.slots,
+            expert_count: plan.expert_count,
+            resident: plan.slots >= plan.expert_count,
+            ctx: plan.ctx,
+            chunk_tokens: plan.chunk_tokens,
+            plan,
+            prompt_tokens: options.prompt_tokens,
+            decode_tokens: options.decode_tokens,
+            repeats: options.repeats,
+            warmup_tokens: options.warmup_tokens.unwrap_or(WARMUP_TOKENS_DEFAULT),
+            token_source: if options.text.is_some() { "text".into() } else { "random ids".into() },
+            seed: options.seed,
         }
     }
 }
@@ -552,93 +611,66 @@ pub(crate) fn arithmetic_s(facts: &Facts, tokens: usize, rates: &BTreeMap<String
     tokens as f64 * (body + k * experts) + facts.head().map_or(0.0, time)
 }
 
-fn report(
-    about: About,
-    facts: &Facts,
-    options: &BenchOptions,
-    measured: Measured,
-    (memory, memory_probe_bytes): (Vec<f64>, u64),
-    kernels: BTreeMap<String, f64>,
-) -> BenchReport {
-    let figures = Figures::of(&measured, options, &memory);
-    let Measured { runs, record_bytes, depth, offsets_repeated, peak_resident_bytes, .. } = measured;
-    let config = &facts.config;
-    let (drive, memory_rate) = (figures.median("drive_bytes_per_s"), median(&memory));
-    let (dense_bytes, expert_bytes) = (facts.dense_bytes_per_token(), facts.expert_bytes_per_token());
-    let read_per_token = figures.median("expert_bytes_per_token");
-    let (disk_time_s, memory_time_s) =
-        (ratio(read_per_token, drive), ratio(dense_bytes + expert_bytes, memory_rate));
-    let token_time_s = ratio(1.0, figures.median("decode_tokens_per_s"));
-    let prefill_expert_bytes = figures.median("prefill_expert_bytes");
-    let prefill_disk_time_s = ratio(prefill_expert_bytes, drive);
-    let prefill_arithmetic_time_s = arithmetic_s(facts, options.prompt_tokens, &kernels);
-    let prefill_s = figures.median("time_to_first_token_s");
-    let experts_shared = about.expert_records < facts.expert_count;
-    BenchReport {
-        model: about.model,
-        architecture: models::qwen35moe::NAME.into(),
-        container: about.container,
-        layers: config.num_layers(),
-        experts_per_layer: config.num_experts,
-        experts_per_token_model: config.num_experts_per_tok,
-        experts_per_token: config.num_experts_per_tok,
-        lossy: Vec::new(),
-        formats: about.formats,
-        expert_records: about.expert_records,
-        shared_records: experts_shared.then(|| {
-            format!(
-                "{} experts share {} records: layers read the same files",
-                facts.expert_count, about.expert_records
-            )
-        }),
-        threads: about.threads,
-        isa: about.isa,
-        io_threads: about.io_threads,
-        io_mode: about.io_mode,
-        io_fallback: about.io_fallback,
-        memory_budget_bytes: about.plan.budget_bytes,
-        expert_slots: about.plan.slots,
-        expert_count: about.plan.expert_count,
-        resident: about.plan.slots >= about.plan.expert_count,
-        ctx: about.plan.ctx,
-        chunk_tokens: about.plan.chunk_tokens,
-        plan: about.plan,
-        prompt_tokens: options.prompt_tokens,
-        decode_tokens: options.decode_tokens,
-        repeats: options.repeats,
-        warmup_tokens: options.warmup_tokens.unwrap_or(WARMUP_TOKENS_DEFAULT),
-        token_source: if options.text.is_some() { "text".into() } else { "random ids".into() },
-        seed: options.seed,
-        decode_tokens_per_s: figures.median("decode_tokens_per_s"),
-        prefill_tokens_per_s: figures.median("prefill_tokens_per_s"),
-        time_to_first_token_s: prefill_s,
-        expert_bytes_per_token: read_per_token,
-        hit_rate: figures.median("hit_rate"),
-        read_bytes_per_s: figures.median("read_bytes_per_s"),
-        read_bytes_per_s_busy: figures.median("read_bytes_per_s_busy"),
-        drive_bytes_per_s: drive,
-        drive_record_bytes: record_bytes,
-        drive_depth: depth,
-        drive_offsets_repeated: offsets_repeated,
-        memory_bytes_per_s: memory_rate,
-        memory_probe_bytes,
-        split: median_split(&runs.iter().map(|run| run.decode_split).collect::<Vec<_>>()),
-        prefill_split: median_split(&runs.iter().map(|run| run.prefill_split).collect::<Vec<_>>()),
-        peak_resident_bytes,
-        dense_bytes_per_token: dense_bytes,
-        expert_bytes_touched_per_token: expert_bytes,
-        disk_time_s,
-        memory_time_s,
-        token_time_s,
-        roofline_fraction: ratio(disk_time_s.max(memory_time_s), token_time_s),
-        read_rate_fraction: ratio(figures.median("read_bytes_per_s"), drive),
-        prefill_expert_bytes,
-        prefill_disk_time_s,
-        prefill_arithmetic_time_s,
-        prefill_roofline_fraction: ratio(prefill_disk_time_s.max(prefill_arithmetic_time_s), prefill_s),
-        kernel_products_per_s: kernels,
-        spread: figures.spreads(),
-        runs,
+impl Rates {
+    fn of(figures: &Figures, measured: &Measured) -> Self {
+        let median = |name| figures.median(name);
+        let splits = |pick: fn(&BenchRun) -> TimeSplit| {
+            median_split(&measured.runs.iter().map(pick).collect::<Vec<_>>())
+        };
+        Self {
+            decode_tokens_per_s: median("decode_tokens_per_s"),
+            prefill_tokens_per_s: median("prefill_tokens_per_s"),
+            time_to_first_token_s: median("time_to_first_token_s"),
+            token_time_s: ratio(1.0, median("decode_tokens_per_s")),
+            expert_bytes_per_token: median("expert_bytes_per_token"),
+            wasted_bytes_per_token: median("wasted_bytes_per_token"),
+            prefill_expert_bytes: median("prefill_expert_bytes"),
+            hit_rate: median("hit_rate"),
+            read_bytes_per_s: median("read_bytes_per_s"),
+            read_bytes_per_s_busy: median("read_bytes_per_s_busy"),
+            split: splits(|run| run.decode_split),
+            prefill_split: splits(|run| run.prefill_split),
+            peak_resident_bytes: measured.peak_resident_bytes,
+        }
+    }
+}
+
+impl Limits {
+    fn of(
+        figures: &Figures,
+        rates: &Rates,
+        measured: &Measured,
+        facts: &Facts,
+        prompt_tokens: usize,
+        (memory_probe_bytes, kernels): (u64, BTreeMap<String, f64>),
+    ) -> Self {
+        let (drive, memory) = (figures.median("drive_bytes_per_s"), figures.median("memory_bytes_per_s"));
+        let (dense_bytes, expert_bytes) = (facts.dense_bytes_per_token(), facts.expert_bytes_per_token());
+        // What was read for nothing is no part of the least that had to be read.
+        let disk_time_s =
+            ratio((rates.expert_bytes_per_token - rates.wasted_bytes_per_token).max(0.0), drive);
+        let memory_time_s = ratio(dense_bytes + expert_bytes, memory);
+        let prefill_disk_time_s = ratio(rates.prefill_expert_bytes, drive);
+        let prefill_arithmetic_time_s = arithmetic_s(facts, prompt_tokens, &kernels);
+        let prefill_least = prefill_disk_time_s.max(prefill_arithmetic_time_s);
+        Self {
+            drive_bytes_per_s: drive,
+            drive_record_bytes: measured.record_bytes,
+            drive_depth: measured.depth,
+            drive_offsets_repeated: measured.offsets_repeated,
+            read_rate_fraction: ratio(rates.read_bytes_per_s, drive),
+            memory_bytes_per_s: memory,
+            memory_probe_bytes,
+            dense_bytes_per_token: dense_bytes,
+            expert_bytes_touched_per_token: expert_bytes,
+            disk_time_s,
+            memory_time_s,
+            roofline_fraction: ratio(disk_time_s.max(memory_time_s), rates.token_time_s),
+            kernel_products_per_s: kernels,
+            prefill_disk_time_s,
+            prefill_arithmetic_time_s,
+            prefill_roofline_fraction: ratio(prefill_least, rates.time_to_first_token_s),
+        }
     }
 }
 
@@ -655,6 +687,7 @@ impl Figures {
             ("prefill_tokens_per_s", each(&|run| ratio(prompt, run.prefill_s))),
             ("time_to_first_token_s", each(&|run| run.prefill_s)),
             ("expert_bytes_per_token", each(&|run| ratio(bytes(run), decoded))),
+            ("wasted_bytes_per_token", each(&|run| ratio(run.decode_wasted_bytes as f64, decoded))),
             ("hit_rate", each(&|run| run.hit_rate)),
             ("read_bytes_per_s", each(&|run| ratio(bytes(run), run.decode_s))),
             ("read_bytes_per_s_busy", each(&|run| ratio(bytes(run), run.read_busy_s))),

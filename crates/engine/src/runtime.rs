@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use experts::{ExpertStore, StoreStats};
+use experts::{ExpertStore, LookaheadStats, StoreStats};
 use kernels::backend::Backend;
 use models::model::Wanted;
 use models::{Model, ModelError, Phases, Scratch, State};
@@ -26,6 +26,8 @@ pub(crate) trait Runtime {
     ) -> Result<(), ModelError>;
     /// Counters of the expert store since it was opened.
     fn store_stats(&self) -> &StoreStats;
+    /// What reading ahead has done since the model was opened.
+    fn lookahead_stats(&self) -> &LookaheadStats;
     /// Where the time of the steps went since the model was opened.
     fn phases(&self) -> Phases;
     /// Fills the expert slots; see [`ExpertStore::preload`].
@@ -81,6 +83,10 @@ where
 
     fn store_stats(&self) -> &StoreStats {
         self.store.stats()
+    }
+
+    fn lookahead_stats(&self) -> &LookaheadStats {
+        self.store.lookahead_stats()
     }
 
     fn phases(&self) -> Phases {

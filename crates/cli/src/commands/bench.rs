@@ -48,13 +48,13 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 fn print_about(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
     let formats = |tier: &str| {
-        let names = report.formats.get(tier).into_iter().flatten().cloned().collect::<Vec<_>>();
+        let names = report.about.formats.get(tier).into_iter().flatten().cloned().collect::<Vec<_>>();
         if names.is_empty() { "-".into() } else { names.join(" ") }
     };
     writeln!(
         out,
         "{}: {}, {}, {} layers",
-        report.model, report.architecture, report.container, report.layers
+        report.about.model, report.about.architecture, report.about.container, report.about.layers
     )?;
     writeln!(
         out,
@@ -68,40 +68,51 @@ fn print_about(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
         out,
         "experts    {} · {} slots for {}{}",
         experts(report),
-        report.expert_slots,
-        report.expert_count,
-        if report.resident { " (all resident)" } else { "" },
+        report.about.expert_slots,
+        report.about.expert_count,
+        if report.about.resident { " (all resident)" } else { "" },
     )?;
-    if let Some(note) = &report.shared_records {
+    if let Some(made) = &report.about.synthetic {
+        writeln!(out, "weights    random, of the shape of {}; router skew {}", made.preset, made.skew)?;
+    }
+    if let Some(note) = &report.about.shared_records {
         writeln!(out, "records    {note}")?;
     }
     writeln!(
         out,
         "memory     budget {} · peak {} · context {} tokens, chunk {}",
-        human_bytes(report.memory_budget_bytes),
-        report.peak_resident_bytes.map_or("unknown".into(), human_bytes),
-        report.ctx,
-        report.chunk_tokens,
+        human_bytes(report.about.memory_budget_bytes),
+        report.rates.peak_resident_bytes.map_or("unknown".into(), human_bytes),
+        report.about.ctx,
+        report.about.chunk_tokens,
     )?;
     writeln!(
         out,
-        "machine    {} threads, {} · reads {}, {} in flight",
-        report.threads, report.isa, report.io_mode, report.io_threads
+        "machine    {} threads, {} · reads {} by {}, {} in flight · lookahead {}",
+        report.about.threads,
+        report.about.isa,
+        report.about.io_mode,
+        report.about.io_engine,
+        report.about.io_threads,
+        if report.about.lookahead { "on" } else { "off" },
     )?;
-    if let Some(reason) = &report.io_fallback {
+    if let Some(reason) = &report.about.io_fallback {
         writeln!(out, "note       {reason}")?;
     }
     writeln!(
         out,
         "tokens     {} · {} repeats after {} of warm-up · seed {}\n",
-        report.token_source, report.repeats, report.warmup_tokens, report.seed
+        report.about.token_source, report.about.repeats, report.about.warmup_tokens, report.about.seed
     )
 }
 
 /// `8 of 256 a token and layer`, and the model's own number where another is used.
 fn experts(report: &BenchReport) -> String {
-    let (used, own, all) =
-        (report.experts_per_token, report.experts_per_token_model, report.experts_per_layer);
+    let (used, own, all) = (
+        report.about.experts_per_token,
+        report.about.experts_per_token_model,
+        report.about.experts_per_layer,
+    );
     match used == own {
         true => format!("{used} of {all} a token and layer"),
         false => format!("{used} of {all} a token and layer, where the model's own number is {own}"),
@@ -115,37 +126,39 @@ fn print_rates(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
         "{:8} {:>6} {:>10} {:>19} {:>14} {:>6} {:>10} {:>9}  {:7} lossy",
         "phase", "tokens", "tokens/s", "min .. max", "read/token", "hits", "read/s", "roofline", "experts"
     )?;
-    let lossy = if report.lossy.is_empty() { "nothing".into() } else { report.lossy.join(", ") };
-    let experts = format!("{}/{}", report.experts_per_token, report.experts_per_token_model);
+    let lossy = if report.about.lossy.is_empty() { "nothing".into() } else { report.about.lossy.join(", ") };
+    let experts = format!("{}/{}", report.about.experts_per_token, report.about.experts_per_token_model);
     let range = |name: &str| {
         let spread = report.spread.get(name).copied().unwrap_or_default();
         format!("{:.2} .. {:.2}", spread.min, spread.max)
     };
-    let prompt = report.prompt_tokens.max(1) as f64;
+    let prompt = report.about.prompt_tokens.max(1) as f64;
     writeln!(
         out,
         "{:8} {:>6} {:>10.2} {:>19} {:>14} {:>6} {:>10} {:>7.1} %  {:7} {lossy}",
         "prefill",
-        report.prompt_tokens,
-        report.prefill_tokens_per_s,
+        report.about.prompt_tokens,
+        report.rates.prefill_tokens_per_s,
         range("prefill_tokens_per_s"),
-        human_bytes((report.prefill_expert_bytes / prompt) as u64),
+        human_bytes((report.rates.prefill_expert_bytes / prompt) as u64),
         "-",
-        human_bytes((report.prefill_expert_bytes / report.time_to_first_token_s.max(1e-9)) as u64),
-        100.0 * report.prefill_roofline_fraction,
+        human_bytes(
+            (report.rates.prefill_expert_bytes / report.rates.time_to_first_token_s.max(1e-9)) as u64
+        ),
+        100.0 * report.limits.prefill_roofline_fraction,
         experts,
     )?;
     writeln!(
         out,
         "{:8} {:>6} {:>10.2} {:>19} {:>14} {:>4.1} % {:>8} {:>7.1} %  {:7} {lossy}\n",
         "decode",
-        report.decode_tokens,
-        report.decode_tokens_per_s,
+        report.about.decode_tokens,
+        report.rates.decode_tokens_per_s,
         range("decode_tokens_per_s"),
-        human_bytes(report.expert_bytes_per_token as u64),
-        100.0 * report.hit_rate,
-        human_bytes(report.read_bytes_per_s as u64),
-        100.0 * report.roofline_fraction,
+        human_bytes(report.rates.expert_bytes_per_token as u64),
+        100.0 * report.rates.hit_rate,
+        human_bytes(report.rates.read_bytes_per_s as u64),
+        100.0 * report.limits.roofline_fraction,
         experts,
     )
 }
@@ -168,9 +181,9 @@ fn print_split(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
             ms(split.other_s),
         )
     };
-    line("prefill", &report.prefill_split)?;
-    line("decode", &report.split)?;
-    writeln!(out, "first token after {:.3} s\n", report.time_to_first_token_s)
+    line("prefill", &report.rates.prefill_split)?;
+    line("decode", &report.rates.split)?;
+    writeln!(out, "first token after {:.3} s\n", report.rates.time_to_first_token_s)
 }
 
 fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
@@ -178,44 +191,46 @@ fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
     writeln!(
         out,
         "drive      {} at {} records of {} in flight{}",
-        rate(report.drive_bytes_per_s),
-        report.drive_depth,
-        human_bytes(report.drive_record_bytes),
-        if report.drive_offsets_repeated { ", some read twice" } else { ", none read twice" },
+        rate(report.limits.drive_bytes_per_s),
+        report.limits.drive_depth,
+        human_bytes(report.limits.drive_record_bytes),
+        if report.limits.drive_offsets_repeated { ", some read twice" } else { ", none read twice" },
     )?;
     writeln!(
         out,
         "reads      {} over the whole decode ({:.0} % of the drive), {} while reading",
-        rate(report.read_bytes_per_s),
-        100.0 * report.read_rate_fraction,
-        rate(report.read_bytes_per_s_busy),
+        rate(report.rates.read_bytes_per_s),
+        100.0 * report.limits.read_rate_fraction,
+        rate(report.rates.read_bytes_per_s_busy),
     )?;
     writeln!(
         out,
         "memory     {} by {} threads over {}",
-        rate(report.memory_bytes_per_s),
-        report.threads,
-        human_bytes(report.memory_probe_bytes),
+        rate(report.limits.memory_bytes_per_s),
+        report.about.threads,
+        human_bytes(report.limits.memory_probe_bytes),
     )?;
-    for (format, rate) in &report.kernel_products_per_s {
+    for (format, rate) in &report.limits.kernel_products_per_s {
         writeln!(out, "kernel     {format}: {:.1} G multiply-adds/s at best", rate / 1e9)?;
     }
     writeln!(
         out,
         "a token    {:.2} ms; the drive needs {:.2} ms for its {}, the memory {:.2} ms for {} (dense {})",
-        1e3 * report.token_time_s,
-        1e3 * report.disk_time_s,
-        human_bytes(report.expert_bytes_per_token as u64),
-        1e3 * report.memory_time_s,
-        human_bytes((report.dense_bytes_per_token + report.expert_bytes_touched_per_token) as u64),
-        human_bytes(report.dense_bytes_per_token as u64),
+        1e3 * report.rates.token_time_s,
+        1e3 * report.limits.disk_time_s,
+        human_bytes(report.rates.expert_bytes_per_token as u64),
+        1e3 * report.limits.memory_time_s,
+        human_bytes(
+            (report.limits.dense_bytes_per_token + report.limits.expert_bytes_touched_per_token) as u64
+        ),
+        human_bytes(report.limits.dense_bytes_per_token as u64),
     )?;
     writeln!(
         out,
         "a prompt   {:.2} s; the drive needs {:.2} s for its {}, the arithmetic {:.2} s",
-        report.time_to_first_token_s,
-        report.prefill_disk_time_s,
-        human_bytes(report.prefill_expert_bytes as u64),
-        report.prefill_arithmetic_time_s,
+        report.rates.time_to_first_token_s,
+        report.limits.prefill_disk_time_s,
+        human_bytes(report.rates.prefill_expert_bytes as u64),
+        report.limits.prefill_arithmetic_time_s,
     )
 }
