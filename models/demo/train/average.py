@@ -1,7 +1,7 @@
 """Average two checkpoints: python average.py a.pt b.pt out.pt
 
 The second half of training had begun to learn the children's books by heart; the mean of the checkpoint at half time and
-the last one predicts held-out books better than either end of the run, at no cost for the tales.
+the last one predicts held-out books better than the last one does, at no cost for the tales.
 """
 import sys
 
