@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::{EngineOptions, Format};
+use engine::{EngineOptions, Format, PolicyKind};
 
 /// A mistake in the arguments that the parser cannot see by itself: exit code 2.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Measure the perplexity of a text.
     Eval(EvalArgs),
+    /// Replay a trace (--trace) against cache policies and sizes, and against the optimum.
+    Simulate(SimulateArgs),
     /// Measure how fast a model runs here, and how fast the drive and the memory would let it.
     Bench(BenchArgs),
     /// Say whether a model will run here and how fast, before it is loaded or downloaded.
@@ -77,6 +79,12 @@ pub(crate) struct LoadArgs {
     /// Read guesses of the next layer's experts while the drive is idle; watched, and off by itself where it does not pay.
     #[arg(long, value_name = "on|off", value_parser = on_off, default_value = "on", action = clap::ArgAction::Set)]
     pub(crate) lookahead: bool,
+    /// Which expert makes room for another: the least recently used one, or the one whose next use is expected last.
+    #[arg(long, value_name = "lru|adaptive", default_value_t)]
+    pub(crate) policy: PolicyKind,
+    /// Record the router's decisions in this file, for `simulate`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Expert slots instead of the number that the memory budget gives.
     #[arg(long, value_name = "N", value_parser = positive, hide = true)]
     pub(crate) slots: Option<usize>,
@@ -117,6 +125,8 @@ impl LoadArgs {
                 Engine::Pread => engine::IoEngine::Pread,
                 Engine::Uring => engine::IoEngine::Uring,
             }),
+            policy: Some(self.policy),
+            trace: self.trace.clone(),
             verify: self.verify_reads.then_some(engine::Verify::EveryLoad),
             ..EngineOptions::default()
         }
@@ -124,6 +134,7 @@ impl LoadArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Ctrl-C stops after the token under way. SIGHUP gives half of the expert slots back to the system.")]
 pub(crate) struct RunArgs {
     /// A packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
@@ -317,6 +328,27 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct SimulateArgs {
+    /// A trace that --trace wrote.
+    pub(crate) trace: PathBuf,
+    /// Numbers of slots to try [default: shares of the model, and what the recording run had].
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = positive)]
+    pub(crate) slots: Vec<usize>,
+    /// Memory of the slots to try, e.g. 2GiB,4GiB.
+    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', value_parser = size)]
+    pub(crate) budgets: Vec<u64>,
+    /// Leave prompt chunks out and replay single tokens only.
+    #[arg(long)]
+    pub(crate) decode: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw the hit rates into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 #[derive(Args)]

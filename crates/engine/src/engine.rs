@@ -63,6 +63,7 @@ pub struct Engine {
     pub(crate) io_threads: Option<usize>,
     pub(crate) compute: Compute,
     pub(crate) cancel: Arc<AtomicBool>,
+    halve_slots: Arc<AtomicBool>,
     checkpoint: Checkpoint,
     plan: MemoryPlan,
     tokenizer: OnceCell<Arc<Tokenizer>>,
@@ -135,6 +136,7 @@ impl Engine {
             io_threads: options.io_threads,
             compute,
             cancel: Arc::new(AtomicBool::new(false)),
+            halve_slots: Arc::new(AtomicBool::new(false)),
             checkpoint,
             plan,
             tokenizer: OnceCell::new(),
@@ -169,6 +171,38 @@ impl Engine {
     /// Bytes read from disk for experts since the model was opened.
     pub fn expert_bytes_read(&self) -> u64 {
         self.runtime.store_stats().bytes_read
+    }
+
+    /// Changes the budget of the whole process: expert slots are given back to the system, or more are taken; the
+    /// context and the prompt chunk stay as they were planned. Answers do not change. Returns the number of slots.
+    ///
+    /// # Errors
+    /// [`EngineError::BudgetTooSmall`] if less than the experts of one token would fit, [`EngineError::Model`] if there is no
+    /// memory for more; the slots stay as they were then.
+    pub fn set_memory_budget(&mut self, bytes: u64) -> Result<usize, EngineError> {
+        let slots = self.plan.slots_within(bytes, self.config.num_experts_per_tok)?;
+        self.set_slots(slots)?;
+        self.plan.budget_bytes = bytes;
+        Ok(self.plan.slots)
+    }
+
+    fn set_slots(&mut self, slots: usize) -> Result<(), EngineError> {
+        self.plan.slots = self.runtime.resize_slots(slots)?;
+        Ok(())
+    }
+
+    /// A flag that has half of the expert slots (but never fewer than one token's experts of a layer need) given back to
+    /// the system before the next step when it is set. The step clears it. For signal handlers.
+    pub fn halve_slots_flag(&self) -> Arc<AtomicBool> {
+        self.halve_slots.clone()
+    }
+
+    /// Writes what is left of the trace that was asked for with [`EngineOptions::trace`].
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush_trace(&mut self) -> Result<(), EngineError> {
+        Ok(self.runtime.flush_trace()?)
     }
 
     /// A flag that stops a running step between two layers when set. The step then ends with a cancelled generation.
@@ -285,6 +319,9 @@ impl Engine {
         wanted: Wanted,
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
+        if self.halve_slots.swap(false, Ordering::Relaxed) {
+            self.set_slots((self.plan.slots / 2).max(self.config.num_experts_per_tok))?;
+        }
         session.broken = true;
         self.runtime.forward(session.state.as_mut(), tokens, wanted, &self.cancel, sink)?;
         session.broken = false;
@@ -402,8 +439,12 @@ fn load(
     let verify = options.verify.unwrap_or(Verify::FirstLoad);
     let table = opened.layout.experts.clone();
     let lookahead = options.lookahead.unwrap_or(true);
-    let store_options = StoreOptions { slots: plan.slots, verify, lookahead };
-    let store = ExpertStore::new(table, files, storage.clone(), store_options)?;
+    let policy = options.policy.unwrap_or_default();
+    let store_options = StoreOptions { slots: plan.slots, verify, lookahead, policy };
+    let mut store = ExpertStore::new(table, files, storage.clone(), store_options)?;
+    if let Some(path) = &options.trace {
+        store.trace_to(path)?;
+    }
     let scratch = Scratch::new(&mut backend, &opened.config, plan.chunk_tokens);
     Ok(Loaded { backend, model, store, scratch })
 }

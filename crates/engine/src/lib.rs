@@ -43,7 +43,7 @@ pub mod system;
 pub use engine::{Engine, Loading};
 pub use error::EngineError;
 pub use eval::{EvalOptions, EvalReport};
-pub use experts::Verify;
+pub use experts::{PolicyKind, Verify};
 pub use generate::{Event, FinishReason, Generation, Request};
 pub use options::EngineOptions;
 pub use packing::{QuantTiers, pack, plan_pack};

@@ -1,8 +1,9 @@
 //! What a caller may choose when a model is opened.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use experts::Verify;
+use experts::{PolicyKind, Verify};
 use kernels::dot::Isa;
 use storage::{IoEngine, IoMode, Storage};
 
@@ -29,6 +30,10 @@ pub struct EngineOptions {
     pub verify: Option<Verify>,
     /// Whether guesses of the next layer's experts are read on an idle drive; `None`: yes, where it pays.
     pub lookahead: Option<bool>,
+    /// Which expert makes room for another; `None`: the one that `docs/experiments` found best.
+    pub policy: Option<PolicyKind>,
+    /// File to record the router's decisions in (docs/trace-format.md).
+    pub trace: Option<PathBuf>,
     /// Instruction set of the kernels; `None`: the best that the processor has.
     pub isa: Option<Isa>,
     /// Storage to read from instead of the file system (fault injection in tests).

@@ -107,6 +107,26 @@ impl MemoryPlan {
         least_bytes(input, fixed_bytes(input), slots_min)
     }
 
+    /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at most one an expert.
+    ///
+    /// # Errors
+    /// [`EngineError::BudgetTooSmall`] with the least that works.
+    pub fn slots_within(&self, budget_bytes: u64, slots_min: usize) -> Result<usize, EngineError> {
+        let slots_min = slots_min.min(self.expert_count);
+        let rest = self.total_bytes() - self.slots as u64 * self.slot_bytes;
+        let least = rest + slots_min as u64 * self.slot_bytes;
+        if budget_bytes < least {
+            return Err(EngineError::BudgetTooSmall {
+                budget: human_bytes(budget_bytes),
+                least: human_bytes(least),
+                detail: format!("{slots_min} expert slots, and {} that is loaded", human_bytes(rest)),
+                suggestion: format!("{}MiB", least.div_ceil(1 << 20)),
+            });
+        }
+        let slots = (budget_bytes - rest) / self.slot_bytes.max(1);
+        Ok(usize::try_from(slots).unwrap_or(usize::MAX).min(self.expert_count).max(slots_min))
+    }
+
     /// What all tiers together take.
     pub fn total_bytes(&self) -> u64 {
         let slots = self.slots as u64 * self.slot_bytes;

@@ -32,6 +32,10 @@ pub(crate) trait Runtime {
     fn phases(&self) -> Phases;
     /// Fills the expert slots; see [`ExpertStore::preload`].
     fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError>;
+    /// Changes the number of expert slots; see [`ExpertStore::resize`].
+    fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError>;
+    /// Writes what is left of the trace; see [`ExpertStore::flush_trace`].
+    fn flush_trace(&mut self) -> Result<(), ModelError>;
     /// Lends slots; see [`ExpertStore::lend_buffers`].
     fn lend_buffers(
         &mut self,
@@ -95,6 +99,14 @@ where
 
     fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError> {
         Ok(self.store.preload(&mut || !cancel.load(Ordering::Relaxed))?)
+    }
+
+    fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError> {
+        Ok(self.store.resize(slots)?)
+    }
+
+    fn flush_trace(&mut self) -> Result<(), ModelError> {
+        Ok(self.store.flush_trace()?)
     }
 
     fn lend_buffers(

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, logit_bits, open, options};
-use engine::{EngineOptions, Format, IoEngine, IoMode, QuantTiers, Verify, pack};
+use engine::{Engine, EngineOptions, Format, IoEngine, IoMode, PolicyKind, QuantTiers, Verify, pack};
 use experts::pack::{NoProgress, PackOptions};
 use tempfile::TempDir;
 
@@ -40,6 +40,8 @@ fn variants(k: usize, all: usize) -> Vec<(String, EngineOptions)> {
             EngineOptions { io_engine: io_engine_choice, ..options },
         ));
     }
+    let adaptive = Some(PolicyKind::Adaptive);
+    list.push(("adaptive policy".into(), EngineOptions { policy: adaptive, slots: Some(2 * k), ..base() }));
     for lookahead in [true, false] {
         let options =
             EngineOptions { lookahead: Some(lookahead), slots: Some(2 * k), threads: Some(2), ..base() };
@@ -120,5 +122,45 @@ fn prefill_reads_each_expert_once_per_chunk_and_decode_of_a_resident_model_reads
             true => assert_eq!(decode, 0, "every expert is in memory"),
             false => assert!(decode > 0, "{slots} slots cannot hold {experts} experts"),
         }
+    }
+}
+
+#[test]
+fn a_budget_that_changes_between_tokens_changes_no_bit() {
+    let source = fixture("published");
+    let (_dir, target) = packed(&source, Format::Q8_0);
+    let prompt = &Golden::read(&source).prompt[..60];
+    let steps = |engine: &mut Engine, change: &mut dyn FnMut(&mut Engine, usize)| {
+        let mut session = engine.session().unwrap();
+        let mut bits = Vec::new();
+        for end in 20..=prompt.len() {
+            change(engine, end);
+            engine.sync(&mut session, &prompt[..end], &mut |_, _| ()).unwrap();
+            bits.extend(session.logits().iter().map(|x| x.to_bits()));
+        }
+        bits
+    };
+    for policy in PolicyKind::ALL {
+        let choice = || EngineOptions { policy: Some(*policy), chunk_tokens: Some(64), ..options() };
+        let steady = steps(&mut open(&target, choice()), &mut |_, _| ());
+        let mut engine = open(&target, choice());
+        let k = engine.config().num_experts_per_tok;
+        let full = engine.plan().total_bytes();
+        let (all, slot_bytes) = (engine.plan().slots, engine.plan().slot_bytes);
+        let changing = steps(&mut engine, &mut |engine, token| match token % 8 {
+            1 => engine.halve_slots_flag().store(true, std::sync::atomic::Ordering::Relaxed),
+            3 => {
+                let slots = engine.set_memory_budget(full - (all as u64 - 9) * slot_bytes).unwrap();
+                assert_eq!((slots, engine.plan().slots), (9, 9));
+            }
+            5 => assert_eq!(engine.set_memory_budget(full).unwrap(), all),
+            7 => {
+                let error = engine.set_memory_budget(full - all as u64 * slot_bytes).unwrap_err();
+                assert!(error.to_string().contains("too small"), "{error}");
+                assert!(engine.plan().slots >= k);
+            }
+            _ => (),
+        });
+        assert!(steady == changing, "{policy}");
     }
 }

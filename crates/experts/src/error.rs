@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use storage::StorageError;
 use tensor::TensorError;
 
+use crate::trace::TraceError;
+
 /// Error of the expert store. Causes are printed as part of the message and are not a `source()` as
 /// well, hence the raw identifiers.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,12 @@ pub enum ExpertsError {
         expected: u64,
         /// The checksum of what was read.
         got: u64,
+    },
+    /// The trace of fetches cannot be written.
+    #[error("trace {source}; no trace is written from here on")]
+    Trace {
+        /// What the operating system said.
+        r#source: TraceError,
     },
     /// A fetch goes on after it has failed.
     #[error("layer {layer}: this fetch has failed and cannot go on; drop it and fetch again")]

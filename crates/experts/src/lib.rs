@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Invariants:
-//! * Slots are allocated when the store is made, all of one size, and never again. Their number
-//!   comes from the memory budget.
+//! * Slots are allocated when the store is made, all of one size. Their number comes from the memory
+//!   budget, and changes only when the budget does ([`ExpertStore::resize`]).
 //! * A slot is free, being read into, or holds one expert whose bytes were read in full (and match
 //!   their checksum, where there is one). A read that fails leaves its slot free.
 //! * What is given out is pinned: nothing overwrites it before the consumer asks for the next one.
@@ -25,12 +25,14 @@ mod layout;
 mod lookahead;
 pub mod pack;
 mod policy;
+pub mod replay;
 mod store;
 pub mod synth;
+pub mod trace;
 
 pub use error::ExpertsError;
 pub use lookahead::LookaheadStats;
-pub use policy::{Lru, Policy};
+pub use policy::{Adaptive, Lru, Policy, PolicyKind};
 pub use store::{ExpertStore, Fetch, LoadedExpert, Occupancy, StoreOptions, StoreStats, Verify};
 
 /// One routed expert of one layer.

@@ -5,8 +5,10 @@
 //! allocates nothing that stays.
 
 mod measure;
+mod resize;
 
 use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +19,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::layout::{self, Layout};
 use crate::lookahead::{Lookahead, LookaheadStats};
-use crate::{ExpertId, ExpertsError, Lru, PART_NAMES, Policy};
+use crate::trace::{TraceHeader, TraceWriter};
+use crate::{ExpertId, ExpertsError, PART_NAMES, Policy, PolicyKind};
 
 /// When an expert's checksum is compared, where the container has checksums.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct StoreOptions {
     pub verify: Verify,
     /// Whether guesses of the next demand may be read on an idle drive.
     pub lookahead: bool,
+    /// Which expert makes room for another.
+    pub policy: PolicyKind,
 }
 
 /// What the store has done since it was made or [`ExpertStore::reset_stats`] was called.
@@ -105,6 +110,9 @@ pub struct ExpertStore {
     guesses_reading: usize,
     /// [slot]: number of the fetch that used it last.
     used_in: Vec<u64>,
+    /// Memory of slots that were given back; its pages are the system's.
+    spare: Vec<AlignedBuf>,
+    trace: Option<TraceWriter>,
     stats: StoreStats,
 }
 
@@ -161,10 +169,10 @@ impl ExpertStore {
         storage: Arc<dyn Storage>,
         options: StoreOptions,
     ) -> Result<Self, ExpertsError> {
-        Self::with_policy(table, files, storage, options, |slots| Box::new(Lru::new(slots)))
+        Self::with_policy(table, files, storage, options, |slots| options.policy.new_policy(slots))
     }
 
-    /// [`ExpertStore::new`] with another policy than [`Lru`]; `policy` is told the number of slots.
+    /// [`ExpertStore::new`] with a policy of the caller's; it is told the number of slots.
     ///
     /// # Errors
     /// As [`ExpertStore::new`].
@@ -190,10 +198,15 @@ impl ExpertStore {
             policy: policy(slot_count),
             slots,
             free: (0..slot_count).rev().collect(),
-            lookahead: Lookahead::new(layout.layers.len(), options.lookahead && slot_count < layout.record_count),
+            lookahead: Lookahead::new(
+                layout.layers.len(),
+                options.lookahead && slot_count < layout.record_count,
+            ),
             ahead: Vec::new(),
             guesses_reading: 0,
             used_in: vec![0; slot_count],
+            spare: Vec::new(),
+            trace: None,
             slot_of: vec![NONE; layout.record_count],
             verified: vec![false; layout.record_count],
             listed_in: vec![0; layout.experts_max],
@@ -220,9 +233,23 @@ impl ExpertStore {
     /// # Errors
     /// A layer or expert that does not exist, or one listed twice; nothing is fetched then.
     pub fn fetch(&mut self, layer: u32, experts: &[u32]) -> Result<Fetch<'_>, ExpertsError> {
+        self.fetch_for(1, layer, experts)
+    }
+
+    /// [`ExpertStore::fetch`] that tells the trace how many tokens the experts are for.
+    ///
+    /// # Errors
+    /// As [`ExpertStore::fetch`]; [`ExpertsError::Trace`] if the trace cannot be written, which ends it.
+    pub fn fetch_for(
+        &mut self,
+        tokens: usize,
+        layer: u32,
+        experts: &[u32],
+    ) -> Result<Fetch<'_>, ExpertsError> {
         // Nothing to do unless a fetch was leaked instead of dropped.
         self.settle();
         self.check_list(layer, experts)?;
+        self.trace_fetch(tokens, layer, experts)?;
         let fetching = &mut self.fetching;
         fetching.layer = layer;
         fetching.experts.clear();
@@ -276,6 +303,41 @@ impl ExpertStore {
         // An error from here on drops the fetch, which settles what was submitted before it.
         fetch.store.submit_reads()?;
         Ok(fetch)
+    }
+
+    /// Records every fetch from now on in a new file (docs/trace-format.md).
+    ///
+    /// # Errors
+    /// [`ExpertsError::Trace`] if it cannot be written.
+    pub fn trace_to(&mut self, path: &Path) -> Result<(), ExpertsError> {
+        let header = TraceHeader {
+            layers: self.layout.layers.len() as u32, // Layers are numbered in 32 bits.
+            slots: self.slots.len() as u32,          // Fewer than NONE.
+            slot_bytes: self.layout.slot_bytes as u64,
+            experts: self.layout.record_count as u64,
+        };
+        self.trace =
+            Some(TraceWriter::create(path, header).map_err(|source| ExpertsError::Trace { source })?);
+        Ok(())
+    }
+
+    /// Writes what is left of the trace.
+    ///
+    /// # Errors
+    /// [`ExpertsError::Trace`] if it cannot be written.
+    pub fn flush_trace(&mut self) -> Result<(), ExpertsError> {
+        let flushed = self.trace.as_mut().map_or(Ok(()), TraceWriter::flush);
+        flushed.map_err(|source| ExpertsError::Trace { source })
+    }
+
+    fn trace_fetch(&mut self, tokens: usize, layer: u32, experts: &[u32]) -> Result<(), ExpertsError> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if let Err(source) = trace.record(layer, tokens, experts) {
+            self.trace = None; // The request fails and says why; the next one works, without a trace.
+            return Err(ExpertsError::Trace { source });
+        }
+        Ok(())
     }
 
     /// Sets the statistics to 0.

@@ -33,7 +33,8 @@ fn guesses_change_no_answer_and_leak_no_slot() {
                 let list = random_list(&mut random, count.min(4), 1);
                 if store.wants_guess() {
                     // Often right, sometimes not, sometimes for a layer that does not come next.
-                    let guess = if random.below(3) > 0 { list.clone() } else { random_list(&mut random, count, 1) };
+                    let guess =
+                        if random.below(3) > 0 { list.clone() } else { random_list(&mut random, count, 1) };
                     let guessed = if random.below(10) == 0 { (layer + 1) % 3 } else { layer };
                     let guess: Vec<u32> = guess.into_iter().filter(|expert| *expert < 7).collect();
                     store.read_ahead(guessed, &guess, 1.0).unwrap();

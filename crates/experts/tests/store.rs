@@ -7,7 +7,7 @@ mod bank;
 use std::time::Duration;
 
 use bank::{Bank, Container, file_storage, random_list, within};
-use experts::{ExpertId, ExpertStore, ExpertsError, Occupancy, StoreOptions, Verify};
+use experts::{ExpertId, ExpertStore, ExpertsError, Occupancy, PolicyKind, StoreOptions, Verify};
 use storage::{FaultPlan, FaultyStorage, IoMode, SplitMix64, Storage};
 
 fn id(layer: u32, expert: u32) -> ExpertId {
@@ -248,7 +248,8 @@ fn refused(change: impl FnOnce(&mut Bank), expected: &str) {
     change(&mut bank);
     let storage = file_storage(IoMode::Direct);
     let files = bank.open(storage.as_ref());
-    let options = StoreOptions { slots: 2, verify: Verify::FirstLoad, lookahead: true };
+    let options =
+        StoreOptions { slots: 2, verify: Verify::FirstLoad, lookahead: true, policy: PolicyKind::Lru };
     match ExpertStore::new(bank.table, &files, storage, options) {
         Ok(_) => panic!("accepted; expected {expected}"),
         Err(error) => {
@@ -285,7 +286,8 @@ fn no_slots_are_an_error() {
     let bank = Bank::new(Container::Packed, &[2], 6);
     let storage = file_storage(IoMode::Direct);
     let files = bank.open(storage.as_ref());
-    let options = StoreOptions { slots: 0, verify: Verify::FirstLoad, lookahead: true };
+    let options =
+        StoreOptions { slots: 0, verify: Verify::FirstLoad, lookahead: true, policy: PolicyKind::Lru };
     let made = ExpertStore::new(bank.table.clone(), &files, storage, options);
     assert!(matches!(made, Err(ExpertsError::NoSlots)));
 }

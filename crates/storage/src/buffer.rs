@@ -73,6 +73,16 @@ impl AlignedBuf {
         Ok((0..count).map(part).collect())
     }
 
+    /// Gives the memory's pages back to the system, where it can. What is in the buffer is unspecified afterwards;
+    /// it can be written again, which takes pages again.
+    pub fn give_back(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: the range is this buffer's alone, and nobody has a slice of it. Its bytes stay initialised,
+            // whatever they are.
+            unsafe { os::give_back(self.start, self.bytes) };
+        }
+    }
+
     /// A buffer of length 0, which takes no memory.
     pub fn empty() -> AlignedBuf {
         AlignedBuf { start: NonNull::<Page>::dangling().cast(), bytes: 0, _mapping: None }
@@ -258,6 +268,17 @@ mod tests {
         for (count, bytes) in [(2, usize::MAX), (usize::MAX, 2), (1 << 40, 1 << 40)] {
             assert!(matches!(AlignedBuf::many(count, bytes), Err(StorageError::Allocate { .. })));
         }
+    }
+
+    #[test]
+    fn memory_given_back_can_be_used_again() {
+        let mut bufs = AlignedBuf::many(3, 3 << 20).unwrap();
+        bufs.iter_mut().for_each(|buf| buf.fill(9));
+        bufs[1].give_back();
+        assert!(bufs[0].iter().chain(bufs[2].iter()).all(|byte| *byte == 9));
+        bufs[1].fill(8);
+        assert!(bufs[1].iter().all(|byte| *byte == 8));
+        AlignedBuf::empty().give_back();
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod logits;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod simulate;
 pub(crate) mod synth;
 
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let prompt = read_prompt(args.prompt.as_deref())?;
     let mut engine = super::open(&args.model, &args.load)?;
     stop_on_ctrl_c(&engine)?;
+    shrink_on_hangup(&engine)?;
     let tokens = prompt_tokens(&engine, args, &prompt)?;
     let mut request = Request::new(tokens, &engine);
     set_sampling(&args.sampling, &mut request);
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let generation = engine.generate(&mut session, &request, &mut |event| shown.on(event));
     shown.finish();
     let generation = generation?;
+    engine.flush_trace()?;
     shown.result()?;
     match args.json {
         true => print_json(&generation)?,
@@ -65,6 +67,19 @@ fn stop_on_ctrl_c(engine: &Engine) -> anyhow::Result<()> {
         }
     })
     .context("cannot handle Ctrl-C")
+}
+
+/// SIGHUP has half of the expert slots given back to the system before the next token.
+#[cfg(unix)]
+fn shrink_on_hangup(engine: &Engine) -> anyhow::Result<()> {
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, engine.halve_slots_flag())
+        .context("cannot handle SIGHUP")?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn shrink_on_hangup(_engine: &Engine) -> anyhow::Result<()> {
+    Ok(())
 }
 
 fn prompt_tokens(engine: &Engine, args: &RunArgs, prompt: &str) -> anyhow::Result<Vec<u32>> {

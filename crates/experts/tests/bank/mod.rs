@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use checkpoint::{ExpertPart, ExpertTable, Extent, LayerExperts};
-use experts::{ExpertStore, Fetch, LoadedExpert, StoreOptions, Verify};
+use experts::{ExpertStore, Fetch, LoadedExpert, PolicyKind, StoreOptions, Verify};
 use storage::{BLOCK_BYTES, FileId, FileStorage, IoMode, SplitMix64, Storage, StorageOptions};
 use tempfile::TempDir;
 use tensor::Format;
@@ -81,7 +81,7 @@ impl Bank {
 
     pub(crate) fn store(&self, storage: Arc<dyn Storage>, slots: usize, verify: Verify) -> ExpertStore {
         let files = self.open(storage.as_ref());
-        let options = StoreOptions { slots, verify, lookahead: true };
+        let options = StoreOptions { slots, verify, lookahead: true, policy: PolicyKind::Lru };
         ExpertStore::new(self.table.clone(), &files, storage, options).unwrap()
     }
 
@@ -178,7 +178,8 @@ fn lay_out(
 }
 
 pub(crate) fn file_storage(mode: IoMode) -> Arc<FileStorage> {
-    FileStorage::with_piece_bytes(StorageOptions { mode, threads: 3, ..Default::default() }, BLOCK_BYTES).unwrap()
+    FileStorage::with_piece_bytes(StorageOptions { mode, threads: 3, ..Default::default() }, BLOCK_BYTES)
+        .unwrap()
 }
 
 /// A list of different experts of a layer in random order, at least `least` long.

@@ -221,7 +221,7 @@ impl<B: Backend> Moe<B> {
             return Err(ModelError::RouterNotFinite { layer: self.layer });
         }
         let mut laps = Laps::start();
-        let mut fetch = store.fetch(self.layer as u32, &s.routing.used)?;
+        let mut fetch = store.fetch_for(n, self.layer as u32, &s.routing.used)?;
         s.phases.fetch += laps.lap();
         backend.shared_expert(
             &self.shared_gate,

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::Advice;
 
-pub(crate) use super::unix::{read_at, unmap};
+pub(crate) use super::unix::{give_back, read_at, unmap};
 
 /// From this size on memory asks for huge pages. A drive behind virtio or NVMe takes a limited number of
 /// pieces of memory in one request (128 to 256); with pages of 4 KiB that limit, and not the drive's own, is

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-pub(crate) use super::unix::{map_zeroed, read_at, unmap};
+pub(crate) use super::unix::{give_back, map_zeroed, read_at, unmap};
 
 pub(crate) fn open_buffered(path: &Path) -> io::Result<File> {
     File::open(path)

@@ -5,7 +5,7 @@
 //!   whose reads are then refused, so the caller tries one.
 //! * `read_at`: one read at an offset, which may be interrupted or partial.
 //! * `refuses_direct`: whether an error means that this file cannot be read directly.
-//! * `map_zeroed`, `unmap`: page-aligned memory.
+//! * `map_zeroed`, `give_back`, `unmap`: page-aligned memory.
 //!
 //! The engine on io_uring is a sibling of `pool`, not of these.
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 pub(crate) fn read_at(file: &File, target: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(rustix::io::pread(file, target, offset)?)
@@ -33,3 +33,25 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
     let result = unsafe { rustix::mm::munmap(start.as_ptr().cast(), bytes) };
     debug_assert!(result.is_ok(), "munmap of {bytes} bytes: {result:?}");
 }
+
+/// Tells the system that the contents of the whole pages in this range are not needed.
+///
+/// # Safety
+/// The range belongs to a mapping of [`map_zeroed`] and to one owner, who relies on no contents.
+pub(crate) unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
+    // On an anonymous private mapping Linux frees the pages at once and shows zeros afterwards; other systems free
+    // them when they like. A refusal costs memory only.
+    let page = rustix::param::page_size();
+    let lead = start.addr().get().next_multiple_of(page) - start.addr().get();
+    let whole = bytes.saturating_sub(lead) / page * page;
+    if whole > 0 {
+        // SAFETY: the pages lie in the range, which the caller owns and relies on no contents of; what is read from
+        // them later is initialised.
+        let _ = unsafe { rustix::mm::madvise(start.as_ptr().add(lead).cast(), whole, ADVICE_GIVE_BACK) };
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const ADVICE_GIVE_BACK: Advice = Advice::LinuxDontNeed;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const ADVICE_GIVE_BACK: Advice = Advice::DontNeed;

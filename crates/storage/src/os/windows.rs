@@ -52,6 +52,12 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
     }
 }
 
+/// Keeps the pages: memory of the allocator cannot be given back in part.
+///
+/// # Safety
+/// None is needed; other systems' needs are in `unix`.
+pub(crate) unsafe fn give_back(_start: NonNull<u8>, _bytes: usize) {}
+
 fn layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, BLOCK_BYTES).ok()
 }
