@@ -3,11 +3,16 @@
 
 mod common;
 
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use common::{Golden, fixture, open, options};
-use engine::{Engine, EngineOptions};
-use storage::{FaultKind, FaultPlan, FaultyStorage, FileStorage, IoMode, StorageOptions};
+use engine::{Engine, EngineOptions, Format, IoEngine, QuantTiers, Verify, pack};
+use experts::pack::{NoProgress, PackOptions};
+use storage::{FaultKind, FaultPlan, FaultyStorage, FileStorage, StorageOptions};
 
 fn faulty(plan: FaultPlan) -> Arc<FaultyStorage> {
     let real = FileStorage::new(StorageOptions { threads: 4, ..Default::default() }).unwrap();
@@ -111,4 +116,78 @@ fn random_faults_never_give_a_wrong_answer() {
         }
     }
     assert!(failed > 0 && passed > 0, "{failed} failed, {passed} passed: the rates test nothing");
+}
+
+/// Runs a test that must come to an end.
+fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
+    let (done, watch) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    match watch.recv_timeout(limit) {
+        Err(RecvTimeoutError::Timeout) => panic!("hangs: not done within {limit:?}"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+/// A packed model in a directory of its own, its largest file of experts, and that file's contents.
+fn packed(dir: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
+    let target = dir.join("packed");
+    let tiers = QuantTiers::of(Format::Q8_0);
+    pack(&fixture("published"), &target, &tiers, &PackOptions::default(), &NoProgress).unwrap();
+    let files = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path());
+    let experts = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("experts-"));
+    let experts = experts.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let contents = fs::read(&experts).unwrap();
+    (target, experts, contents)
+}
+
+/// Real faults of files in use, with both engines: the request fails with its place, or is right; the next is right.
+#[test]
+fn files_that_change_while_in_use_fail_requests_and_nothing_else() {
+    within(Duration::from_secs(300), || {
+        for io_engine in [IoEngine::Pread, IoEngine::Uring] {
+            let dir = tempfile::tempdir().unwrap();
+            let (target, experts, contents) = packed(dir.path());
+            let prompt = &Golden::read(&fixture("published")).prompt[..40];
+            let choice = EngineOptions {
+                slots: Some(5),
+                io_engine: Some(io_engine),
+                verify: Some(Verify::EveryLoad),
+                ..options()
+            };
+            let mut engine = open(&target, choice);
+            let calm = steps(&mut engine, prompt, 20).unwrap();
+            let in_place = || OpenOptions::new().write(true).open(&experts).unwrap();
+            let write = |bytes: &[u8]| {
+                use std::io::Write;
+                in_place().write_all(bytes).unwrap();
+            };
+
+            in_place().set_len(contents.len() as u64 / 3).unwrap();
+            let error = steps(&mut engine, prompt, 20).expect_err("the file was cut off").to_string();
+            for part in ["experts-", "short read", "layer", "expert", "offset"] {
+                assert!(error.contains(part), "{io_engine:?}: {error}");
+            }
+            write(&contents);
+            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: whole again");
+
+            // Rewritten in place: other bytes under the same handle, which only the checksum can tell.
+            let damaged: Vec<u8> = contents.iter().map(|byte| byte ^ 1).collect();
+            write(&damaged);
+            let error = steps(&mut engine, prompt, 20).expect_err("the bytes are wrong").to_string();
+            assert!(error.contains("checksum mismatch"), "{io_engine:?}: {error}");
+            write(&contents);
+            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: repaired");
+
+            // Replaced by another file of the same name, then removed: the handle is still on the old one.
+            let other = dir.path().join("other");
+            fs::write(&other, &damaged).unwrap();
+            fs::rename(&other, &experts).unwrap();
+            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: replaced");
+            fs::remove_file(&experts).unwrap();
+            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: removed");
+        }
+    });
 }
