@@ -28,16 +28,25 @@ pub static IQ1: [u64; 2048] = eights(AT_IQ1, [-8_i8 as u8, 0, 8, 0]);
 
 const IQ2_VALUES: [u8; 4] = [8, 25, 43, 0];
 
-/// The signs that seven bits stand for: byte i is 1 or -1. The eighth bit makes the number of minus
-/// signs even.
+/// The eight sign bits that seven bits stand for: the eighth makes the number of minus signs even.
+pub static EVEN_SIGN_BITS: [u8; 128] = {
+    let mut signs = [0; 128];
+    let mut bits = 0_u8;
+    while bits < 128 {
+        signs[bits as usize] = bits | ((bits.count_ones() % 2) << 7) as u8;
+        bits += 1;
+    }
+    signs
+};
+
+/// As [`EVEN_SIGN_BITS`], as bytes: byte i is 1 or -1.
 pub static EVEN_SIGNS: [u64; 128] = {
     let mut signs = [0; 128];
     let mut bits = 0_usize;
     while bits < 128 {
-        let eighth = ((bits.count_ones() % 2) << 7) as usize;
         let mut i = 0;
         while i < 8 {
-            let byte = if (bits | eighth) >> i & 1 == 1 { 0xFF } else { 1 };
+            let byte = if EVEN_SIGN_BITS[bits] >> i & 1 == 1 { 0xFF } else { 1 };
             signs[bits] |= byte << (8 * i);
             i += 1;
         }

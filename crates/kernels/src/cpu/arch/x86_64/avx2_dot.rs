@@ -501,7 +501,7 @@ fn open_q5_k(block: &BlockQ5K) -> Open256 {
     let join = |low: __m256i, high: __m256i| {
         _mm256_or_si256(_mm256_and_si256(low, fifteen), _mm256_and_si256(high, sixteen))
     };
-    let [a, b, c, d] = [0, 1, 2, 3].map(|pair| load_u8x32(&nibbles[pair]));
+    let [a, b, c, d] = fill!([_mm256_setzero_si256(); 4], pair => load_u8x32(&nibbles[pair]));
     let codes = [
         join(a, _mm256_slli_epi16::<4>(high)),
         join(_mm256_srli_epi16::<4>(a), _mm256_slli_epi16::<3>(high)),

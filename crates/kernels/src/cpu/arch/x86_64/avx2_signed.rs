@@ -53,13 +53,13 @@ struct Open {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn set_64([a, b, c, d]: [u64; 4]) -> __m256i {
+pub(super) fn set_64([a, b, c, d]: [u64; 4]) -> __m256i {
     _mm256_setr_epi64x(a.cast_signed(), b.cast_signed(), c.cast_signed(), d.cast_signed())
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn set_32(v: [u32; 8]) -> __m256i {
+pub(super) fn set_32(v: [u32; 8]) -> __m256i {
     let [a, b, c, d, e, f, g, h] = v.map(u32::cast_signed);
     _mm256_setr_epi32(a, b, c, d, e, f, g, h)
 }
@@ -76,13 +76,13 @@ fn signs_of_bits(bits: &[u8; 4]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn even_signs(bits: u32) -> __m256i {
-    set_64([0, 7, 14, 21].map(|shift| EVEN_SIGNS[(bits >> shift & 127) as usize]))
+    set_64(fill!([0; 4], k => EVEN_SIGNS[(bits >> (7 * k) & 127) as usize]))
 }
 
 /// Scales of 32 weights each: 2 * nibble + 1.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn odd_scales_of_32(nibbles: u32) -> __m256i {
+pub(super) fn odd_scales_of_32(nibbles: u32) -> __m256i {
     let low = u64::from(nibbles & 0x0F0F_0F0F);
     let high = u64::from(nibbles >> 4 & 0x0F0F_0F0F);
     let pairs =
@@ -94,7 +94,7 @@ fn odd_scales_of_32(nibbles: u32) -> __m256i {
 /// Scales of sixteens: 2 * nibble + 1.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn odd_scales_of_16(nibbles: &[u8; 8]) -> __m256i {
+pub(super) fn odd_scales_of_16(nibbles: &[u8; 8]) -> __m256i {
     // Low nibbles are the even sixteens.
     let bytes = u64::from_le_bytes(*nibbles);
     let low = bytes & 0x0F0F_0F0F_0F0F_0F0F;
@@ -106,7 +106,8 @@ fn odd_scales_of_16(nibbles: &[u8; 8]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn with_signed_codes(d: f32, codes: [__m256i; 8], scales: __m256i) -> Open {
-    Open { d, magnitudes: codes.map(|codes| _mm256_abs_epi8(codes)), signs: codes, scales }
+    let magnitudes = fill!([_mm256_setzero_si256(); 8], j => _mm256_abs_epi8(codes[j]));
+    Open { d, magnitudes, signs: codes, scales }
 }
 
 #[inline]
@@ -114,7 +115,7 @@ fn with_signed_codes(d: f32, codes: [__m256i; 8], scales: __m256i) -> Open {
 fn open_any<B: SignedBlock>(block: &B) -> Open {
     let opened = block.open();
     let groups = opened.codes.as_chunks::<32>().0;
-    let codes = std::array::from_fn(|j| load_i8x32(&groups[j]));
+    let codes = fill!([_mm256_setzero_si256(); 8], j => load_i8x32(&groups[j]));
     with_signed_codes(opened.d, codes, even_then_odd(load_i8x16(&opened.scales)))
 }
 
@@ -124,11 +125,18 @@ fn open_iq4_xs(block: &BlockIq4Xs) -> Open {
     let values = _mm256_broadcastsi128_si256(load_i8x16(&IQ4_VALUES));
     let fifteen = _mm256_set1_epi8(15);
     let nibbles = block.nibbles.as_chunks::<16>().0;
-    let codes = std::array::from_fn(|j| {
+    let codes = fill!([_mm256_setzero_si256(); 8], j => {
         let low = load_u8x16(&nibbles[j]);
         let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
         _mm256_shuffle_epi8(values, _mm256_and_si256(both, fifteen))
     });
+    with_signed_codes(half_to_f32(block.d), codes, scales_iq4_xs(block))
+}
+
+/// Eight scales of six bits, twice.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn scales_iq4_xs(block: &BlockIq4Xs) -> __m256i {
     // Scales 2j and 2j + 1 are the nibbles of byte j, their top bits pairs j of sixteen bits.
     let low = i32::from_le_bytes(block.scales_low);
     let low = _mm_and_si128(
@@ -142,21 +150,22 @@ fn open_iq4_xs(block: &BlockIq4Xs) -> Open {
     );
     let high = _mm_packs_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
     let scales = _mm_or_si128(_mm_cvtepu8_epi16(low), _mm_slli_epi16::<4>(high));
-    let scales = _mm256_broadcastsi128_si256(_mm_sub_epi16(scales, _mm_set1_epi16(32)));
-    with_signed_codes(half_to_f32(block.d), codes, scales)
+    _mm256_broadcastsi128_si256(_mm_sub_epi16(scales, _mm_set1_epi16(32)))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq3_xxs(block: &BlockIq3Xxs) -> Open {
-    let words = block.signs_and_scale.map(u32::from_le_bytes);
+    let words = fill!([0; 8], j => u32::from_le_bytes(block.signs_and_scale[j]));
     let grid = block.grid.as_chunks::<8>().0;
-    let scales = set_32(words.map(|word| 2 * (word >> 28) + 1));
+    let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 28) + 1));
     let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
     Open {
         d: half_to_f32(block.d) * 0.25,
-        magnitudes: std::array::from_fn(|j| set_32(grid[j].map(|number| IQ3_XXS[usize::from(number)]))),
-        signs: words.map(|word| even_signs(word)),
+        magnitudes: fill!([_mm256_setzero_si256(); 8], j => {
+            set_32(fill!([0; 8], k => IQ3_XXS[usize::from(grid[j][k])]))
+        }),
+        signs: fill!([_mm256_setzero_si256(); 8], j => even_signs(words[j])),
         scales: _mm256_broadcastsi128_si256(scales),
     }
 }
@@ -165,14 +174,14 @@ fn open_iq3_xxs(block: &BlockIq3Xxs) -> Open {
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq3_s(block: &BlockIq3S) -> Open {
     let grid = block.grid_low.as_chunks::<8>().0;
-    let magnitudes = std::array::from_fn(|j| {
+    let magnitudes = fill!([_mm256_setzero_si256(); 8], j => {
         let high = usize::from(block.grid_high[j]);
-        set_32(std::array::from_fn(|k| IQ3_S[usize::from(grid[j][k]) | (high >> k & 1) << 8]))
+        set_32(fill!([0; 8], k => IQ3_S[usize::from(grid[j][k]) | (high >> k & 1) << 8]))
     });
     Open {
         d: half_to_f32(block.d),
         magnitudes,
-        signs: std::array::from_fn(|j| signs_of_bits(&block.signs.as_chunks().0[j])),
+        signs: fill!([_mm256_setzero_si256(); 8], j => signs_of_bits(&block.signs.as_chunks().0[j])),
         scales: odd_scales_of_32(u32::from_le_bytes(block.scales)),
     }
 }
@@ -180,13 +189,15 @@ fn open_iq3_s(block: &BlockIq3S) -> Open {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq2_xxs(block: &BlockIq2Xxs) -> Open {
-    let words = block.subs.map(|sub| u32::from_le_bytes(sub[1]));
-    let scales = set_32(words.map(|word| 2 * (word >> 28) + 1));
+    let words = fill!([0; 8], j => u32::from_le_bytes(block.subs[j][1]));
+    let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 28) + 1));
     let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
     Open {
         d: half_to_f32(block.d) * 0.125,
-        magnitudes: block.subs.map(|sub| set_64(sub[0].map(|number| IQ2_XXS[usize::from(number)]))),
-        signs: words.map(|word| even_signs(word)),
+        magnitudes: fill!([_mm256_setzero_si256(); 8], j => {
+            set_64(fill!([0; 4], k => IQ2_XXS[usize::from(block.subs[j][0][k])]))
+        }),
+        signs: fill!([_mm256_setzero_si256(); 8], j => even_signs(words[j])),
         scales: _mm256_broadcastsi128_si256(scales),
     }
 }
@@ -195,11 +206,14 @@ fn open_iq2_xxs(block: &BlockIq2Xxs) -> Open {
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq2_xs(block: &BlockIq2Xs) -> Open {
     let both = block.grid_and_signs.as_chunks::<4>().0;
-    let number = |j: usize, k: usize| usize::from(u16::from_le_bytes(both[j][k]));
     Open {
         d: half_to_f32(block.d) * 0.125,
-        magnitudes: std::array::from_fn(|j| set_64(std::array::from_fn(|k| IQ2_XS[number(j, k) & 511]))),
-        signs: std::array::from_fn(|j| set_64(std::array::from_fn(|k| EVEN_SIGNS[number(j, k) >> 9]))),
+        magnitudes: fill!([_mm256_setzero_si256(); 8], j => {
+            set_64(fill!([0; 4], k => IQ2_XS[usize::from(u16::from_le_bytes(both[j][k])) & 511]))
+        }),
+        signs: fill!([_mm256_setzero_si256(); 8], j => {
+            set_64(fill!([0; 4], k => EVEN_SIGNS[usize::from(u16::from_le_bytes(both[j][k])) >> 9]))
+        }),
         scales: odd_scales_of_16(&block.scales),
     }
 }
@@ -208,14 +222,14 @@ fn open_iq2_xs(block: &BlockIq2Xs) -> Open {
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq2_s(block: &BlockIq2S) -> Open {
     let grid = block.grid_low.as_chunks::<4>().0;
-    let magnitudes = std::array::from_fn(|j| {
+    let magnitudes = fill!([_mm256_setzero_si256(); 8], j => {
         let high = usize::from(block.grid_high[j]);
-        set_64(std::array::from_fn(|k| IQ2_S[usize::from(grid[j][k]) | (high >> (2 * k) & 3) << 8]))
+        set_64(fill!([0; 4], k => IQ2_S[usize::from(grid[j][k]) | (high >> (2 * k) & 3) << 8]))
     });
     Open {
         d: half_to_f32(block.d) * 0.125,
         magnitudes,
-        signs: std::array::from_fn(|j| signs_of_bits(&block.signs.as_chunks().0[j])),
+        signs: fill!([_mm256_setzero_si256(); 8], j => signs_of_bits(&block.signs.as_chunks().0[j])),
         scales: odd_scales_of_16(&block.scales),
     }
 }
@@ -224,14 +238,14 @@ fn open_iq2_s(block: &BlockIq2S) -> Open {
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq1_s(block: &BlockIq1S) -> Open {
     let grid = block.grid_low.as_chunks::<4>().0;
-    let words = block.high.map(|high| u32::from(u16::from_le_bytes(high)));
-    let codes = std::array::from_fn(|j| {
+    let words = fill!([0; 8], j => u32::from(u16::from_le_bytes(block.high[j])));
+    let codes = fill!([_mm256_setzero_si256(); 8], j => {
         let high = words[j] as usize;
-        let values = std::array::from_fn(|k| IQ1[usize::from(grid[j][k]) | (high >> (3 * k) & 7) << 8]);
+        let values = fill!([0; 4], k => IQ1[usize::from(grid[j][k]) | (high >> (3 * k) & 7) << 8]);
         let shift = if words[j] >> 15 == 1 { -1 } else { 1 };
         _mm256_add_epi8(set_64(values), _mm256_set1_epi8(shift))
     });
-    let scales = set_32(words.map(|word| 2 * (word >> 12 & 7) + 1));
+    let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 12 & 7) + 1));
     let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
     with_signed_codes(half_to_f32(block.d) * 0.125, codes, _mm256_broadcastsi128_si256(scales))
 }

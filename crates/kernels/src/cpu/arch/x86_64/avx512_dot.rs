@@ -13,14 +13,15 @@ use std::arch::x86_64::*;
 
 use tensor::Format;
 use tensor::blocks::{
-    Block, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8_0, HalfLe,
-    from_bytes,
+    Block, BlockIq4Nl, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
+    BlockQ5K, BlockQ6K, BlockQ8_0, HalfLe, IQ4_VALUES, MXFP4_VALUES, from_bytes,
 };
 
 use super::avx2_dot::{
     self, even_then_odd, fold, half_to_f32, load_i8x16, load_i8x32, load_i16x16, load_u8x16, load_u8x32,
     scales_and_mins, scales_q3_k,
 };
+use super::avx512_signed;
 use crate::dot::activations::{Row32, Row256};
 use crate::dot::{Job, for_token_tiles};
 
@@ -36,8 +37,11 @@ pub(crate) fn is_available() -> bool {
 
 /// Whether this module multiplies weights of this format, faster than AVX2 does.
 pub(crate) fn gains(format: Format) -> bool {
-    use Format::{Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5K, Q6K, Q8_0};
-    matches!(format, Q4_0 | Q4_1 | Q8_0 | Q2K | Q3K | Q4K | Q5K | Q6K)
+    use Format::{IQ2S, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4};
+    use Format::{Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    let blocks_of_32 = matches!(format, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | IQ4NL | MXFP4);
+    let blocks_of_256 = matches!(format, Q2K | Q3K | Q4K | Q5K | Q6K | IQ2S | IQ3XXS | IQ3S | IQ4XS);
+    blocks_of_32 || blocks_of_256
 }
 
 /// Computes all products of the job: `out` is [rows, n].
@@ -58,13 +62,17 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
         Format::Q4_0 => rows_32::<T, BlockQ4_0, false>(job, t, out, |even, odd| open_q4_0(even, odd)),
         Format::Q4_1 => rows_32::<T, BlockQ4_1, true>(job, t, out, |even, odd| open_q4_1(even, odd)),
+        Format::Q5_0 => rows_32::<T, BlockQ5_0, false>(job, t, out, |even, odd| open_q5_0(even, odd)),
+        Format::Q5_1 => rows_32::<T, BlockQ5_1, true>(job, t, out, |even, odd| open_q5_1(even, odd)),
+        Format::IQ4NL => rows_32::<T, BlockIq4Nl, false>(job, t, out, |even, odd| open_iq4_nl(even, odd)),
+        Format::MXFP4 => rows_32::<T, BlockMxfp4, false>(job, t, out, |even, odd| open_mxfp4(even, odd)),
         Format::Q8_0 => rows_32::<T, BlockQ8_0, false>(job, t, out, |even, odd| open_q8_0(even, odd)),
         Format::Q2K => rows_256::<T, BlockQ2K, false>(job, t, out, |block| open_q2_k(block)),
         Format::Q3K => rows_256::<T, BlockQ3K, true>(job, t, out, |block| open_q3_k(block)),
         Format::Q4K => rows_256::<T, BlockQ4K, false>(job, t, out, |block| open_q4_k(block)),
         Format::Q5K => rows_256::<T, BlockQ5K, false>(job, t, out, |block| open_q5_k(block)),
         Format::Q6K => rows_256::<T, BlockQ6K, true>(job, t, out, |block| open_q6_k(block)),
-        other => unreachable!("{other} does not gain from AVX-512"),
+        _ => avx512_signed::tile::<T>(job, t, out),
     }
 }
 
@@ -79,7 +87,7 @@ fn load_64(bytes: &[u8; 64]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_i8x64(codes: &[[i8; 32]; 2]) -> __m512i {
+pub(super) fn load_i8x64(codes: &[[i8; 32]; 2]) -> __m512i {
     // SAFETY: 64 bytes are readable there; the load needs no alignment.
     unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
 }
@@ -87,13 +95,13 @@ fn load_i8x64(codes: &[[i8; 32]; 2]) -> __m512i {
 /// The same 32 bytes in both halves.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn twice(half: __m256i) -> __m512i {
+pub(super) fn twice(half: __m256i) -> __m512i {
     _mm512_broadcast_i64x4(half)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn join(low: __m256i, high: __m256i) -> __m512i {
+pub(super) fn join(low: __m256i, high: __m256i) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
@@ -179,6 +187,55 @@ fn open_q4_1(even: &BlockQ4_1, odd: &BlockQ4_1) -> Open32 {
         codes: nibbles_32(&even.nibbles, &odd.nibbles),
         negative: 0,
     }
+}
+
+/// Fifth bits, one for each byte.
+fn fifth_bits(even: [u8; 4], odd: [u8; 4]) -> __mmask64 {
+    u64::from(u32::from_le_bytes(even)) | u64::from(u32::from_le_bytes(odd)) << 32
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,f16c,gfni")]
+fn open_q5_0(even: &BlockQ5_0, odd: &BlockQ5_0) -> Open32 {
+    let nibbles = nibbles_32(&even.nibbles, &odd.nibbles);
+    // Code - 16 is the nibble where the fifth bit is set.
+    let is_clear = !fifth_bits(even.high, odd.high);
+    let codes = _mm512_mask_sub_epi8(nibbles, is_clear, nibbles, _mm512_set1_epi8(16));
+    open_signed(scales_of(even.d, odd.d), codes)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,f16c,gfni")]
+fn open_q5_1(even: &BlockQ5_1, odd: &BlockQ5_1) -> Open32 {
+    let nibbles = nibbles_32(&even.nibbles, &odd.nibbles);
+    let is_set = fifth_bits(even.high, odd.high);
+    Open32 {
+        d: scales_of(even.d, odd.d),
+        m: [half_to_f32(even.m), half_to_f32(odd.m)],
+        codes: _mm512_mask_add_epi8(nibbles, is_set, nibbles, _mm512_set1_epi8(16)),
+        negative: 0,
+    }
+}
+
+/// Looks nibbles up in sixteen values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn look_up(values: &[i8; 16], nibbles: __m512i) -> __m512i {
+    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_i8x16(values)), nibbles)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,f16c,gfni")]
+fn open_iq4_nl(even: &BlockIq4Nl, odd: &BlockIq4Nl) -> Open32 {
+    let nibbles = nibbles_32(&even.nibbles, &odd.nibbles);
+    open_signed(scales_of(even.d, odd.d), look_up(&IQ4_VALUES, nibbles))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,gfni")]
+fn open_mxfp4(even: &BlockMxfp4, odd: &BlockMxfp4) -> Open32 {
+    let d = halves(_mm_setr_ps(even.half_scale(), odd.half_scale(), 0.0, 0.0));
+    open_signed(d, look_up(&MXFP4_VALUES, nibbles_32(&even.nibbles, &odd.nibbles)))
 }
 
 #[inline]
@@ -315,7 +372,7 @@ fn open_q3_k(block: &BlockQ3K) -> Open256 {
     Open256 {
         d: half_to_f32(block.d),
         d_min: 0.0,
-        codes: std::array::from_fn(|p| {
+        codes: fill!([_mm512_setzero_si512(); 4], p => {
             _mm512_or_si512(move_bits(codes[p].0, codes[p].1), move_bits(high, third_bits[p]))
         }),
         scales,
@@ -330,7 +387,7 @@ const NIBBLES: [i64; 2] = [bits(0, 4, 0), bits(4, 4, 0)];
 #[target_feature(enable = "avx2,f16c,avx512f,gfni")]
 fn open_q4_k(block: &BlockQ4K) -> Open256 {
     let bytes = block.nibbles.as_chunks::<32>().0;
-    let codes = [0, 1, 2, 3].map(|pair| move_bits(twice(load_u8x32(&bytes[pair])), NIBBLES));
+    let codes = fill!([_mm512_setzero_si512(); 4], p => move_bits(twice(load_u8x32(&bytes[p])), NIBBLES));
     let (scales, mins) = scales_and_mins(&block.scales);
     Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
 }
@@ -348,9 +405,9 @@ fn open_q5_k(block: &BlockQ5K) -> Open256 {
             [bits(6, 1, 4), bits(7, 1, 4)],
         ]
     };
-    let codes = [0, 1, 2, 3].map(|pair| {
-        let low = move_bits(twice(load_u8x32(&bytes[pair])), NIBBLES);
-        _mm512_or_si512(low, move_bits(high, fifth_bits[pair]))
+    let codes = fill!([_mm512_setzero_si512(); 4], p => {
+        let low = move_bits(twice(load_u8x32(&bytes[p])), NIBBLES);
+        _mm512_or_si512(low, move_bits(high, fifth_bits[p]))
     });
     let (scales, mins) = scales_and_mins(&block.scales);
     Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
@@ -425,18 +482,26 @@ fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m2
     let mut products = [_mm512_setzero_si512(); T];
     let all_scales = twice(block.scales);
     for (p, &codes) in block.codes.iter().enumerate() {
-        // Scales 4p, 4p + 1, 4p + 2 and 4p + 3, each in a quarter of the vector: the even ones are
-        // in the first and third quarter, the odd ones in the others.
-        let (lower, upper) = ((p * 0x0404 + 0x0100) as i16, (p * 0x0404 + 0x0302) as i16);
-        let pick = join(_mm256_set1_epi16(lower), _mm256_set1_epi16(upper));
-        let scales = _mm512_shuffle_epi8(all_scales, pick);
+        let scales = pick_scales(all_scales, p);
         for (product, act) in products.iter_mut().zip(acts) {
             let act = load_i8x64(&act.as_chunks().0.as_chunks().0[p]);
             *product = _mm512_dpwssd_epi32(*product, _mm512_maddubs_epi16(codes, act), scales);
         }
     }
-    products.map(|products| {
-        let upper = _mm512_extracti64x4_epi64::<1>(products);
-        _mm256_add_epi32(_mm512_castsi512_si256(products), upper)
-    })
+    fill!([_mm256_setzero_si256(); T], i => add_halves(products[i]))
+}
+
+/// Scales 4p, 4p + 1, 4p + 2 and 4p + 3, each in a quarter of the vector. `scales` has the even ones
+/// in its first and third quarter, the odd ones in the others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn pick_scales(scales: __m512i, p: usize) -> __m512i {
+    let (lower, upper) = ((p * 0x0404 + 0x0100) as i16, (p * 0x0404 + 0x0302) as i16);
+    _mm512_shuffle_epi8(scales, join(_mm256_set1_epi16(lower), _mm256_set1_epi16(upper)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn add_halves(sums: __m512i) -> __m256i {
+    _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums))
 }
