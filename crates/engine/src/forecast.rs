@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernels::backend::{Backend, ExpertWeights, HostMatrix};
 use kernels::cpu::{CpuBackend, CpuOptions};
@@ -584,7 +584,7 @@ impl Compute<'_> {
         let x = self.vector(shape.cols);
         let mut out = self.backend.buffer(shape.rows);
         let backend = &mut self.backend;
-        let pass = typical_seconds(|| {
+        let pass = undisturbed_seconds(|| {
             matrices.iter().for_each(|w| backend.mul_mat(w, &x, 1, &mut out));
         });
         pass / matrices.len() as f64
@@ -611,7 +611,7 @@ impl Compute<'_> {
         let x = self.vector(parts[0].cols);
         let mut out = self.backend.buffer(parts[2].rows);
         let backend = &mut self.backend;
-        let pass = typical_seconds(|| {
+        let pass = undisturbed_seconds(|| {
             for [gate, up, down] in &experts {
                 let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
                 backend.expert(weights, &x, &[0], &[0], &mut out);
@@ -642,7 +642,7 @@ impl Compute<'_> {
         let routed = self.vector(hidden * k);
         let weights = vec![1.0 / k as f32; k];
         let backend = &mut self.backend;
-        typical_seconds(|| {
+        undisturbed_seconds(|| {
             for _ in 0..2 {
                 backend.rms_norm(&x, &weight, 1e-6, 1, hidden, &mut out);
             }
@@ -662,7 +662,7 @@ impl Compute<'_> {
         let [z, norm, mut qkv, mut out] =
             [values, shape.value_dim, channels, values].map(|len| self.vector(len));
         let backend = &mut self.backend;
-        let pass = typical_seconds(|| {
+        let pass = undisturbed_seconds(|| {
             for state in &mut states {
                 backend.conv1d_silu(&shape, 1, &weight, &u, &mut tail, &mut qkv);
                 backend.gated_delta_net(&shape, 1, &qkv, &a, &b, &a_neg, &dt_bias, state, &mut out);
@@ -679,7 +679,7 @@ impl Compute<'_> {
         let [q_norm, k_norm] = [shape.head_dim; 2].map(|len| self.vector(len));
         let [mut k_cache, mut v_cache] = [ATTENTION_TOKENS * keys; 2].map(|len| self.vector(len));
         let (backend, pos) = (&mut self.backend, ATTENTION_TOKENS - 1);
-        typical_seconds(|| {
+        undisturbed_seconds(|| {
             backend.qk_norm_rope_store(
                 &shape,
                 pos,
@@ -722,18 +722,23 @@ fn copies(bytes: f64) -> usize {
     ((UNCACHED_BYTES as f64 / bytes.max(1.0)).ceil() as usize).clamp(1, 1024)
 }
 
-/// Median of some passes, the first left out.
-fn typical_seconds(mut work: impl FnMut()) -> f64 {
-    const PASSES: usize = 5;
+/// Longest that one op is measured, and the least number of passes over its copies.
+const OP_TIME: Duration = Duration::from_millis(250);
+const OP_PASSES_MIN: usize = 5;
+
+/// Time of the pass that was disturbed least, the first left out: what others do to the machine meanwhile is no part of a
+/// forecast.
+fn undisturbed_seconds(mut work: impl FnMut()) -> f64 {
     work();
-    let passes: Vec<f64> = (0..PASSES)
-        .map(|_| {
-            let started = std::time::Instant::now();
-            work();
-            started.elapsed().as_secs_f64()
-        })
-        .collect();
-    median(&passes)
+    let (began, mut best) = (Instant::now(), f64::INFINITY);
+    let mut passes = 0;
+    while passes < OP_PASSES_MIN || began.elapsed() < OP_TIME {
+        let started = Instant::now();
+        work();
+        best = best.min(started.elapsed().as_secs_f64());
+        passes += 1;
+    }
+    best
 }
 
 #[cfg(test)]
