@@ -60,6 +60,10 @@ const TYPICAL_HITS: [(f64, f64); 6] =
     [(0.03, 0.31), (0.06, 0.56), (0.125, 0.62), (0.25, 0.72), (0.5, 0.83), (1.0, 1.0)];
 /// More slots have stopped to pay when twice as many gain less than this.
 const KNEE_GAIN: f64 = 1.10;
+/// The knee is looked for in steps of this share of a budget: 1/20.
+const KNEE_STEP_SHARE: u64 = 20;
+/// Enough of them for any model: 1.05^400 is beyond 10^8.
+const KNEE_STEPS_MAX: usize = 400;
 /// Matrices are measured on so much memory that no cache holds them.
 const UNCACHED_BYTES: usize = 128 << 20;
 /// One measurement of the drive.
@@ -320,19 +324,25 @@ impl Model<'_> {
         budgets
     }
 
-    /// The least budget from which on twice the slots gain little for real text.
+    /// The least budget from which on twice the slots gain little for real text. Looked for from the top: with very few
+    /// slots twice as many gain little too.
     fn knee(&self) -> Option<u64> {
         let rate = |slots: usize| {
             let share = slots.min(self.facts.expert_count) as f64 / self.facts.expert_count.max(1) as f64;
             self.expected(typical_hit_rate(share)).decode_tokens_per_s
         };
         let mut memory_bytes = MemoryPlan::least_budget_bytes(self.input);
-        for _ in 0..200 {
+        let mut knee = memory_bytes;
+        for _ in 0..KNEE_STEPS_MAX {
             let slots = self.slots(memory_bytes)?;
-            if rate(2 * slots) < KNEE_GAIN * rate(slots) {
-                return Some(memory_bytes);
+            let next = memory_bytes + memory_bytes / KNEE_STEP_SHARE;
+            if rate(2 * slots) >= KNEE_GAIN * rate(slots) {
+                knee = next;
             }
-            memory_bytes += memory_bytes / 20;
+            if slots >= self.facts.expert_count {
+                return Some(knee);
+            }
+            memory_bytes = next;
         }
         None
     }

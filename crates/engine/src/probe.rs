@@ -13,6 +13,7 @@ use kernels::cpu::CpuBackend;
 use storage::{AlignedBuf, CompletionQueue, FileId, ReadRequest, SplitMix64, Storage, StorageError, Widened};
 
 use crate::EngineError;
+use crate::bench::median;
 use crate::facts::Shape;
 
 /// Pieces of files that are read together: file, offset, bytes.
@@ -112,7 +113,7 @@ impl DriveProbe<'_> {
         result.map(|()| sample)
     }
 
-    /// Reads as many records at once as there are buffers and waits for all, again and again, as a layer does: mean
+    /// Reads as many records at once as there are buffers and waits for all, again and again, as a layer does: median
     /// seconds of one such burst. `None` if the deck holds fewer records.
     ///
     /// # Errors
@@ -122,18 +123,17 @@ impl DriveProbe<'_> {
         bufs: &mut Vec<AlignedBuf>,
         limit: Limit,
     ) -> Result<Option<f64>, StorageError> {
-        let (mut total, mut bursts, started) = (0.0, 0u32, Instant::now());
-        while bursts < 3 || (started.elapsed() < limit.time) {
+        let (mut seconds, started) = (Vec::new(), Instant::now());
+        while seconds.len() < 3 || started.elapsed() < limit.time {
             let sample = self.steady(bufs, Limit { time: Duration::ZERO, bytes: 0 })?;
             // A burst that the end of the deck cut short says nothing.
             if sample.reads == bufs.len() as u64 {
-                total += sample.seconds;
-                bursts += 1;
+                seconds.push(sample.seconds);
             } else if self.deck.records.len() < bufs.len() {
                 return Ok(None);
             }
         }
-        Ok(Some(total / f64::from(bursts)))
+        Ok(Some(median(&seconds)))
     }
 
     /// Starts one read into the last buffer. False at the end of the deck.
