@@ -403,5 +403,9 @@ fn on_off(text: &str) -> Result<bool, String> {
 }
 
 fn format(text: &str) -> Result<Format, String> {
-    Format::parse(text).map_err(|error| error.to_string())
+    let format = Format::parse(text).map_err(|error| error.to_string())?;
+    match format.can_encode() {
+        true => Ok(format),
+        false => Err(format!("{format} can be read but not written; write q3_K, q4_K or another of the formats listed below")),
+    }
 }
