@@ -1,4 +1,5 @@
 //! The structure that ARCHITECTURE.md promises: who may depend on whom, and which things are absent where.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

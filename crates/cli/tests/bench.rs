@@ -1,5 +1,6 @@
 //! `bench` and `plan` on tiny models: the fields of the contract, what must hold whatever the machine, exit codes. No test
 //! here looks at how long anything took.
+#![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "what other tests use")]
 mod common;

@@ -1,4 +1,5 @@
 //! Logits against transformers: each position, prefilled and step by step, and greedy text.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Streaming never changes the answer: logits are bit-identical for any number of slots, threads, I/O modes and reader
 //! threads; and experts are read no more often than promised.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -87,7 +87,7 @@ fn attention_shape(text: &Section<'_>, eps: f32) -> Result<AttentionShape, Model
     let factor = text.positive("partial_rotary_factor", 0.25, 1.0)?;
     let factor = rope.map_or(Ok(factor), |rope| rope.positive("partial_rotary_factor", factor, 1.0))?;
     let rotary_dim = (head_dim as f64 * factor) as usize;
-    if rotary_dim == 0 || rotary_dim % 2 != 0 {
+    if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
         return Err(text.bad(
             "partial_rotary_factor",
             factor,

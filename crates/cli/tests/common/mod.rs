@@ -1,4 +1,5 @@
 //! Running the binary, and models to spoil.
+#![allow(clippy::unwrap_used)] // A test that cannot set itself up should panic.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Fixtures of the golden tests: tiny checkpoints with logits computed by transformers (`fixtures/make_fixtures.py`).
+#![allow(clippy::unwrap_used)] // A test that cannot set itself up should panic.
 #![allow(dead_code)] // Each test file uses its own part.
 
 use std::fs;

@@ -102,6 +102,7 @@ impl<B: Backend> Attention<B> {
     }
 
     /// `out = o_proj(attention(h))` for tokens `pos .. pos + n`; `h`, `out` are [n, H].
+    #[allow(clippy::too_many_arguments)] // The parts have different owners; a struct would only rename them.
     pub fn forward(
         &self,
         backend: &mut B,
