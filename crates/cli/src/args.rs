@@ -220,9 +220,11 @@ pub(crate) struct PackArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Presets: qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b tiny\n\n\
+#[command(
+    after_help = "Presets: qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b, and for tests small tiny\n\n\
     The model has no tokenizer; bench and logits feed it token ids. Where --disk is less than the model takes, several \
-    layers share record files, which inspect and bench say.")]
+    layers share record files, which inspect and bench say."
+)]
 pub(crate) struct SynthArgs {
     /// The shape, e.g. qwen3.5-35b-a3b.
     pub(crate) preset: String,

@@ -10,7 +10,7 @@ use serde_json::Value;
 #[test]
 fn help_teaches_and_bad_usage_exits_2() {
     let help = ok(&["--help"]);
-    for command in ["run", "pack", "inspect", "logits", "eval"] {
+    for command in ["run", "pack", "inspect", "logits", "eval", "synth"] {
         assert!(help.contains(command), "{help}");
     }
     for args in [
@@ -250,4 +250,27 @@ fn broken_containers_are_named() {
     let model = container("newer");
     common::newer_version(&model.join("manifest.json"));
     logits(&model, &["newer"]);
+}
+
+#[test]
+fn synth_writes_a_model_that_runs_and_lists_its_presets() {
+    let dir = Dir::new();
+    let target = dir.path().join("tiny");
+    let target = target.to_str().unwrap();
+    let report = json(&["synth", "tiny", target, "--disk", "10MiB", "--seed", "3", "--json"]);
+    assert_eq!((report["record_files"].as_u64(), report["layers"].as_u64()), (Some(2), Some(4)));
+    ok(&["pack", target, "--verify"]);
+    let logits = json(&["logits", target, "--tokens", "1,2,3", "--json"]);
+    assert_eq!(logits["logits"].as_array().map(Vec::len), Some(1024));
+    assert_eq!(json(&["inspect", target, "--json"])["synthetic"]["sharing_factor"], 2.0);
+    fails(&["synth", "tiny", target], &[target, "empty"]);
+    let other = dir.path().join("other");
+    let other = other.to_str().unwrap();
+    fails(&["synth", "tiny", other, "--disk", "1MiB"], &["--disk", "or more"]);
+    for args in [&["synth", "qwen", other][..], &["synth", "tiny", other, "--skew", "9"]] {
+        let output = flash_moe(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+    let errors = String::from_utf8(flash_moe(&["synth", "qwen", other]).stderr).unwrap();
+    assert!(errors.contains("qwen3.5-397b-a17b"), "{errors}");
 }

@@ -28,7 +28,8 @@ use crate::qwen35moe::{Expected, PUBLISHED_PREFIX, Tier, dense_tensors};
 /// Key in `config.json` that marks a synthetic model: preset, seed and skew.
 pub const SYNTHETIC: &str = "flash_moe_synthetic";
 
-/// The shape of a published model. Sources: the specifications of the family's three sizes; `tiny` is our own, for tests.
+/// The shape of a published model. Sources: the specifications of the family's three sizes; `small` and `tiny` are our own,
+/// for tests of routing and of everything else.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Preset {
     /// Name on the command line.
@@ -71,10 +72,11 @@ const fn preset(name: &'static str, shape: [u32; 8], small_dense: bool) -> Prese
 }
 
 /// Every preset.
-pub const PRESETS: [Preset; 4] = [
+pub const PRESETS: [Preset; 5] = [
     preset("qwen3.5-35b-a3b", [2048, 40, 16, 32, 256, 8, 512, 248_320], false),
     preset("qwen3.5-122b-a10b", [3072, 48, 32, 64, 256, 8, 1024, 248_320], false),
     preset("qwen3.5-397b-a17b", [4096, 60, 32, 64, 512, 10, 1024, 248_320], true),
+    Preset { delta_dim: 64, ..preset("small", [1024, 12, 8, 16, 512, 10, 256, 32_768], false) },
     Preset {
         kv_heads: 1,
         head_dim: 64,
@@ -224,13 +226,13 @@ impl Weights<'_> {
             Tier::Head => pool(0.0, std),
             Tier::Router if name.ends_with("mlp.gate.weight") => self.router(std),
             Tier::Router if name.ends_with("in_proj_b.weight") => {
-                self.constant_rows(std, self.write_strength())
+                self.constant_rows(std, self.write_strength(name))
             }
             Tier::Router => normal_rows(0.0, std),
             Tier::Small => small(name),
-            Tier::Dense if name.ends_with("in_proj_qkv.weight") => self.keys_and_values(std),
+            Tier::Dense if name.ends_with("in_proj_qkv.weight") => self.keys_and_values(name, std),
             Tier::Dense if name.ends_with("in_proj_z.weight") => {
-                pool(self.along_ones(CONTEXT_GATE * self.context()), std)
+                pool(self.along_ones(CONTEXT_GATE * self.context(name), 0.0), std)
             }
             Tier::Dense if name.ends_with("linear_attn.out_proj.weight") => {
                 pool(0.0, std * self.mixer_gain(name))
@@ -247,14 +249,15 @@ impl Weights<'_> {
         if self.skew > 0.0 { COMMON } else { 0.0 }
     }
 
-    /// How much of the context machinery is on, 0 to 1.
-    fn context(&self) -> f32 {
-        self.skew.min(1.0)
+    /// How much of the context machinery is on in the layer of this tensor, 0 to 2: it is in the first.
+    fn context(&self, name: &str) -> f32 {
+        if name.contains(FIRST_LAYER) { self.skew.min(2.0) } else { 0.0 }
     }
 
-    /// Mean of a row's weights that adds `offset` to its product with a normed hidden state.
-    fn along_ones(&self, offset: f32) -> f32 {
-        let norm = (1.0 + COMMON * COMMON + CONTEXT_RMS * CONTEXT_RMS * self.skew * self.skew).sqrt();
+    /// Mean of a row's weights that adds `offset` to its product with a normed hidden state, where the residual stream
+    /// has `others` (root mean square) besides the embedding.
+    fn along_ones(&self, offset: f32, others: f32) -> f32 {
+        let norm = (1.0 + COMMON * COMMON + others * others).sqrt();
         match self.skew > 0.0 {
             true => offset * norm / (COMMON * self.config.hidden_size as f32),
             false => 0.0,
@@ -263,17 +266,17 @@ impl Weights<'_> {
 
     /// Rows of noise with the same offset.
     fn constant_rows(&self, std: f32, offset: f32) -> Fill {
-        normal_rows(self.along_ones(offset), std)
+        normal_rows(self.along_ones(offset, 0.0), std)
     }
 
     /// Before the sigmoid: a strong negative value makes the state a long average.
-    fn write_strength(&self) -> f32 {
-        WRITE_STRENGTH * self.context()
+    fn write_strength(&self, name: &str) -> f32 {
+        WRITE_STRENGTH * self.context(name)
     }
 
     /// Rows of noise, each with an offset of its own: the expert's popularity.
     fn router(&self, std: f32) -> Fill {
-        let unit = self.along_ones(POPULARITY * self.skew);
+        let unit = self.along_ones(POPULARITY * self.skew, CONTEXT_RMS * self.skew);
         rows(move |_, rng, row| {
             let offset = unit * rng.normal();
             row.iter_mut().for_each(|weight| *weight = offset + std * rng.normal());
@@ -282,10 +285,10 @@ impl Weights<'_> {
 
     /// Queries and keys with a common part, so that consecutive tokens read and write in one place; values small, where
     /// the activation function is nearly linear and adds no constant.
-    fn keys_and_values(&self, std: f32) -> Fill {
+    fn keys_and_values(&self, name: &str, std: f32) -> Fill {
         let shape = &self.config.delta_net;
         let keys = 2 * shape.key_heads * shape.key_dim;
-        let mean = self.along_ones(CONTEXT_KEYS * self.context());
+        let mean = self.along_ones(CONTEXT_KEYS * self.context(name), 0.0);
         Fill::Pool(vec![
             Band { rows: keys as u64, mean, std },
             Band { rows: shape.value_len() as u64, mean: 0.0, std: std * VALUE_GAIN },
@@ -294,7 +297,7 @@ impl Weights<'_> {
 
     /// Gain of a DeltaNet layer's output: the first one carries the context.
     fn mixer_gain(&self, name: &str) -> f32 {
-        match name.contains(".layers.0.") {
+        match name.contains(FIRST_LAYER) {
             true => OUTPUT_GAIN + self.skew * CONTEXT_GAIN,
             false => OUTPUT_GAIN,
         }
@@ -328,23 +331,25 @@ fn rows(make: impl Fn(u64, &mut Rng, &mut [f32]) + Send + Sync + 'static) -> Fil
     Fill::Rows(Arc::new(make))
 }
 
+/// Part of the names of the layer that carries the context.
+const FIRST_LAYER: &str = ".layers.0.";
 /// Gain of matrices that write to the residual stream: small, so that a token's own embedding stays the larger part
 /// through 60 layers.
 const OUTPUT_GAIN: f32 = 0.25;
-/// Gain of DeltaNet values.
-const VALUE_GAIN: f32 = 0.25;
-/// Share of all embeddings in common, where there is skew; against 1 for what is a token's own.
-const COMMON: f32 = 0.5;
+/// Gain of DeltaNet values: small, so that their activation function is nearly linear and adds no constant.
+const VALUE_GAIN: f32 = 0.15;
+/// What all embeddings have in common along each axis, where there is skew; against 1 for what is a token's own.
+const COMMON: f32 = 0.1;
 /// Standard deviation of the experts' popularity at skew 1, in router logits (whose own is 1).
-const POPULARITY: f32 = 0.6;
-/// Root mean square of the context in the residual stream at skew 1, about.
-const CONTEXT_RMS: f32 = 1.0;
-/// Added gain of the layer that carries the context, at skew 1.
-const CONTEXT_GAIN: f32 = 1.5;
-/// Offsets at skew 1: of the output gate, of queries and keys, of the write strength before its sigmoid.
-const CONTEXT_GATE: f32 = 2.0;
-const CONTEXT_KEYS: f32 = 2.0;
-const WRITE_STRENGTH: f32 = -2.5;
+const POPULARITY: f32 = 0.2;
+/// Offsets at skew 1 in the layer that carries the context: of its output gate, its queries and keys, and its write
+/// strength before the sigmoid.
+const CONTEXT_GATE: f32 = 5.5;
+const CONTEXT_KEYS: f32 = 2.8;
+const WRITE_STRENGTH: f32 = -2.1;
+/// Added gain of that layer's output at skew 1, and what comes of it in the residual stream (root mean square).
+const CONTEXT_GAIN: f32 = 0.8;
+const CONTEXT_RMS: f32 = 6.0;
 /// Weights of a pool: a part of the model's, within bounds.
 const POOL_SHARE: usize = 64;
 const POOL_WEIGHTS_MIN: usize = 1 << 18;
