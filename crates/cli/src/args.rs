@@ -134,7 +134,9 @@ impl LoadArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Ctrl-C stops after the token under way. SIGHUP gives half of the expert slots back to the system.")]
+#[command(
+    after_help = "Ctrl-C stops after the token under way. SIGHUP gives half of the expert slots back to the system."
+)]
 pub(crate) struct RunArgs {
     /// A packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
@@ -408,6 +410,8 @@ fn format(text: &str) -> Result<Format, String> {
     let format = Format::parse(text).map_err(|error| error.to_string())?;
     match format.can_encode() {
         true => Ok(format),
-        false => Err(format!("{format} can be read but not written; write q3_K, q4_K or another of the formats listed below")),
+        false => Err(format!(
+            "{format} can be read but not written; write q3_K, q4_K or another of the formats listed below"
+        )),
     }
 }

@@ -1,4 +1,5 @@
 //! The command line as scripts see it: streams, exit codes, JSON, and one line for each thing that can be wrong.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -250,6 +251,30 @@ fn broken_containers_are_named() {
     let model = container("newer");
     common::newer_version(&model.join("manifest.json"));
     logits(&model, &["newer"]);
+}
+
+#[test]
+fn a_trace_is_recorded_and_replayed() {
+    let dir = Dir::new();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (trace, plot) = (path("run.trace"), path("plot.svg"));
+    let run = ["run", "demo", "Once upon a time", "--raw", "-n", "32", "--temp", "0", "--slots", "60"];
+    let policy = ["--policy", "lru", "--lookahead", "off", "--trace", &trace, "--json"];
+    let report = json(&[&run[..], &policy].concat());
+    let simulated = json(&["simulate", &trace, "--slots", "20,60", "--plot", &plot, "--json"]);
+    let rows = simulated["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let rate = |index: usize| row["policies"][index]["hit_rate"].as_f64().unwrap();
+        assert!(rate(2) >= rate(0) && rate(2) >= rate(1), "{row}");
+    }
+    assert!((0.0..1.0).contains(&report["hit_rate"].as_f64().unwrap()));
+    let svg = fs::read_to_string(&plot).unwrap();
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.matches("<polyline").count() == 3);
+    assert!(ok(&["simulate", &trace, "--budgets", "4MiB,8MiB"]).contains("optimum"));
+    fails(&["simulate", &plot], &["plot.svg", "not a trace"]);
+    fails(&["simulate", &path("none")], &["none"]);
+    assert_eq!(flash_moe(&["simulate", &trace, "--budgets", "1"]).status.code(), Some(2));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct EngineOptions {
     pub verify: Option<Verify>,
     /// Whether guesses of the next layer's experts are read on an idle drive; `None`: yes, where it pays.
     pub lookahead: Option<bool>,
-    /// Which expert makes room for another; `None`: the one that `docs/experiments` found best.
+    /// Which expert makes room for another; `None`: [`PolicyKind::Adaptive`].
     pub policy: Option<PolicyKind>,
     /// File to record the router's decisions in (docs/trace-format.md).
     pub trace: Option<PathBuf>,

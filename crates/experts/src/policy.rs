@@ -39,9 +39,9 @@ pub trait Policy: Send {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum PolicyKind {
     /// [`Lru`].
-    #[default]
     Lru,
     /// [`Adaptive`].
+    #[default]
     Adaptive,
 }
 

@@ -14,10 +14,11 @@
 use super::Policy;
 use crate::ExpertId;
 
-/// Tokens after which a use counts half, quick and slow.
-const HALF_LIFE_TOKENS: [f32; 2] = [1.5, 48.0];
+/// Tokens after which a use counts half, quick and slow. These and the share were chosen on two traces of the demo model and
+/// held on a third and on a synthetic one (docs/experiments/2026-11-cache-policies.md).
+const HALF_LIFE_TOKENS: [f32; 2] = [8.0, 48.0];
 /// Share of the quick average in the estimate.
-const QUICK_SHARE: f32 = 0.4;
+const QUICK_SHARE: f32 = 0.5;
 /// Least share of tokens that an expert is taken to be used in, so that an estimate stays finite.
 const SHARE_MIN: f32 = 1e-4;
 /// Tokens after which powers are not looked up but 0.
