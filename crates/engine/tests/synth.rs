@@ -1,5 +1,7 @@
 //! Synthetic models: they open, verify, repeat by seed, share files, stay finite, and their routers spread.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 #[path = "common/routing.rs"]
 mod routing;
 

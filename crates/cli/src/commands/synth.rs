@@ -39,7 +39,8 @@ pub(crate) fn run(args: &SynthArgs) -> anyhow::Result<()> {
         report.record_files,
         report.layers,
     ));
-    Ok(output::note(&format!("try it:  flash-moe logits {} --tokens 1,2,3", args.target.display())))
+    output::note(&format!("try it:  flash-moe logits {} --tokens 1,2,3", args.target.display()));
+    Ok(())
 }
 
 fn choice(args: &SynthArgs) -> Result<SynthChoice, Usage> {
