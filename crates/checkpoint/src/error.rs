@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 pub enum CheckpointError {
     /// There is nothing at the path.
     #[error(
-        "{path}: no such file or directory; pass a directory that holds config.json and \
-         safetensors files, or one that `flash-moe pack` made"
+        "{path}: no such file or directory; pass a GGUF file, a directory that holds config.json \
+         and safetensors files, or one that `flash-moe pack` made"
     )]
     NotFound {
         /// The path that was asked for.
@@ -31,8 +31,8 @@ pub enum CheckpointError {
     },
     /// A directory without a model, or a file that is none.
     #[error(
-        "{path}: not a model: found {found}; expected config.json with model.safetensors or \
-         model.safetensors.index.json, or a directory that `flash-moe pack` made"
+        "{path}: not a model: found {found}; expected a GGUF file, config.json with \
+         model.safetensors or model.safetensors.index.json, or a directory that `flash-moe pack` made"
     )]
     NotAModel {
         /// The path that was asked for.
@@ -40,14 +40,94 @@ pub enum CheckpointError {
         /// What lies there, in words.
         found: String,
     },
-    /// A GGUF file, or a directory of them.
-    #[error(
-        "{path}: GGUF is not supported yet; pass the model's Hugging Face directory \
-         (config.json and safetensors files) instead"
-    )]
-    GgufUnsupported {
-        /// The GGUF file.
+    /// A directory of GGUF files where one file was expected.
+    #[error("{path}: this directory holds GGUF files; pass one of them, for instance {file}")]
+    GgufDirectory {
+        /// The directory.
         path: PathBuf,
+        /// The first GGUF file in it.
+        file: PathBuf,
+    },
+    /// A version of GGUF that is not read.
+    #[error(
+        "{path}: GGUF version {got} is not supported; expected version 2 or 3 in little-endian \
+         byte order; download a newer conversion of the model"
+    )]
+    GgufVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version, with the byte order if it is the wrong one.
+        got: String,
+    },
+    /// Something in a GGUF header that cannot be.
+    #[error(
+        "{path}: impossible GGUF header at offset {offset}: {item}: expected {expected}, got {got}; \
+         the file is damaged or truncated, download it again"
+    )]
+    GgufInvalid {
+        /// The file.
+        path: PathBuf,
+        /// Where the reader stood.
+        offset: u64,
+        /// Which field, key or tensor.
+        item: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A tensor type that is not read.
+    #[error(
+        "{path}: tensor {tensor}: ggml type {got} is not supported; expected one of {known}; \
+         download the model in one of these formats"
+    )]
+    UnsupportedGgmlType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type in the file, by name where it has one.
+        got: String,
+        /// The formats that are read.
+        known: String,
+    },
+    /// One of the later files of a split GGUF.
+    #[error("{path}: this is not the first file of a split model; pass {first} instead")]
+    GgufOtherShard {
+        /// The file.
+        path: PathBuf,
+        /// The first file.
+        first: PathBuf,
+    },
+    /// A file of a split GGUF that is not there.
+    #[error(
+        "{path}: missing, but {first} says that the model is split into {count} files; download \
+         the missing file into the same directory"
+    )]
+    GgufShardMissing {
+        /// The file.
+        path: PathBuf,
+        /// The first file.
+        first: PathBuf,
+        /// How many files there are.
+        count: usize,
+    },
+    /// A file of a split GGUF that belongs to another model.
+    #[error(
+        "{path}: does not belong to {first}: {item}: expected {expected}, got {got}; the files are \
+         of different models, download both again"
+    )]
+    GgufShardForeign {
+        /// The file.
+        path: PathBuf,
+        /// The first file.
+        first: PathBuf,
+        /// Which key.
+        item: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
     },
     /// A file of a model where its directory was expected.
     #[error("{path}: this is one file of a model; pass its directory {directory} instead")]

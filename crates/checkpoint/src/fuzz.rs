@@ -129,6 +129,72 @@ proptest! {
     }
 }
 
+/// A GGUF file with every kind of value and two tensors.
+fn gguf() -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let entry = |key: &str, kind: u32, value: &[u8]| [&text(key)[..], &kind.to_le_bytes(), value].concat();
+    let array = |kind: u32, count: u64, values: &[u8]| {
+        [&kind.to_le_bytes()[..], &count.to_le_bytes(), values].concat()
+    };
+    let tensor = |name: &str, dims: [u64; 2], kind: u32, offset: u64| {
+        let dims = [dims[0].to_le_bytes(), dims[1].to_le_bytes()].concat();
+        [&text(name)[..], &2u32.to_le_bytes(), &dims, &kind.to_le_bytes(), &offset.to_le_bytes()].concat()
+    };
+    let entries = [
+        entry("general.alignment", 4, &32u32.to_le_bytes()),
+        entry("a", 8, &text("some text")),
+        entry("b", 9, &array(8, 2, &[text("x"), text("yz")].concat())),
+        entry("c", 9, &array(5, 2, &[0; 8])),
+        entry("d", 12, &[0; 8]),
+        entry("e", 7, &[1]),
+    ];
+    let tensors = [tensor("q", [32, 2], 8, 0), tensor("f", [3, 1], 0, 96)];
+    let mut bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &2u64.to_le_bytes(), &6u64.to_le_bytes()].concat();
+    bytes.extend(entries.concat());
+    bytes.extend(tensors.concat());
+    bytes.resize(bytes.len().next_multiple_of(32) + 108, 0);
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn gguf_headers(
+        changes in prop::collection::vec((any::<usize>(), any::<u8>(), any::<bool>()), 1..6),
+        cut in prop_oneof![Just(None), any::<usize>().prop_map(Some)],
+    ) {
+        let mut bytes = gguf();
+        for (at, byte, tiny) in changes {
+            // Small and large numbers reach further than any: they keep the structure or break it.
+            let byte = if tiny { byte % 14 } else { byte };
+            let len = bytes.len();
+            bytes[at % len] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut % (bytes.len() + 1));
+        }
+        if let Ok((_, tensors)) = crate::gguf::parse_bytes(Path::new("x"), &bytes) {
+            for t in &tensors {
+                prop_assert!(t.extent.offset + t.extent.bytes <= bytes.len() as u64);
+                prop_assert!(t.weight_count().is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn gguf_noise(noise in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = crate::gguf::parse_bytes(Path::new("x"), &noise);
+        let _ = crate::gguf::parse_bytes(Path::new("x"), &[&gguf()[..24], &noise].concat());
+    }
+}
+
+#[test]
+fn the_gguf_seed_is_sound() {
+    let (found, tensors) = crate::gguf::parse_bytes(Path::new("x"), &gguf()).unwrap();
+    assert_eq!((tensors.len(), found.metadata().iter().count()), (2, 6));
+}
+
 #[test]
 fn the_seeds_are_sound() {
     let file_bytes = 8 + HEADER.len() as u64 + 16;

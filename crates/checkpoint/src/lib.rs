@@ -1,7 +1,7 @@
 //! What is in a model on disk and where: headers only, never a tensor's bytes.
 //!
-//! [`Checkpoint::open`] finds out what lies at a path (a Hugging Face directory or a packed
-//! container), reads and checks all that describes it, and yields names, formats, shapes and
+//! [`Checkpoint::open`] finds out what lies at a path (a Hugging Face directory, a GGUF file or a
+//! packed container), reads and checks all that describes it, and yields names, formats, shapes and
 //! extents. It knows no architecture: which tensors a model must have is the business of `models`.
 //!
 //! Everything read here is untrusted. Sizes are checked before they allocate, offsets before they
@@ -10,6 +10,7 @@
 //!
 //! * [`table`]: the vocabulary – extents, tensors, experts
 //! * `safetensors`, `hf`: one shard's header; a directory of shards
+//! * [`gguf`]: one GGUF file, or several that a model is split into
 //! * [`manifest`], [`journal`], `packed`: our own container
 #![forbid(unsafe_code)]
 #![deny(missing_docs, clippy::as_conversions)]
@@ -18,6 +19,7 @@ mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::as_conversions, reason = "tests")]
 mod fuzz;
+pub mod gguf;
 mod hf;
 pub mod journal;
 pub mod manifest;
@@ -31,6 +33,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use error::{CheckpointError, shown};
+pub use gguf::Gguf;
 pub use hf::{INDEX_BYTES_MAX, SHARDS_MAX};
 pub use manifest::Manifest;
 pub use packed::PackedExperts;
@@ -51,6 +54,18 @@ pub enum Kind {
     HfDirectory,
     /// A container that `flash-moe pack` made.
     Packed,
+    /// A GGUF file, or several that one model is split into.
+    Gguf,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::HfDirectory => "Hugging Face directory",
+            Kind::Packed => "packed container",
+            Kind::Gguf => "GGUF file",
+        })
+    }
 }
 
 /// An opened model: what it consists of and where each piece lies.
@@ -64,6 +79,7 @@ pub struct Checkpoint {
     tensors: Vec<TensorInfo>,
     packed: Option<PackedExperts>,
     manifest: Option<Manifest>,
+    gguf: Option<Gguf>,
 }
 
 impl Checkpoint {
@@ -84,6 +100,20 @@ impl Checkpoint {
                     tensors,
                     packed: None,
                     manifest: None,
+                    gguf: None,
+                })
+            }
+            Kind::Gguf => {
+                let gguf::Opened { files, tensors, gguf } = gguf::open(path)?;
+                Ok(Checkpoint {
+                    kind: Kind::Gguf,
+                    root: path.to_path_buf(),
+                    files,
+                    config: serde_json::Value::Null,
+                    tensors,
+                    packed: None,
+                    manifest: None,
+                    gguf: Some(gguf),
                 })
             }
             Kind::Packed => {
@@ -97,6 +127,7 @@ impl Checkpoint {
                     tensors: resolved.tensors,
                     packed: Some(resolved.experts),
                     manifest: Some(manifest),
+                    gguf: None,
                 })
             }
         }
@@ -107,7 +138,27 @@ impl Checkpoint {
         self.kind
     }
 
-    /// The directory.
+    /// The same files under other names: what `models` makes of a container whose configuration and
+    /// names are not Hugging Face's. `tensors` may be parts of those there were.
+    ///
+    /// # Errors
+    /// [`CheckpointError::DuplicateTensor`] if two tensors have one name.
+    pub fn adopt(
+        mut self,
+        config: serde_json::Value,
+        mut tensors: Vec<TensorInfo>,
+    ) -> Result<Checkpoint, CheckpointError> {
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let (path, tensor) = (self.root, shown(&pair[0].name));
+            return Err(CheckpointError::DuplicateTensor { path, tensor });
+        }
+        self.config = config;
+        self.tensors = tensors;
+        Ok(self)
+    }
+
+    /// The directory, or the (first) GGUF file.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -117,12 +168,14 @@ impl Checkpoint {
         &self.files
     }
 
-    /// `config.json` as it is; a nested `text_config` stays nested.
+    /// `config.json` as it is; a nested `text_config` stays nested. Of a GGUF file null, until it
+    /// was [adopted](Checkpoint::adopt).
     pub fn config(&self) -> &serde_json::Value {
         &self.config
     }
 
-    /// A small file beside the weights (`tokenizer.json`, `chat_template.jinja`, …), if present.
+    /// A small file beside the weights (`tokenizer.json`, `chat_template.jinja`, …), if present. A
+    /// GGUF file has none: what lies beside it may belong to another model.
     pub fn aux_file(&self, name: &str) -> Option<PathBuf> {
         let path = self.root.join(name);
         (read::is_plain_name(name) && path.is_file()).then_some(path)
@@ -144,6 +197,11 @@ impl Checkpoint {
         self.packed.as_ref()
     }
 
+    /// Metadata, if this is a GGUF file.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_ref()
+    }
+
     /// The manifest, if this is a packed container.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
@@ -160,7 +218,10 @@ fn detect(path: &Path) -> Result<Kind, CheckpointError> {
         Err(e) => return Err(CheckpointError::io(path, "open the model", e)),
     };
     if !metadata.is_dir() {
-        return Err(not_a_directory(path));
+        return match is_gguf(path) {
+            true => Ok(Kind::Gguf),
+            false => Err(not_a_directory(path)),
+        };
     }
     let has = |name: &str| path.join(name).is_file();
     let has_weights = has(hf::INDEX) || has(hf::SINGLE);
@@ -180,21 +241,25 @@ fn detect(path: &Path) -> Result<Kind, CheckpointError> {
     }
 }
 
-/// The error for a path that is a file.
-fn not_a_directory(path: &Path) -> CheckpointError {
-    let path_buf = || path.to_path_buf();
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
+/// Whether a file is GGUF, by name or first bytes.
+fn is_gguf(path: &Path) -> bool {
     let mut magic = Vec::new();
     // An unreadable file simply has no magic.
     let _ = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
-    let has_extension =
-        |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
-    if magic == GGUF_MAGIC || has_extension("gguf") {
-        return CheckpointError::GgufUnsupported { path: path_buf() };
-    }
+    magic == gguf::MAGIC || has_extension(path, gguf::EXTENSION)
+}
+
+/// The error for a path that is a file.
+fn not_a_directory(path: &Path) -> CheckpointError {
+    let path_buf = || path.to_path_buf();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let sibling = |name: &str| directory.join(name).is_file();
-    if has_extension("safetensors") || sibling(manifest::CONFIG) || sibling(manifest::MANIFEST) {
+    if has_extension(path, "safetensors") || sibling(manifest::CONFIG) || sibling(manifest::MANIFEST) {
         return CheckpointError::FileOfModel { path: path_buf(), directory: directory.to_path_buf() };
     }
     CheckpointError::NotAModel { path: path_buf(), found: "a file that is no model".to_owned() }
@@ -210,8 +275,8 @@ fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
             .collect(),
     };
     names.sort();
-    if let Some(gguf) = names.iter().find(|name| name.to_lowercase().ends_with(".gguf")) {
-        return CheckpointError::GgufUnsupported { path: path.join(gguf) };
+    if let Some(name) = names.iter().find(|name| has_extension(Path::new(name), gguf::EXTENSION)) {
+        return CheckpointError::GgufDirectory { path: path.to_path_buf(), file: path.join(name) };
     }
     if names.iter().any(|name| name.ends_with(".safetensors")) {
         return CheckpointError::MissingFile {
@@ -236,7 +301,5 @@ fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
     CheckpointError::NotAModel { path: path.to_path_buf(), found }
 }
 
-/// First bytes of a GGUF file.
-const GGUF_MAGIC: &[u8] = b"GGUF";
 /// Directory entries that are looked at for an error message.
 const LISTED_ENTRIES_MAX: usize = 4096;

@@ -316,12 +316,12 @@ fn what_is_no_model_is_said_in_words() {
     let model = Model::empty();
     check(
         model.error_at(&model.join("absent")),
-        "DIR/absent: no such file or directory; pass a directory that holds config.json and safetensors files, or \
+        "DIR/absent: no such file or directory; pass a GGUF file, a directory that holds config.json and safetensors files, or \
          one that `flash-moe pack` made",
     );
     check(
         model.error(),
-        "DIR: not a model: found an empty directory; expected config.json with model.safetensors or \
+        "DIR: not a model: found an empty directory; expected a GGUF file, config.json with model.safetensors or \
          model.safetensors.index.json, or a directory that `flash-moe pack` made",
     );
     let model = model.file("d", "").file("c", "").file("b", "").file("a.txt", "");
@@ -342,12 +342,10 @@ fn what_is_no_model_is_said_in_words() {
 #[test]
 fn gguf_and_single_files_get_a_hint() {
     let model = Model::empty().file("model-q4.gguf", "GGUF....");
-    let expected = "DIR/model-q4.gguf: GGUF is not supported yet; pass the model's Hugging Face directory \
-                    (config.json and safetensors files) instead";
-    check(model.error(), expected);
-    check(model.error_at(&model.join("model-q4.gguf")), expected);
-    let model = model.file("renamed", "GGUF....");
-    assert!(model.error_at(&model.join("renamed")).contains("GGUF is not supported yet"));
+    check(
+        model.error(),
+        "DIR: this directory holds GGUF files; pass one of them, for instance DIR/model-q4.gguf",
+    );
     let model = Model::with_config().file("model.safetensors", shard(&[]));
     check(
         model.error_at(&model.join("model.safetensors")),
