@@ -33,6 +33,21 @@ pub enum TokenizerError {
         /// What is wrong.
         what: String,
     },
+    /// A kind of tokenizer in a GGUF file that is not read yet.
+    #[error(
+        "{}: `{key}` is {got:?}, which is not supported; expected one of {known}; use the model's \
+         Hugging Face files instead", path.display()
+    )]
+    UnsupportedGguf {
+        /// The file.
+        path: PathBuf,
+        /// The metadata's key.
+        key: String,
+        /// Its value.
+        got: String,
+        /// What is supported.
+        known: String,
+    },
     /// Text could not be turned into ids.
     #[error("the tokenizer cannot encode {bytes} bytes of text: {what}")]
     Encode {

@@ -1,7 +1,8 @@
 //! Ids and text: a model's own tokenizer, its chat template, and text that streams.
 //!
 //! * [`Tokenizer`] is made from the files of a model directory: `tokenizer.json`,
-//!   `tokenizer_config.json` and `chat_template.jinja`. It turns text into ids and back.
+//!   `tokenizer_config.json` and `chat_template.jinja`, or from the metadata of a GGUF file
+//!   ([`GgufVocabulary`]). It turns text into ids and back.
 //! * [`StreamDecoder`] turns ids into text one at a time and never shows half a character.
 //! * [`Tokenizer::apply_chat_template`] renders [`Message`]s with the model's template as Hugging
 //!   Face transformers would; [`Tokenizer::encode_chat`] goes on to ids and keeps what users wrote
@@ -59,6 +60,7 @@
 mod control;
 mod error;
 mod files;
+mod gguf;
 mod message;
 mod python;
 mod stream;
@@ -68,6 +70,7 @@ mod tokenizer;
 
 pub use error::TokenizerError;
 pub use files::{CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX};
+pub use gguf::GgufVocabulary;
 pub use message::{Message, MessageContent, TemplateOptions};
 pub use stream::StreamDecoder;
 pub use template::{

@@ -42,10 +42,6 @@ impl Tokenizer {
         chat_template_jinja: Option<&Path>,
     ) -> Result<Self, TokenizerError> {
         let bytes = read(tokenizer_json, TOKENIZER_BYTES_MAX)?;
-        let malformed = |path: &Path, error: &dyn std::fmt::Display| TokenizerError::Malformed {
-            path: path.to_owned(),
-            what: one_line(&error.to_string()),
-        };
         check_syntax(&bytes).map_err(|e| malformed(tokenizer_json, &e))?;
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| malformed(tokenizer_json, &e))?;
         let mut templates = ChatTemplates::default();
@@ -74,6 +70,18 @@ impl Tokenizer {
             config.exists().then_some(config.as_path()),
             template.exists().then_some(template.as_path()),
         )
+    }
+
+    /// Makes a tokenizer from the content of a `tokenizer.json` and a `tokenizer_config.json` that
+    /// stem from the file at `path`.
+    pub(crate) fn from_json(
+        path: &Path,
+        tokenizer_json: Vec<u8>,
+        tokenizer_config: &Value,
+    ) -> Result<Self, TokenizerError> {
+        let inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(|e| malformed(path, &e))?;
+        let templates = ChatTemplates::from_config(tokenizer_config, path)?;
+        Self::new(inner, templates).map_err(|e| malformed(path, &e))
     }
 
     fn new(mut inner: tokenizers::Tokenizer, templates: ChatTemplates) -> Result<Self, tokenizers::Error> {
@@ -252,6 +260,10 @@ impl Tokenizer {
     pub(crate) fn is_byte_level(&self) -> bool {
         self.byte_level
     }
+}
+
+fn malformed(path: &Path, error: &dyn std::fmt::Display) -> TokenizerError {
+    TokenizerError::Malformed { path: path.to_owned(), what: one_line(&error.to_string()) }
 }
 
 /// Parses the file once for its syntax. `tokenizers` panics on a syntax error inside `decoder`

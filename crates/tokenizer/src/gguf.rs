@@ -1,0 +1,469 @@
+//! A tokenizer out of the metadata of a GGUF file.
+//!
+//! The vocabulary becomes the `tokenizer.json` and `tokenizer_config.json` that the model would have
+//! had, so that there is one way to make a tokenizer, and packing can write the files. What GGUF does
+//! not say (pattern, normaliser) follows from the name of the pre-tokeniser, see [`PRE_TOKENIZERS`].
+
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use crate::error::one_line;
+use crate::{Tokenizer, TokenizerError};
+
+/// What a GGUF file says about its tokenizer, as it is in the metadata. The prefix of the keys is
+/// `tokenizer.ggml.`.
+#[derive(Clone, Debug, Default)]
+pub struct GgufVocabulary {
+    /// The file, for messages.
+    pub path: PathBuf,
+    /// `model`: `gpt2` is byte-level BPE.
+    pub model: String,
+    /// `pre`: name of the pre-tokeniser.
+    pub pre: String,
+    /// `tokens`, by id.
+    pub tokens: Vec<String>,
+    /// `token_type`, by id; empty if the file has none.
+    pub token_types: Vec<i64>,
+    /// `merges`, best first, each two tokens with a space in between.
+    pub merges: Vec<String>,
+    /// `bos_token_id` and so on: name without `_id`, and id.
+    pub special: Vec<(String, u32)>,
+    /// `add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// `tokenizer.chat_template` under the name `default`, and named ones.
+    pub chat_templates: Vec<(String, String)>,
+}
+
+/// How one family splits text before it merges.
+struct PreTokenizer {
+    /// Names in `tokenizer.ggml.pre`.
+    names: &'static [&'static str],
+    splits: Splits,
+    /// Whether text is brought into Unicode's form C first.
+    nfc: bool,
+    /// Whether a word that is a token is taken whole, without merging.
+    ignore_merges: bool,
+    /// Whether texts begin with the beginning-of-text token if the file does not say.
+    add_bos: bool,
+}
+
+/// What a text is split by.
+enum Splits {
+    /// A pattern, each match a word.
+    Pattern(&'static str),
+    /// GPT-2's own pattern.
+    Gpt2,
+    /// Digits one by one, then GPT-2's pattern.
+    DigitsGpt2,
+}
+
+/// The pre-tokenisers that are known, from the families' own `tokenizer.json`.
+const PRE_TOKENIZERS: &[PreTokenizer] = &[
+    PreTokenizer {
+        names: &["qwen35"],
+        splits: Splits::Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
+            r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )),
+        nfc: true,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["qwen2", "deepseek-r1-qwen", "megrez"],
+        splits: Splits::Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
+            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )),
+        nfc: true,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        splits: Splits::Pattern(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )),
+        nfc: false,
+        ignore_merges: true,
+        add_bos: true,
+    },
+    PreTokenizer {
+        names: &["smollm"],
+        splits: Splits::DigitsGpt2,
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
+        names: &["gpt-2"],
+        splits: Splits::Gpt2,
+        nfc: false,
+        ignore_merges: false,
+        add_bos: false,
+    },
+];
+
+/// `tokenizer.ggml.model` of byte-level BPE.
+const BYTE_LEVEL_BPE: &str = "gpt2";
+/// Values of `token_type`.
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+const UNUSED: i64 = 5;
+/// Texts of tokens that end a turn or a text in every family that has them.
+const END_TEXTS: [&str; 8] = [
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|return|>",
+    "</s>",
+];
+
+impl Tokenizer {
+    /// Makes a tokenizer from the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnsupportedGguf`] for a kind of tokenizer that is not read yet;
+    /// [`TokenizerError::Malformed`] for one that contradicts itself.
+    pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Self, TokenizerError> {
+        Self::from_json(&vocabulary.path, vocabulary.tokenizer_json()?, &vocabulary.tokenizer_config())
+    }
+}
+
+impl GgufVocabulary {
+    /// The bytes of a `tokenizer.json` that tokenises as this vocabulary does.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_gguf`].
+    pub fn tokenizer_json(&self) -> Result<Vec<u8>, TokenizerError> {
+        let unsupported = |key: &str, got: &str, known: String| TokenizerError::UnsupportedGguf {
+            path: self.path.clone(),
+            key: format!("tokenizer.ggml.{key}"),
+            got: one_line(got),
+            known,
+        };
+        if self.model != BYTE_LEVEL_BPE {
+            return Err(unsupported("model", &self.model, BYTE_LEVEL_BPE.to_owned()));
+        }
+        let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&self.pre.as_str()));
+        let pre = pre.ok_or_else(|| {
+            let known: Vec<&str> = PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied().collect();
+            unsupported("pre", &self.pre, known.join(", "))
+        })?;
+        self.check()?;
+        let added = self.added();
+        let in_vocabulary = self.in_vocabulary();
+        let file = File {
+            version: "1.0",
+            truncation: (),
+            padding: (),
+            added_tokens: added,
+            normalizer: pre.nfc.then(|| json!({"type": "NFC"})),
+            pre_tokenizer: pre.splits.json(),
+            post_processor: self.post_processor(pre),
+            decoder: byte_level(true),
+            model: Model {
+                r#type: "BPE",
+                dropout: (),
+                unk_token: (),
+                continuing_subword_prefix: (),
+                end_of_word_suffix: (),
+                fuse_unk: false,
+                byte_fallback: false,
+                ignore_merges: pre.ignore_merges,
+                vocab: Vocabulary { tokens: &self.tokens, included: &in_vocabulary },
+                merges: self.merges.iter().map(|merge| self.pair(merge)).collect::<Result<_, _>>()?,
+            },
+        };
+        serde_json::to_vec(&file).map_err(|error| self.malformed(&error.to_string()))
+    }
+
+    /// The `tokenizer_config.json`: special tokens by name, and the chat templates.
+    pub fn tokenizer_config(&self) -> Value {
+        let mut config = Map::new();
+        for (name, id) in &self.special {
+            if let Some(token) = self.tokens.get(*id as usize) {
+                config.insert(name.clone(), token.clone().into());
+            }
+        }
+        match self.chat_templates.as_slice() {
+            [] => {}
+            [(name, source)] if name == "default" => {
+                config.insert("chat_template".to_owned(), source.clone().into());
+            }
+            templates => {
+                let entry = |(name, source): &(String, String)| json!({"name": name, "template": source});
+                config.insert("chat_template".to_owned(), templates.iter().map(entry).collect());
+            }
+        }
+        Value::Object(config)
+    }
+
+    /// Control tokens that end a turn or a text by what they are called. Files name one or two end
+    /// tokens; models use more.
+    pub fn end_token_ids(&self) -> Vec<u32> {
+        let is_end = |id: &u32| {
+            let index = *id as usize;
+            self.token_type(index) == CONTROL
+                && self.tokens.get(index).is_some_and(|token| END_TEXTS.contains(&token.as_str()))
+        };
+        (0..self.tokens.len() as u32).filter(is_end).collect()
+    }
+
+    fn malformed(&self, what: &str) -> TokenizerError {
+        TokenizerError::Malformed { path: self.path.clone(), what: one_line(what) }
+    }
+
+    fn token_type(&self, id: usize) -> i64 {
+        self.token_types.get(id).copied().unwrap_or(1)
+    }
+
+    fn is_added(&self, id: usize) -> bool {
+        matches!(self.token_type(id), CONTROL | USER_DEFINED)
+    }
+
+    /// Lengths that agree and tokens that can be told apart.
+    fn check(&self) -> Result<(), TokenizerError> {
+        if self.tokens.is_empty() {
+            return Err(self.malformed("tokenizer.ggml.tokens is missing or empty"));
+        }
+        let (tokens, types) = (self.tokens.len(), self.token_types.len());
+        if types != 0 && types != tokens {
+            return Err(
+                self.malformed(&format!("tokenizer.ggml.token_type has {types} entries for {tokens} tokens"))
+            );
+        }
+        let mut seen = std::collections::HashSet::with_capacity(tokens);
+        for (id, token) in self.tokens.iter().enumerate() {
+            if self.token_type(id) != UNUSED && !seen.insert(token.as_str()) {
+                return Err(
+                    self.malformed(&format!("token {token:?} is listed twice in tokenizer.ggml.tokens"))
+                );
+            }
+        }
+        if self.merges.is_empty() {
+            return Err(self.malformed("tokenizer.ggml.merges is missing or empty"));
+        }
+        Ok(())
+    }
+
+    fn added<'a>(&'a self) -> Vec<AddedToken<'a>> {
+        let token = |(id, content): (usize, &'a String)| AddedToken {
+            id,
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+            special: self.token_type(id) == CONTROL,
+        };
+        self.tokens.iter().enumerate().filter(|(id, _)| self.is_added(*id)).map(token).collect()
+    }
+
+    /// Which tokens belong to the model's vocabulary. Tokens that were added behind it stay out, as in
+    /// the file that the model came from; elsewhere they must be in, for only so do they get their id.
+    fn in_vocabulary(&self) -> Vec<bool> {
+        let len = self.tokens.len();
+        let unused = |id: usize| self.token_type(id) == UNUSED;
+        let end = (0..len).rev().find(|id| !self.is_added(*id) && !unused(*id)).map_or(0, |id| id + 1);
+        let added_end = (end..len).find(|id| unused(*id)).unwrap_or(len);
+        let behind = !(0..end).any(unused) && (added_end..len).all(unused);
+        (0..len).map(|id| !unused(id) && (id < end || !behind)).collect()
+    }
+
+    fn pair<'a>(&self, merge: &'a str) -> Result<(&'a str, &'a str), TokenizerError> {
+        merge.split_once(' ').filter(|(_, right)| !right.contains(' ')).ok_or_else(|| {
+            self.malformed(&format!("merge {merge:?} of tokenizer.ggml.merges is not two tokens"))
+        })
+    }
+
+    /// What is put around every text.
+    fn post_processor(&self, pre: &PreTokenizer) -> Value {
+        let wanted = |flag: Option<bool>, default: bool, name: &str| {
+            let id = self.special.iter().find(|(known, _)| known == name)?.1;
+            let token = self.tokens.get(id as usize)?;
+            flag.unwrap_or(default).then_some((token.as_str(), id))
+        };
+        let bos = wanted(self.add_bos, pre.add_bos, "bos_token");
+        let eos = wanted(self.add_eos, false, "eos_token");
+        if bos.is_none() && eos.is_none() {
+            return byte_level(false);
+        }
+        let special =
+            |(token, _): (&str, u32), kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
+        let text = |name: &str, kind: u32| {
+            let before = bos.map(|token| special(token, kind));
+            let after = eos.map(|token| special(token, kind));
+            let middle = json!({"Sequence": {"id": name, "type_id": kind}});
+            before.into_iter().chain([middle]).chain(after).collect::<Vec<_>>()
+        };
+        let mut tokens = Map::new();
+        for (token, id) in bos.into_iter().chain(eos) {
+            tokens.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
+        }
+        let pair: Vec<Value> = text("A", 0).into_iter().chain(text("B", 1)).collect();
+        json!({"type": "TemplateProcessing", "single": text("A", 0), "pair": pair, "special_tokens": tokens})
+    }
+}
+
+impl Splits {
+    fn json(&self) -> Value {
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
+        match self {
+            Splits::Pattern(pattern) => json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+                byte_level(false),
+            ]}),
+            Splits::Gpt2 => byte_level(true),
+            Splits::DigitsGpt2 => json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Digits", "individual_digits": true},
+                byte_level(true),
+            ]}),
+        }
+    }
+}
+
+/// The step between bytes and the characters that stand for them, as post-processor or decoder.
+fn byte_level(decoder: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": decoder, "trim_offsets": decoder, "use_regex": decoder})
+}
+
+/// `tokenizer.json`.
+#[derive(Serialize)]
+struct File<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<AddedToken<'a>>,
+    normalizer: Option<Value>,
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: Model<'a>,
+}
+
+#[derive(Serialize)]
+struct AddedToken<'a> {
+    id: usize,
+    content: &'a str,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    r#type: &'static str,
+    dropout: (),
+    unk_token: (),
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocabulary<'a>,
+    merges: Vec<(&'a str, &'a str)>,
+}
+
+/// Token to id, without making a map of hundreds of thousands of entries first.
+struct Vocabulary<'a> {
+    tokens: &'a [String],
+    included: &'a [bool],
+}
+
+impl Serialize for Vocabulary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let tokens = self.tokens.iter().zip(self.included).enumerate();
+        serializer
+            .collect_map(tokens.filter(|(_, (_, included))| **included).map(|(id, (token, _))| (token, id)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary(types: &[i64]) -> GgufVocabulary {
+        let tokens = ["a", "b", "ab", "<x>", "<y>", "[PAD5]"];
+        GgufVocabulary {
+            path: "m.gguf".into(),
+            model: "gpt2".into(),
+            pre: "qwen2".into(),
+            tokens: tokens.map(str::to_owned).into(),
+            token_types: types.into(),
+            merges: vec!["a b".into()],
+            ..GgufVocabulary::default()
+        }
+    }
+
+    #[test]
+    fn ids_are_those_of_the_file() {
+        // Added tokens behind the vocabulary, among it, and with a hole before them.
+        for types in [[1, 1, 1, 3, 4, 5], [3, 1, 1, 4, 1, 1], [1, 1, 1, 5, 3, 4], [1, 1, 1, 4, 5, 3]] {
+            let vocabulary = vocabulary(&types);
+            let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+            for (id, token) in vocabulary.tokens.iter().enumerate() {
+                let expected = (types[id] != UNUSED).then_some(id as u32);
+                assert_eq!(tokenizer.token_to_id(token), expected, "{types:?} {token}");
+                assert_eq!(tokenizer.is_special(id as u32), types[id] == CONTROL, "{types:?} {token}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_beginning_of_text_is_added_where_it_belongs() {
+        let mut vocabulary = vocabulary(&[1, 1, 1, 3, 3, 5]);
+        vocabulary.special = vec![("bos_token".into(), 3), ("eos_token".into(), 4)];
+        let ids = |vocabulary: &GgufVocabulary| {
+            let tokenizer = Tokenizer::from_gguf(vocabulary).unwrap();
+            (tokenizer.encode("ab", true).unwrap(), tokenizer.encode("ab", false).unwrap())
+        };
+        assert_eq!(ids(&vocabulary), (vec![2], vec![2]));
+        vocabulary.add_bos = Some(true);
+        assert_eq!(ids(&vocabulary), (vec![3, 2], vec![2]));
+        vocabulary.add_eos = Some(true);
+        assert_eq!(ids(&vocabulary), (vec![3, 2, 4], vec![2]));
+        vocabulary.pre = "llama-bpe".into();
+        vocabulary.add_bos = None;
+        vocabulary.add_eos = None;
+        assert_eq!(ids(&vocabulary), (vec![3, 2], vec![2]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |change: &dyn Fn(&mut GgufVocabulary), expected: &str| {
+            let mut vocabulary = vocabulary(&[1, 1, 1, 3, 4, 5]);
+            change(&mut vocabulary);
+            let error = Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string();
+            assert!(error.starts_with("m.gguf: ") && error.contains(expected), "{error}");
+        };
+        check(&|v| v.model = "llama".into(), "`tokenizer.ggml.model` is \"llama\"");
+        check(&|v| v.pre = "viking".into(), "`tokenizer.ggml.pre` is \"viking\"");
+        check(&|v| v.tokens.clear(), "tokens is missing or empty");
+        check(&|v| v.token_types.truncate(2), "token_type has 2 entries for 6 tokens");
+        check(&|v| v.tokens[1] = "a".into(), "\"a\" is listed twice");
+        check(&|v| v.merges.clear(), "merges is missing or empty");
+        check(&|v| v.merges[0] = "ab".into(), "merge \"ab\"");
+        check(&|v| v.merges[0] = "a b ab".into(), "merge \"a b ab\"");
+        check(&|v| v.merges[0] = "a x".into(), "");
+    }
+
+    #[test]
+    fn end_tokens_are_known_by_name() {
+        let mut vocabulary = vocabulary(&[1, 1, 1, 3, 4, 5]);
+        vocabulary.tokens[0] = "</s>".into();
+        vocabulary.tokens[3] = "<|im_end|>".into();
+        vocabulary.tokens[4] = "<|endoftext|>".into();
+        assert_eq!(vocabulary.end_token_ids(), [3]);
+    }
+}
