@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpoint::Kind;
 use kernels::cpu::{CpuBackend, CpuOptions};
 use models::Phases;
 use serde::Serialize;
@@ -527,10 +526,7 @@ impl About {
         Self {
             model: opened.checkpoint.root().display().to_string(),
             architecture: models::qwen35moe::NAME.into(),
-            container: match opened.checkpoint.kind() {
-                Kind::Packed => "packed container".into(),
-                _ => "Hugging Face directory".into(),
-            },
+            container: opened.checkpoint.kind().to_string(),
             layers: config.num_layers(),
             experts_per_layer: config.num_experts,
             experts_per_token_model: config.num_experts_per_tok,

@@ -12,6 +12,7 @@ use kernels::dot::Isa;
 use models::load::DenseLoader;
 use models::model::Wanted;
 use models::qwen35moe::{self, Layout};
+use models::qwen35moe_gguf;
 use models::{Config, Model, Scratch};
 use sampling::GenerationDefaults;
 use storage::{FileId, FileStorage, IoEngine, IoMode, Storage, StorageOptions};
@@ -20,7 +21,7 @@ use tokenizer::Tokenizer;
 use crate::plan::{MemoryPlan, PlanInput};
 use crate::runtime::{Loaded, Runtime};
 use crate::session::{Reuse, Session};
-use crate::{EngineError, EngineOptions, system};
+use crate::{EngineError, EngineOptions, gguf, system};
 
 /// Context when nobody asks for another, tokens.
 pub(crate) const CTX_DEFAULT: usize = 4096;
@@ -85,7 +86,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn new(path: &Path) -> Result<Self, EngineError> {
-        let checkpoint = Checkpoint::open(path)?;
+        let checkpoint = qwen35moe_gguf::adopt(Checkpoint::open(path)?)?;
         let config = qwen35moe::config(path, checkpoint.config())?;
         let layout = qwen35moe::layout(&checkpoint, &config)?;
         Ok(Self { checkpoint, config, layout })
@@ -103,7 +104,7 @@ impl Opened {
 }
 
 impl Engine {
-    /// Opens a model directory: plans the memory, then loads the dense weights. `progress` is told both.
+    /// Opens a model, a directory or a GGUF file: plans the memory, then loads the dense weights. `progress` is told both.
     ///
     /// # Errors
     /// Anything wrong with the files, a budget that is too small, a read that failed.
@@ -365,6 +366,9 @@ pub(crate) fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Resu
 }
 
 pub(crate) fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, EngineError> {
+    if let Some(gguf) = checkpoint.gguf() {
+        return Ok(Tokenizer::from_gguf(&gguf::vocabulary(checkpoint, gguf)?)?);
+    }
     let file = |name: &str| checkpoint.aux_file(name);
     let json =
         file("tokenizer.json").ok_or_else(|| EngineError::NoTokenizer { path: checkpoint.root().into() })?;
@@ -373,9 +377,14 @@ pub(crate) fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Engin
 }
 
 fn generation_defaults(opened: &Opened) -> Result<GenerationDefaults, EngineError> {
-    let mut defaults = match opened.checkpoint.aux_file("generation_config.json") {
-        Some(path) => GenerationDefaults::read(&path)?,
-        None => GenerationDefaults::default(),
+    let checkpoint = &opened.checkpoint;
+    let mut defaults = match (checkpoint.gguf(), checkpoint.aux_file("generation_config.json")) {
+        (Some(gguf), _) => {
+            let json = gguf::generation_config(checkpoint, gguf, &opened.config.eos_token_ids);
+            GenerationDefaults::parse(&json)?
+        }
+        (None, Some(path)) => GenerationDefaults::read(&path)?,
+        (None, None) => GenerationDefaults::default(),
     };
     // Both files name end tokens, and not always the same ones: stop at any of them.
     for id in &opened.config.eos_token_ids {
@@ -404,11 +413,15 @@ pub(crate) fn memory_plan(
     }
     let tokenizer =
         opened.checkpoint.aux_file("tokenizer.json").and_then(|path| std::fs::metadata(path).ok());
+    let tokenizer_json_bytes = match opened.checkpoint.gguf() {
+        Some(gguf) => gguf::tokenizer_json_bytes(gguf),
+        None => tokenizer.map_or(0, |file| file.len()),
+    };
     MemoryPlan::new(&PlanInput {
         config: &opened.config,
         budget_bytes: options.memory_bytes.unwrap_or_else(default_budget_bytes),
         dense_bytes: opened.dense_bytes(),
-        tokenizer_json_bytes: tokenizer.map_or(0, |file| file.len()),
+        tokenizer_json_bytes,
         ctx,
         slot_bytes: ExpertStore::slot_bytes(&opened.layout.experts, block_bytes)? as u64,
         expert_count: opened.expert_count(),

@@ -82,6 +82,14 @@ pub enum EngineError {
         /// The model directory.
         path: PathBuf,
     },
+    /// The GGUF file has no tokenizer.
+    #[error(
+        "{path}: the file has no tokenizer (`tokenizer.ggml.tokens`); use a complete conversion of the model"
+    )]
+    NoGgufTokenizer {
+        /// The file.
+        path: PathBuf,
+    },
     /// generation_config.json cannot be used.
     #[error("{path}: {reason}")]
     GenerationConfig {

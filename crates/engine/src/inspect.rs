@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use checkpoint::Kind;
 use models::qwen35moe::{self, Tier};
 use serde::Serialize;
 use tensor::Format;
@@ -34,7 +33,7 @@ impl TierSize {
 /// What [`inspect`] finds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// `Hugging Face directory` or `packed container`.
+    /// `Hugging Face directory`, `packed container` or `GGUF file`.
     pub kind: String,
     /// Architecture.
     pub architecture: String,
@@ -90,10 +89,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
         .sum();
     let tied = if config.tie_word_embeddings { tiers["embedding"].weights } else { 0 };
     Ok(Inspection {
-        kind: match opened.checkpoint.kind() {
-            Kind::Packed => "packed container".into(),
-            _ => "Hugging Face directory".into(),
-        },
+        kind: opened.checkpoint.kind().to_string(),
         architecture: qwen35moe::NAME.into(),
         layers: config.num_layers(),
         attention_layers: config.attention_layers(),

@@ -29,6 +29,7 @@ mod eval;
 mod facts;
 pub mod forecast;
 mod generate;
+mod gguf;
 pub mod inspect;
 mod options;
 mod packing;

@@ -5,8 +5,8 @@ use std::path::Path;
 use experts::pack::{PackOptions, PackPlan, PackProgress, PackReport};
 pub use models::pack_plan::QuantTiers;
 
-use crate::EngineError;
 use crate::engine::Opened;
+use crate::{EngineError, gguf};
 
 /// Files that travel with the weights.
 const AUX_FILES: [&str; 9] = [
@@ -27,7 +27,28 @@ const AUX_FILES: [&str; 9] = [
 /// Anything wrong with the source.
 pub fn plan_pack(source: &Path, tiers: &QuantTiers) -> Result<PackPlan, EngineError> {
     let opened = Opened::new(source)?;
-    Ok(models::pack_plan::pack_plan(&opened.checkpoint, &opened.config, &opened.layout, tiers, &AUX_FILES)?)
+    let Opened { checkpoint, config, layout } = &opened;
+    let mut plan = models::pack_plan::pack_plan(checkpoint, config, layout, tiers, &AUX_FILES)?;
+    plan.aux_made = made_files(&opened)?;
+    Ok(plan)
+}
+
+/// The small files that a GGUF file has inside.
+fn made_files(opened: &Opened) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
+    let Some(gguf) = opened.checkpoint.gguf() else { return Ok(Vec::new()) };
+    let generation = gguf::generation_config(&opened.checkpoint, gguf, &opened.config.eos_token_ids);
+    let mut files = vec![("generation_config.json".to_owned(), generation)];
+    match gguf::vocabulary(&opened.checkpoint, gguf) {
+        Ok(vocabulary) => {
+            files.push(("tokenizer.json".to_owned(), vocabulary.tokenizer_json()?));
+            let config = vocabulary.tokenizer_config().to_string();
+            files.push(("tokenizer_config.json".to_owned(), config.into_bytes()));
+        }
+        // Nothing to copy; the container can be run on ids as the file can.
+        Err(EngineError::NoGgufTokenizer { .. }) => {}
+        Err(other) => return Err(other),
+    }
+    Ok(files)
 }
 
 /// Packs `source` into the directory `target`; resumes what an earlier call left unfinished.

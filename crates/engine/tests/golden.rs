@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Golden, argmax, fixtures, open, options};
+use common::{Golden, argmax, models, open, options};
 use engine::{Engine, EngineOptions, Session};
 
 /// Against transformers in float32.
@@ -42,8 +42,8 @@ impl Deviation {
 
 #[test]
 fn prefilled_logits_are_those_of_transformers() {
-    for dir in fixtures() {
-        let golden = Golden::read(&dir);
+    for (dir, golden) in models() {
+        let golden = Golden::read(&golden);
         for chunk_tokens in [None, Some(33)] {
             let mut engine = open(&dir, EngineOptions { chunk_tokens, ..options() });
             for len in [1, 5, 64, 300] {
@@ -60,8 +60,8 @@ fn prefilled_logits_are_those_of_transformers() {
 
 #[test]
 fn stepwise_logits_are_those_of_transformers() {
-    for dir in fixtures() {
-        let golden = Golden::read(&dir);
+    for (dir, golden) in models() {
+        let golden = Golden::read(&golden);
         let mut engine = open(&dir, options());
         let mut session = engine.session().unwrap();
         let what = format!("{}, step by step", dir.display());
@@ -77,8 +77,8 @@ fn stepwise_logits_are_those_of_transformers() {
 /// Prompts end in a step or in a chunk of any size; the state must be the same in between.
 #[test]
 fn a_prompt_may_be_extended_at_any_point() {
-    for dir in fixtures() {
-        let golden = Golden::read(&dir);
+    for (dir, golden) in models() {
+        let golden = Golden::read(&golden);
         let mut engine = open(&dir, options());
         let mut session = engine.session().unwrap();
         let what = format!("{}, extended", dir.display());
@@ -107,8 +107,8 @@ fn greedy(engine: &mut Engine, session: &mut Session, prompt: &[u32], count: usi
 
 #[test]
 fn greedy_tokens_are_those_of_transformers() {
-    for dir in fixtures() {
-        let golden = Golden::read(&dir);
+    for (dir, golden) in models() {
+        let golden = Golden::read(&golden);
         let mut engine = open(&dir, options());
         for (len, expected) in [(5, &golden.greedy_5), (64, &golden.greedy_64)] {
             let mut session = engine.session().unwrap();

@@ -91,6 +91,7 @@ fn plan(source: &Path, layers: u32, format: Format) -> PackPlan {
         dense: Vec::new(),
         layers: (0..layers).map(layer).collect(),
         aux_files: Vec::new(),
+        aux_made: Vec::new(),
         source_files: vec![source.to_path_buf()],
         description: "random experts".to_owned(),
         config: serde_json::json!({}),

@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use kernels::backend::{AttentionShape, DeltaNetShape};
+use kernels::backend::{AttentionShape, DeltaNetShape, ValueHeadOrder};
 use serde_json::Value;
 
 use crate::ModelError;
 
 /// Largest value accepted for any dimension; the largest model known has a vocabulary of 2^18.
-const DIM_MAX: u64 = 1 << 24;
+pub(crate) const DIM_MAX: u64 = 1 << 24;
 /// Most layers accepted.
-const LAYERS_MAX: u64 = 4096;
+pub(crate) const LAYERS_MAX: u64 = 4096;
 /// Most experts a layer may have.
-const EXPERTS_MAX: u64 = 65_536;
+pub(crate) const EXPERTS_MAX: u64 = 65_536;
 
 /// How a layer mixes tokens.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,47 @@ pub enum LayerType {
     FullAttention,
     /// Gated DeltaNet: a recurrent state of fixed size.
     LinearAttention,
+}
+
+/// In what form a checkpoint stores what can be stored in several: norms, decays, value heads.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum WeightForm {
+    /// As published: norms that multiply by `1 + w`, `A_log`, value heads grouped by key head.
+    #[default]
+    HuggingFace,
+    /// As converters to GGUF leave them: norms as they multiply, `-exp(A_log)`, value heads tiled.
+    Gguf,
+}
+
+impl WeightForm {
+    /// The form named in config.json, where `pack` writes it; published files say nothing.
+    pub(crate) const KEY: &'static str = "weight_form";
+    /// Name of [`WeightForm::Gguf`] there.
+    pub(crate) const GGUF: &'static str = "gguf";
+
+    /// What a norm multiplies by.
+    pub fn norm(self, stored: f32) -> f32 {
+        match self {
+            WeightForm::HuggingFace => 1.0 + stored,
+            WeightForm::Gguf => stored,
+        }
+    }
+
+    /// `-exp(A_log)` of a DeltaNet head.
+    pub fn a_neg(self, stored: f32) -> f32 {
+        match self {
+            WeightForm::HuggingFace => -stored.exp(),
+            WeightForm::Gguf => stored,
+        }
+    }
+
+    /// Which key head a DeltaNet value head belongs to.
+    pub fn value_head_order(self) -> ValueHeadOrder {
+        match self {
+            WeightForm::HuggingFace => ValueHeadOrder::Grouped,
+            WeightForm::Gguf => ValueHeadOrder::Tiled,
+        }
+    }
 }
 
 /// Hyper-parameters of a Qwen3.5-MoE text model, any size of the family.
@@ -54,6 +95,8 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// End tokens named in config.json.
     pub eos_token_ids: Vec<u32>,
+    /// In what form the weights are stored.
+    pub weight_form: WeightForm,
 }
 
 impl Config {
@@ -143,6 +186,14 @@ impl<'a> Section<'a> {
     pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.bad(key, value, "true or false"))
+    }
+
+    pub(crate) fn weight_form(&self) -> Result<WeightForm, ModelError> {
+        match self.get(WeightForm::KEY) {
+            None => Ok(WeightForm::HuggingFace),
+            Some(form) if form.as_str() == Some(WeightForm::GGUF) => Ok(WeightForm::Gguf),
+            Some(form) => Err(self.bad(WeightForm::KEY, form, "gguf, or nothing")),
+        }
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&'a str> {

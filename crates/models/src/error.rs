@@ -30,12 +30,39 @@ pub enum ModelError {
         /// What would be accepted.
         expected: String,
     },
+    /// A GGUF file lacks metadata that has no safe default.
+    #[error(
+        "{path}: the metadata has no `{key}`, which {architecture} needs; the file is damaged or an old conversion, download a newer one"
+    )]
+    MissingMetadata {
+        /// The file.
+        path: PathBuf,
+        /// Key.
+        key: String,
+        /// Architecture that was recognised.
+        architecture: &'static str,
+    },
+    /// A GGUF file's metadata has a value that no model of the family can have.
+    #[error("{path}: metadata: `{key}` is {got}, expected {expected}")]
+    BadMetadata {
+        /// The file.
+        path: PathBuf,
+        /// Key.
+        key: String,
+        /// Value found, shortened.
+        got: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// The names of a container cannot be made ours.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
     /// The architecture is not one that this version knows.
     #[error("{path}: model_type `{got}` is not supported; this version runs {known}")]
     UnknownArchitecture {
         /// The model directory.
         path: PathBuf,
-        /// `model_type` found.
+        /// `model_type` found, or `general.architecture` of a GGUF file.
         got: String,
         /// Supported names.
         known: &'static str,
@@ -67,7 +94,7 @@ pub enum ModelError {
         architecture: &'static str,
     },
     /// A tensor's shape contradicts config.json.
-    #[error("{path}: tensor `{name}` has shape {got:?}, expected {expected:?} by config.json")]
+    #[error("{path}: tensor `{name}` has shape {got:?}, expected {expected:?} by the model's configuration")]
     WrongShape {
         /// The file or directory.
         path: PathBuf,

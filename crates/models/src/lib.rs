@@ -23,6 +23,7 @@ pub mod pack_plan;
 mod phases;
 pub mod presets;
 pub mod qwen35moe;
+pub mod qwen35moe_gguf;
 
 pub use config::Config;
 pub use error::ModelError;

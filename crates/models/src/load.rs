@@ -7,6 +7,7 @@ use kernels::backend::{Backend, HostMatrix, SharedBytes};
 use storage::{AlignedBuf, FileId, Storage};
 
 use crate::ModelError;
+use crate::config::WeightForm;
 
 /// Reads dense tensors of one checkpoint, verifies them where the container has checksums, and hands them to a back-end.
 ///
@@ -105,15 +106,16 @@ impl<'a> DenseLoader<'a> {
         Ok(buffer)
     }
 
-    /// Norm weights stored zero-centred: what is multiplied is `1 + w`.
+    /// Norm weights as they multiply, whatever form they are stored in.
     ///
     /// # Errors
     /// As [`DenseLoader::matrix`].
-    pub fn zero_centred_norm<B: Backend>(
+    pub fn norm<B: Backend>(
         &mut self,
         backend: &mut B,
         name: &str,
+        form: WeightForm,
     ) -> Result<B::Buffer, ModelError> {
-        self.vector(backend, name, |weight| 1.0 + weight)
+        self.vector(backend, name, |weight| form.norm(weight))
     }
 }

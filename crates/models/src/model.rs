@@ -170,7 +170,7 @@ impl<B: Backend> Model<B> {
         Ok(Self {
             embed_tokens: loader.matrix(backend, &format!("{prefix}embed_tokens.weight"))?,
             layers,
-            norm: loader.zero_centred_norm(backend, &format!("{prefix}norm.weight"))?,
+            norm: loader.norm(backend, &format!("{prefix}norm.weight"), config.weight_form)?,
             lm_head,
             config: config.clone(),
         })
@@ -297,10 +297,17 @@ fn load_layer<B: Backend>(
         }
     };
     Ok(Layer {
-        input_layernorm: loader.zero_centred_norm(backend, &format!("{base}input_layernorm.weight"))?,
+        input_layernorm: loader.norm(
+            backend,
+            &format!("{base}input_layernorm.weight"),
+            config.weight_form,
+        )?,
         mixer,
-        post_attention_layernorm: loader
-            .zero_centred_norm(backend, &format!("{base}post_attention_layernorm.weight"))?,
+        post_attention_layernorm: loader.norm(
+            backend,
+            &format!("{base}post_attention_layernorm.weight"),
+            config.weight_form,
+        )?,
         moe: Moe::load(backend, loader, &format!("{base}mlp."), index, config)?,
     })
 }

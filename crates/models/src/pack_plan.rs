@@ -87,6 +87,7 @@ pub fn pack_plan(
         dense: layout.dense.iter().map(dense_item).collect::<Result<_, ModelError>>()?,
         layers: layout.experts.layers.iter().enumerate().map(layer_item).collect(),
         aux_files: aux_names.iter().filter_map(|name| checkpoint.aux_file(name)).collect(),
+        aux_made: Vec::new(),
         source_files: checkpoint.files().to_vec(),
         description: format!(
             "{} {} layers, {} experts; asked for: experts {}, dense {}, embedding {}",

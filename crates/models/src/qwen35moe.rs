@@ -3,17 +3,19 @@
 //! Source: transformers 5.23 `models/qwen3_5_moe`. This file knows the configuration keys and the tensor names and
 //! shapes; the arithmetic is in [`crate::layers`]. Two directory layouts exist: the published one (text model nested
 //! under `text_config`, prefix `model.language_model.`, experts fused per layer) and the flat text-only one (prefix
-//! `model.`, one tensor per expert and matrix); each part is recognised by the tensors that are there.
+//! `model.`, one tensor per expert and matrix); each part is recognised by the tensors that are there. GGUF files get the
+//! flat layout's names in [`crate::qwen35moe_gguf`] first.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, ExpertPart, ExpertTable, LayerExperts, TensorInfo};
-use kernels::backend::{AttentionShape, DeltaNetShape, ValueHeadOrder};
+use checkpoint::{Checkpoint, ExpertPart, ExpertTable, Kind, LayerExperts, TensorInfo};
+use kernels::backend::{AttentionShape, DeltaNetShape};
 use serde_json::Value;
 
 use crate::ModelError;
 use crate::config::{Config, LayerType, Section};
+use crate::qwen35moe_gguf;
 
 /// Name used in messages.
 pub const NAME: &str = "Qwen3.5-MoE";
@@ -62,6 +64,7 @@ pub fn config(path: &Path, json: &Value) -> Result<Config, ModelError> {
         tie_word_embeddings: text.flag("tie_word_embeddings", root.flag("tie_word_embeddings", false)?)?,
         max_position_embeddings: text.dim("max_position_embeddings", Some(32_768))?,
         eos_token_ids: text.token_ids("eos_token_id")?,
+        weight_form: text.weight_form()?,
     })
 }
 
@@ -107,7 +110,7 @@ fn delta_net_shape(text: &Section<'_>, eps: f32) -> Result<DeltaNetShape, ModelE
     Ok(DeltaNetShape {
         key_heads,
         value_heads,
-        value_head_order: ValueHeadOrder::Grouped,
+        value_head_order: text.weight_form()?.value_head_order(),
         key_dim: text.dim("linear_key_head_dim", Some(128))?,
         value_dim: text.dim("linear_value_head_dim", Some(128))?,
         conv_kernel: text.count("linear_conv_kernel_dim", Some(4), 64)?,
@@ -277,7 +280,7 @@ impl<'a> Claims<'a> {
         if info.shape != shape && self.wrong.is_none() {
             self.wrong = Some(ModelError::WrongShape {
                 path: self.checkpoint.root().to_path_buf(),
-                name: name.to_string(),
+                name: qwen35moe_gguf::shown_name(self.checkpoint, name),
                 got: info.shape.clone(),
                 expected: shape.to_vec(),
             });
@@ -289,8 +292,11 @@ impl<'a> Claims<'a> {
     fn layer_experts(&mut self, prefix: &str, layer: usize, config: &Config) -> LayerExperts {
         let base = format!("{prefix}layers.{layer}.mlp.experts.");
         let fused = self.open.contains_key(format!("{base}gate_up_proj").as_str());
-        let found =
-            if fused { self.fused_experts(&base, config) } else { self.single_experts(&base, config) };
+        let found = match (fused, self.checkpoint.kind()) {
+            (true, _) => self.fused_experts(&base, config),
+            (false, Kind::Gguf) => self.stacked_experts(&base, config),
+            (false, _) => self.single_experts(&base, config),
+        };
         found.unwrap_or_else(|| LayerExperts {
             parts: expert_parts(config, [tensor::Format::F32; 3], fused),
             extents: Vec::new(),
@@ -304,13 +310,25 @@ impl<'a> Claims<'a> {
         let gate_up = self.claim(&format!("{base}gate_up_proj"), &[count, 2 * inner, hidden]);
         let down = self.claim(&format!("{base}down_proj"), &[count, hidden, inner]);
         let (gate_up, down) = (gate_up?, down?);
-        let slice = |info: &TensorInfo, expert: usize| {
-            let bytes = info.extent.bytes / count as u64;
-            checkpoint::Extent { offset: info.extent.offset + expert as u64 * bytes, bytes, ..info.extent }
-        };
+        let slice = |info, expert| expert_slice(info, expert, count);
         Some(LayerExperts {
             parts: expert_parts(config, [gate_up.format, gate_up.format, down.format], true),
             extents: (0..count).map(|expert| vec![slice(gate_up, expert), slice(down, expert)]).collect(),
+            checksums: None,
+        })
+    }
+
+    /// `gate_proj`, `up_proj` [E, F, H] and `down_proj` [E, H, F], as GGUF has them: three extents an expert.
+    fn stacked_experts(&mut self, base: &str, config: &Config) -> Option<LayerExperts> {
+        let (count, hidden, inner) = (config.num_experts, config.hidden_size, config.moe_intermediate_size);
+        let gate = self.claim(&format!("{base}gate_proj"), &[count, inner, hidden]);
+        let up = self.claim(&format!("{base}up_proj"), &[count, inner, hidden]);
+        let down = self.claim(&format!("{base}down_proj"), &[count, hidden, inner]);
+        let stacks = [gate?, up?, down?];
+        let slices = |expert| stacks.iter().map(|info| expert_slice(info, expert, count)).collect();
+        Some(LayerExperts {
+            parts: expert_parts(config, stacks.map(|info| info.format), false),
+            extents: (0..count).map(slices).collect(),
             checksums: None,
         })
     }
@@ -336,7 +354,8 @@ impl<'a> Claims<'a> {
     /// Reports what is wrong, or the parts that were left alone.
     fn finish(self) -> Result<BTreeMap<&'static str, (usize, u64)>, ModelError> {
         let path = self.checkpoint.root().to_path_buf();
-        if let Some(first) = self.missing.first().cloned() {
+        if let Some(first) = self.missing.first() {
+            let first = qwen35moe_gguf::shown_name(self.checkpoint, first);
             return Err(ModelError::MissingTensors { path, count: self.missing.len(), first });
         }
         if let Some(wrong) = self.wrong {
@@ -361,6 +380,12 @@ impl<'a> Claims<'a> {
             None => Ok(ignored),
         }
     }
+}
+
+/// The bytes of one of `count` experts in a tensor that has them one after the other.
+fn expert_slice(info: &TensorInfo, expert: usize, count: usize) -> checkpoint::Extent {
+    let bytes = info.extent.bytes / count as u64;
+    checkpoint::Extent { offset: info.extent.offset + expert as u64 * bytes, bytes, ..info.extent }
 }
 
 fn expert_parts(config: &Config, formats: [tensor::Format; 3], fused: bool) -> [ExpertPart; 3] {

@@ -24,6 +24,32 @@ pub(crate) fn fixtures() -> Vec<PathBuf> {
     found
 }
 
+/// Models with the directory of their goldens: the fixtures themselves, and GGUF files converted from them, the committed
+/// ones and those in `FLASH_MOE_FIXTURES`. The file `NAME.gguf`, or `NAME-00001-of-0000N.gguf`, is made of fixture `NAME`.
+pub(crate) fn models() -> Vec<(PathBuf, PathBuf)> {
+    let directories = fixtures();
+    let extra = std::env::var_os("FLASH_MOE_FIXTURES").map(PathBuf::from);
+    let mut found: Vec<_> = directories.iter().map(|dir| (dir.clone(), dir.clone())).collect();
+    for root in [Some(gguf("")), extra].into_iter().flatten() {
+        for entry in fs::read_dir(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display())) {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let (name, shard) = name.split_once("-0000").unwrap_or((name, "1"));
+            let golden = directories.iter().find(|dir| dir.file_name().unwrap() == name);
+            if let (Some(golden), true) = (golden, path.extension().is_some_and(|e| e == "gguf")) {
+                found.extend(shard.starts_with('1').then(|| (path.clone(), golden.clone())));
+            }
+        }
+    }
+    assert!(found.len() >= 7, "GGUF fixtures are missing: {found:?}");
+    found
+}
+
+/// A committed GGUF file.
+pub(crate) fn gguf(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf").join(name)
+}
+
 pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen35moe").join(name)
 }

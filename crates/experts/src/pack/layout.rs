@@ -306,9 +306,13 @@ impl<'a> Sources<'a> {
 /// The small files with their content, sorted by name.
 fn read_aux(plan: &PackPlan) -> Result<Vec<AuxFile>, PackError> {
     let mut aux: Vec<AuxFile> = Vec::new();
-    for path in &plan.aux_files {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let label = || format!("file {}", path.display());
+    let on_disk = plan.aux_files.iter().map(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        (name.to_owned(), AuxSource::Disk(path))
+    });
+    let made = plan.aux_made.iter().map(|(name, content)| (name.clone(), AuxSource::Memory(content)));
+    for (name, source) in on_disk.chain(made) {
+        let label = || format!("file {}", shown(&name));
         let reserved = name == MANIFEST || name == JOURNAL || name.ends_with(PARTIAL);
         if name.is_empty() || name.starts_with('.') || reserved || name.ends_with(".bin") {
             return Err(PackError::plan(label(), "a name that the container does not use", name));
@@ -316,14 +320,13 @@ fn read_aux(plan: &PackPlan) -> Result<Vec<AuxFile>, PackError> {
         if aux.iter().any(|before| before.name == name) {
             return Err(PackError::plan(label(), "each name once", "twice"));
         }
-        let io = |e| PackError::io(path, "read the file", e);
-        let bytes = std::fs::metadata(path).map_err(io)?.len();
+        let bytes = source.len_bytes()?;
         let before: u64 = aux.iter().map(|aux| aux.content.len() as u64).sum();
         if before.saturating_add(bytes) > AUX_BYTES_MAX {
             let expected = format!("at most {AUX_BYTES_MAX} bytes of small files in all");
             return Err(PackError::plan(label(), expected, before.saturating_add(bytes)));
         }
-        let content = std::fs::read(path).map_err(io)?;
+        let content = source.content()?;
         let checksum = Checksum(xxh3_64(&content));
         aux.push(AuxFile { name, content, checksum });
     }
@@ -335,6 +338,30 @@ fn read_aux(plan: &PackPlan) -> Result<Vec<AuxFile>, PackError> {
     }
     aux.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(aux)
+}
+
+/// Where a small file's content comes from.
+enum AuxSource<'a> {
+    Disk(&'a PathBuf),
+    Memory(&'a Vec<u8>),
+}
+
+impl AuxSource<'_> {
+    fn len_bytes(&self) -> Result<u64, PackError> {
+        match self {
+            AuxSource::Disk(path) => std::fs::metadata(path)
+                .map(|metadata| metadata.len())
+                .map_err(|e| PackError::io(path, "read the file", e)),
+            AuxSource::Memory(content) => Ok(content.len() as u64),
+        }
+    }
+
+    fn content(&self) -> Result<Vec<u8>, PackError> {
+        match self {
+            AuxSource::Disk(path) => std::fs::read(path).map_err(|e| PackError::io(path, "read the file", e)),
+            AuxSource::Memory(content) => Ok((*content).clone()),
+        }
+    }
 }
 
 /// Rows and weights per row of a dense tensor; a scalar is one row of one weight.

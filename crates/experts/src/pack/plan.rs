@@ -15,6 +15,9 @@ pub struct PackPlan {
     /// Small files to copy (tokenizer, chat template, …). `config.json` among them is copied as it
     /// is; without it [`PackPlan::config`] is written.
     pub aux_files: Vec<PathBuf>,
+    /// Small files that are not on disk: name and content. The same rules hold as for
+    /// [`PackPlan::aux_files`].
+    pub aux_made: Vec<(String, Vec<u8>)>,
     /// The files that [`Extent::file`] of the items refers to.
     pub source_files: Vec<PathBuf>,
     /// The model and the formats, for people; becomes part of the manifest.

@@ -43,6 +43,7 @@ fn plan(source: &std::path::Path) -> PackPlan {
             formats: [Format::Q8_0, Format::Q8_0, Format::BF16],
         }],
         aux_files: Vec::new(),
+        aux_made: Vec::new(),
         source_files: vec![source.join("weights.bin")],
         description: "worked example".to_owned(),
         config: serde_json::json!({}),

@@ -106,6 +106,7 @@ pub(crate) fn plan_of(source: &Path) -> PackPlan {
         dense,
         layers: layers.to_vec(),
         aux_files: vec![source.join("tokenizer.json"), source.join("config.json")],
+        aux_made: Vec::new(),
         source_files: vec![source.join("weights.bin")],
         description: "a test".to_owned(),
         config: serde_json::json!({"model_type": "other"}),

@@ -95,8 +95,8 @@ impl<B: Backend> Attention<B> {
             k_proj: loader.matrix(backend, &format!("{base}k_proj.weight"))?,
             v_proj: loader.matrix(backend, &format!("{base}v_proj.weight"))?,
             o_proj: loader.matrix(backend, &format!("{base}o_proj.weight"))?,
-            q_norm: loader.zero_centred_norm(backend, &format!("{base}q_norm.weight"))?,
-            k_norm: loader.zero_centred_norm(backend, &format!("{base}k_norm.weight"))?,
+            q_norm: loader.norm(backend, &format!("{base}q_norm.weight"), config.weight_form)?,
+            k_norm: loader.norm(backend, &format!("{base}k_norm.weight"), config.weight_form)?,
             biases,
         })
     }

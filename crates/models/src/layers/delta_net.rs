@@ -80,6 +80,7 @@ impl<B: Backend> DeltaNet<B> {
         base: &str,
         config: &Config,
     ) -> Result<Self, ModelError> {
+        let form = config.weight_form;
         Ok(Self {
             shape: config.delta_net,
             in_proj_qkv: loader.matrix(backend, &format!("{base}in_proj_qkv.weight"))?,
@@ -87,7 +88,7 @@ impl<B: Backend> DeltaNet<B> {
             in_proj_b: loader.matrix(backend, &format!("{base}in_proj_b.weight"))?,
             in_proj_a: loader.matrix(backend, &format!("{base}in_proj_a.weight"))?,
             conv1d: loader.vector(backend, &format!("{base}conv1d.weight"), |w| w)?,
-            a_neg: loader.vector(backend, &format!("{base}A_log"), |a_log| -a_log.exp())?,
+            a_neg: loader.vector(backend, &format!("{base}A_log"), |a| form.a_neg(a))?,
             dt_bias: loader.vector(backend, &format!("{base}dt_bias"), |bias| bias)?,
             norm: loader.vector(backend, &format!("{base}norm.weight"), |w| w)?,
             out_proj: loader.matrix(backend, &format!("{base}out_proj.weight"))?,
