@@ -138,7 +138,7 @@ impl LoadArgs {
     after_help = "Ctrl-C stops after the token under way. SIGHUP gives half of the expert slots back to the system."
 )]
 pub(crate) struct RunArgs {
-    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
     /// The prompt; read from standard input when absent or `-`.
     pub(crate) prompt: Option<String>,
@@ -197,7 +197,7 @@ pub(crate) struct SamplingArgs {
     An interrupted pack goes on where it stopped when the same command is given again."
 )]
 pub(crate) struct PackArgs {
-    /// The checkpoint: a Hugging Face directory (or a packed one, with --verify alone).
+    /// The checkpoint: a GGUF file or a Hugging Face directory (or a packed one, with --verify alone).
     pub(crate) source: PathBuf,
     /// The directory to write.
     pub(crate) target: Option<PathBuf>,
@@ -263,7 +263,7 @@ pub(crate) struct SynthArgs {
 
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
     /// Print one JSON object.
     #[arg(long)]
@@ -272,7 +272,7 @@ pub(crate) struct InspectArgs {
 
 #[derive(Args)]
 pub(crate) struct LogitsArgs {
-    /// A packed directory, a Hugging Face directory, or the name `demo`. No tokenizer files are needed.
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`. No tokenizer files are needed.
     pub(crate) model: String,
     /// Token ids, separated by commas.
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
@@ -289,7 +289,7 @@ pub(crate) struct LogitsArgs {
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
-    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
     /// The text: a file, UTF-8.
     #[arg(long, value_name = "FILE")]
@@ -307,7 +307,7 @@ pub(crate) struct EvalArgs {
 #[derive(Args)]
 #[command(after_help = "What each figure means: docs/benchmarking.md.")]
 pub(crate) struct BenchArgs {
-    /// A packed directory, a Hugging Face directory, or the name `demo`.
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
     /// Tokens of each prompt.
     #[arg(short = 'p', long = "prompt-tokens", value_name = "TOKENS", default_value_t = 64, value_parser = positive)]
@@ -361,7 +361,7 @@ pub(crate) struct SimulateArgs {
     Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md."
 )]
 pub(crate) struct PlanArgs {
-    /// A packed directory, a Hugging Face directory, the name `demo`, or a preset.
+    /// A GGUF file, a packed directory, a Hugging Face directory, the name `demo`, or a preset.
     pub(crate) model: String,
     /// Format of a preset's routed experts.
     #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]

@@ -119,7 +119,8 @@ mod tests {
     }
 
     /// llama.cpp's own vocabulary files (`models/ggml-vocab-NAME.gguf` of a checkout, whose directory
-    /// `FLASH_MOE_GGUF_VOCABULARIES` names) come with texts and the ids that transformers gives them.
+    /// `FLASH_MOE_GGUF_VOCABULARIES` names) come with texts and ids. llama.cpp does not compose characters
+    /// where transformers does (form C, in the Qwen families); such texts are left out.
     #[test]
     #[ignore = "needs files of llama.cpp"]
     fn vocabularies_of_llama_cpp() {
@@ -138,11 +139,17 @@ mod tests {
             // What is behind the last separator is no text.
             texts.pop();
             assert_eq!(texts.len(), ids.lines().count(), "{name}");
+            let mut composed = 0;
             for (text, ids) in texts.iter().zip(ids.lines()) {
                 let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
-                assert_eq!(tokenizer.encode(text, false).unwrap(), expected, "{name}: {text:?}");
+                let found = tokenizer.encode(text, false).unwrap();
+                if tokenizer.decode(&found, false).unwrap() == *text {
+                    assert_eq!(found, expected, "{name}: {text:?}");
+                } else {
+                    composed += 1;
+                }
             }
-            println!("{name}: {} texts", texts.len());
+            assert!(composed <= 3, "{name}: {composed} texts were changed");
         }
     }
 
