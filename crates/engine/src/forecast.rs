@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kernels::backend::{Backend, ExpertWeights, HostMatrix};
+use kernels::backend::{Backend, ExpertRows, ExpertWeights, HostMatrix};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use models::config::LayerType;
 use models::presets::Preset;
@@ -624,7 +624,7 @@ impl Compute<'_> {
         let pass = undisturbed_seconds(|| {
             for [gate, up, down] in &experts {
                 let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
-                backend.expert(weights, &x, &[0], &[0], &mut out);
+                backend.experts(&[ExpertRows { weights, x_rows: &[0], out_rows: &[0] }], &x, &mut out);
             }
         });
         pass / experts.len() as f64

@@ -143,8 +143,8 @@ struct Fetching {
     /// Indices of the experts that were not, and how many of their reads were submitted.
     missing: Vec<usize>,
     missing_submitted: usize,
-    /// [slot] of the expert given out last.
-    current: Option<usize>,
+    /// [slot] of the experts given out last.
+    current: Vec<usize>,
     /// Reads under way that the consumer waits for.
     reading: usize,
     /// Of the experts, those whose read had been begun as a guess.
@@ -517,34 +517,51 @@ impl ExpertStore {
         Ok(())
     }
 
-    /// The slot of the next expert that is ready, or None when all were given.
-    fn next_slot(&mut self) -> Result<Option<usize>, ExpertsError> {
+    /// Puts the slots of the next experts that are ready, at most `max`, into `fetching.current`; none when all were given.
+    fn next_slots(&mut self, max: usize) -> Result<(), ExpertsError> {
         let layer = self.fetching.layer;
         if self.fetching.failed {
             return Err(ExpertsError::FetchFailed { layer });
         }
-        if let Some(slot_index) = self.fetching.current.take() {
-            self.slots[slot_index].pinned = false;
-        }
+        self.unpin_current();
         self.submit_reads()?;
         let fetching = &mut self.fetching;
-        let ready = if let Some(&slot_index) = fetching.resident.get(fetching.resident_given) {
-            fetching.resident_given += 1;
-            slot_index
+        let resident = &fetching.resident[fetching.resident_given..];
+        if !resident.is_empty() {
+            let given = max.min(resident.len());
+            fetching.current.extend_from_slice(&resident[..given]);
+            fetching.resident_given += given;
         } else if fetching.reading > 0 {
-            self.land_wanted()?
+            self.land_ready(max)?;
         } else if fetching.missing_submitted < fetching.missing.len() && self.guesses_reading > 0 {
             // Guesses have taken every slot: the first that lands makes room.
             let completion = self.wait();
             let _ = self.land(completion);
-            return self.next_slot();
+            return self.next_slots(max);
         } else if fetching.missing_submitted < fetching.missing.len() {
             return Err(ExpertsError::NoVictim { layer });
-        } else {
-            return Ok(None);
-        };
-        self.fetching.current = Some(ready);
-        Ok(Some(ready))
+        }
+        Ok(())
+    }
+
+    fn unpin_current(&mut self) {
+        for slot_index in self.fetching.current.drain(..) {
+            self.slots[slot_index].pinned = false;
+        }
+    }
+
+    /// The next demanded expert that lands, and what has landed besides, at most `max` in all, becomes current. Only while
+    /// demanded reads are under way.
+    fn land_ready(&mut self, max: usize) -> Result<(), ExpertsError> {
+        let first = self.land_wanted()?;
+        self.fetching.current.push(first);
+        while self.fetching.current.len() < max && self.fetching.reading > 0 {
+            let Some(completion) = self.queue.try_next() else { break };
+            if let Some(landed) = self.land_one(completion) {
+                self.fetching.current.push(landed?);
+            }
+        }
+        Ok(())
     }
 
     /// The slot of the next demanded expert that lands; guesses that land meanwhile are dealt with. Only while
@@ -552,14 +569,21 @@ impl ExpertStore {
     fn land_wanted(&mut self) -> Result<usize, ExpertsError> {
         loop {
             let completion = self.wait();
-            let pinned = self.slots[completion.tag as usize].pinned;
-            let landed = self.land(completion);
-            if pinned {
-                self.time_reads();
+            if let Some(landed) = self.land_one(completion) {
                 return landed;
             }
-            // The error of a guess is nobody's; if the expert is asked for, its read says so again.
         }
+    }
+
+    /// Lands a read; None if it was a guess. The error of a guess is nobody's; if the expert is asked for, its read says so
+    /// again.
+    fn land_one(&mut self, completion: Completion) -> Option<Result<usize, ExpertsError>> {
+        let pinned = self.slots[completion.tag as usize].pinned;
+        let landed = self.land(completion);
+        pinned.then(|| {
+            self.time_reads();
+            landed
+        })
     }
 
     /// Tells the lookahead what the drive takes for a read, once the last of a fetch's reads has landed.
@@ -683,9 +707,7 @@ impl ExpertStore {
                 self.slots[slot_index].pinned = false;
             }
         }
-        if let Some(slot_index) = self.fetching.current.take() {
-            self.slots[slot_index].pinned = false;
-        }
+        self.unpin_current();
         for &slot_index in &self.fetching.resident[self.fetching.resident_given..] {
             self.slots[slot_index].pinned = false;
         }
@@ -756,17 +778,26 @@ impl Fetch<'_> {
     /// The fetch has failed then: it gives nothing more. The store stays usable.
     #[expect(clippy::should_implement_trait, reason = "what it gives borrows from self")]
     pub fn next(&mut self) -> Result<Option<LoadedExpert<'_>>, ExpertsError> {
-        let slot_index = match self.store.next_slot() {
-            Ok(Some(slot_index)) => slot_index,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                self.store.fetching.failed = true;
-                return Err(error);
-            }
+        Ok(self.next_batch(1)?.pop())
+    }
+
+    /// The next experts that are ready, at most `max`: resident ones first (in the order given), then what has landed, at
+    /// least one. None when all were given. The slots of the previously returned experts may be reused from this call on.
+    ///
+    /// # Errors
+    /// As [`Fetch::next`].
+    pub fn next_batch(&mut self, max: usize) -> Result<Vec<LoadedExpert<'_>>, ExpertsError> {
+        if let Err(error) = self.store.next_slots(max.max(1)) {
+            self.store.fetching.failed = true;
+            return Err(error);
+        }
+        let (store, fetching) = (&*self.store, &self.store.fetching);
+        let loaded = |&slot_index: &usize| {
+            let parts = store.matrices(slot_index)?;
+            let index = store.slots[slot_index].index;
+            Ok(LoadedExpert { index, expert: fetching.experts[index], parts })
         };
-        let parts = self.store.matrices(slot_index)?;
-        let index = self.store.slots[slot_index].index;
-        Ok(Some(LoadedExpert { index, expert: self.store.fetching.experts[index], parts }))
+        fetching.current.iter().map(loaded).collect()
     }
 
     /// Experts that were asked for.

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, ValueHeadOrder};
+use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, ValueHeadOrder};
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuMatrix, CpuOptions};
 use tensor::Format;
@@ -186,7 +186,7 @@ impl Speed {
             let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
             let work = (3 * rows.len() * HIDDEN * INNER, bytes);
             self.time(&format!("expert {name}, {} tokens", rows.len()), work, |backend| {
-                backend.expert(weights, &x, &rows, &rows, &mut out);
+                backend.experts(&[ExpertRows { weights, x_rows: &rows, out_rows: &rows }], &x, &mut out);
             });
             self.time(&format!("shared_expert {name}"), (3 * n * HIDDEN * INNER, bytes), |backend| {
                 backend.shared_expert(&gate, &up, &down, &gate_row, &x, n, &mut out);

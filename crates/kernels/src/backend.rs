@@ -132,6 +132,18 @@ pub struct ExpertWeights<'a> {
     pub down: MatrixView<'a>,
 }
 
+/// One routed expert, and the token rows that chose it: `out[out_rows[j]]` is what it makes of
+/// `x[x_rows[j]]`.
+#[derive(Copy, Clone)]
+pub struct ExpertRows<'a> {
+    /// Its matrices.
+    pub weights: ExpertWeights<'a>,
+    /// Rows of the input.
+    pub x_rows: &'a [u32],
+    /// As many rows of the output.
+    pub out_rows: &'a [u32],
+}
+
 /// About twenty fused ops, tensor-resident. Shapes are preconditions: a back-end may panic when a
 /// caller breaks them, since `models` has checked every shape that comes from a file before the
 /// first op.
@@ -169,6 +181,18 @@ pub trait Backend {
     );
     /// `out[i] = w @ x[i]`: x is `[n, cols]`, out is `[n, rows]`.
     fn mul_mat(&mut self, w: &Self::Matrix, x: &Self::Buffer, n: usize, out: &mut Self::Buffer);
+    /// Several products of the same input: for each pair, `out[i] = w @ x[i]`. The matrices have the
+    /// same columns. Gives the bits of as many calls of [`Backend::mul_mat`].
+    fn mul_mats<const N: usize>(
+        &mut self,
+        products: [(&Self::Matrix, &mut Self::Buffer); N],
+        x: &Self::Buffer,
+        n: usize,
+    ) {
+        for (w, out) in products {
+            self.mul_mat(w, x, n, out);
+        }
+    }
     /// `out[i] += bias` over rows of `dim`.
     fn add_bias(&mut self, bias: &Self::Buffer, n: usize, dim: usize, out: &mut Self::Buffer);
     /// `x[..len] += y[..len]`.
@@ -262,17 +286,11 @@ pub trait Backend {
         n: usize,
         out: &mut Self::Buffer,
     );
-    /// One routed expert on the token rows that chose it: for each j,
-    /// `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x and out are
-    /// `[_, H]`; no output row is named twice.
-    fn expert(
-        &mut self,
-        weights: ExpertWeights<'_>,
-        x: &Self::Buffer,
-        x_rows: &[u32],
-        out_rows: &[u32],
-        out: &mut Self::Buffer,
-    );
+    /// Some of a layer's routed experts, each on the token rows that chose it: for each expert and each
+    /// of its rows j, `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x and out
+    /// are `[_, H]`. The experts have the same shape; no output row is named twice. A row's bits do not
+    /// depend on which experts share a call.
+    fn experts(&mut self, experts: &[ExpertRows<'_>], x: &Self::Buffer, out: &mut Self::Buffer);
     /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router
     /// order. x, shared are `[n, H]`, routed is `[n, k_len, H]`.
     #[allow(clippy::too_many_arguments)]

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use tensor::{Format, MatrixView};
 
-use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix, ValueHeadOrder};
+use crate::backend::{
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, ValueHeadOrder,
+};
 use crate::oracle::OracleBackend;
 
 /// Allowed error of f32 arithmetic.
@@ -89,6 +91,8 @@ pub fn outcomes<B: Backend>(backend: &mut B) -> Vec<Outcome> {
     suite.convolution();
     DELTA_NET_SHAPES.iter().for_each(|(shape, steps)| suite.delta_net(shape, steps));
     suite.experts();
+    suite.experts_together();
+    suite.several_products();
     suite.combination();
     suite.outcomes
 }
@@ -445,7 +449,7 @@ impl<B: Backend> Suite<'_, B> {
             let x = self.random(66, 10 * hidden, 3.0);
             let mut out = self.random(67, rows * hidden, 1.0);
             let weights = ExpertWeights { gate, up, down };
-            self.backend.expert(weights, &x, x_rows, out_rows, &mut out);
+            self.backend.experts(&[ExpertRows { weights, x_rows, out_rows }], &x, &mut out);
             let name = format!("expert {formats:?}, rows {x_rows:?} to {out_rows:?}");
             let (mut named, mut others) = (Vec::new(), Vec::new());
             for (row, values) in self.read(&out, rows * hidden).chunks_exact(hidden).enumerate() {
@@ -459,6 +463,59 @@ impl<B: Backend> Suite<'_, B> {
                 values: others,
             });
             self.outcomes.push(Outcome { name, tolerance, values: named });
+        }
+    }
+
+    /// Several experts in one call: with one row each, as in decoding, and with several.
+    fn experts_together(&mut self) {
+        use Format::{BF16, F32, Q4K, Q6K, Q8_0};
+        let (hidden, inner) = (256, 512);
+        for formats in [[F32, F32, F32], [Q8_0, BF16, Q8_0], [Q4K, Q4K, Q6K]] {
+            let matrices: Vec<[HostMatrix; 3]> = (0..5)
+                .map(|i| {
+                    let matrix = |which: u64, rows, cols| {
+                        random_matrix(80 + 3 * i + which, formats[which as usize], rows, cols)
+                    };
+                    [matrix(0, inner, hidden), matrix(1, inner, hidden), matrix(2, hidden, inner)]
+                })
+                .collect();
+            let one_row: [(&[u32], &[u32]); 5] =
+                [(&[0], &[4]), (&[0], &[0]), (&[0], &[2]), (&[1], &[1]), (&[0], &[3])];
+            let some_rows: [(&[u32], &[u32]); 5] =
+                [(&[0], &[4]), (&[1, 2], &[0, 5]), (&[1, 2], &[2, 6]), (&[], &[]), (&[2, 0, 1], &[3, 7, 8])];
+            for rows in [one_row, some_rows] {
+                let x = self.random(66, 3 * hidden, 3.0);
+                let mut out = self.random(67, 10 * hidden, 1.0);
+                let experts = matrices.iter().zip(rows).map(|([gate, up, down], (x_rows, out_rows))| {
+                    let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
+                    ExpertRows { weights, x_rows, out_rows }
+                });
+                let experts: Vec<ExpertRows<'_>> = experts.collect();
+                self.backend.experts(&experts, &x, &mut out);
+                let name = format!("experts {formats:?}, rows {rows:?}");
+                self.keep(name, tolerance_of(&formats), &out, 9 * hidden);
+            }
+        }
+    }
+
+    fn several_products(&mut self) {
+        use Format::{F32, Q4K, Q6K, Q8_0};
+        for formats in [[Q6K, Q6K, Q6K], [Q8_0, F32, Q8_0], [F32, Q4K, Q8_0]] {
+            let sizes = [512, 3, 130];
+            let matrices: [HostMatrix; 3] =
+                std::array::from_fn(|i| random_matrix(90 + i as u64, formats[i], sizes[i], 256));
+            let matrices = matrices.map(|matrix| self.backend.matrix(matrix));
+            for n in [1, 2, 19] {
+                let x = self.random(93, n * 256, 3.0);
+                let mut outs = sizes.map(|rows| self.random(94, n * rows + 3, 1.0));
+                let [a, b, c] = &mut outs;
+                let [wa, wb, wc] = &matrices;
+                self.backend.mul_mats([(wa, a), (wb, b), (wc, c)], &x, n);
+                for (i, out) in outs.iter().enumerate() {
+                    let name = format!("mul_mats {formats:?}, number {i}, {n} tokens");
+                    self.keep(name, tolerance_of(&formats), out, n * sizes[i] + 3);
+                }
+            }
         }
     }
 

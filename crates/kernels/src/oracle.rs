@@ -7,7 +7,7 @@
 
 use tensor::MatrixView;
 
-use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix};
+use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix};
 
 /// f64 values in memory.
 #[derive(Clone, Debug, Default)]
@@ -344,18 +344,13 @@ impl Backend for OracleBackend {
         }
     }
 
-    fn expert(
-        &mut self,
-        weights: ExpertWeights<'_>,
-        x: &OracleBuffer,
-        x_rows: &[u32],
-        out_rows: &[u32],
-        out: &mut OracleBuffer,
-    ) {
-        let dim = weights.gate.cols;
-        for (&x_row, &out_row) in x_rows.iter().zip(out_rows) {
-            let y = gated_mlp(&weights, &x.0[x_row as usize * dim..][..dim]);
-            out.0[out_row as usize * dim..][..dim].copy_from_slice(&y);
+    fn experts(&mut self, experts: &[ExpertRows<'_>], x: &OracleBuffer, out: &mut OracleBuffer) {
+        for ExpertRows { weights, x_rows, out_rows } in experts {
+            let dim = weights.gate.cols;
+            for (&x_row, &out_row) in x_rows.iter().zip(*out_rows) {
+                let y = gated_mlp(weights, &x.0[x_row as usize * dim..][..dim]);
+                out.0[out_row as usize * dim..][..dim].copy_from_slice(&y);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, ValueHeadOrder};
+use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, ValueHeadOrder};
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuOptions};
 use tensor::Format;
@@ -126,7 +126,9 @@ fn experts(backend: &mut CpuBackend, n: usize) {
     let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
     let (x, mut out) = (random(backend, n * HIDDEN), random(backend, 2 * n * HIDDEN));
     let rows: Vec<u32> = (0..n as u32).rev().collect();
-    steady(backend, "expert", n, |backend| backend.expert(weights, &x, &rows, &rows, &mut out));
+    steady(backend, "expert", n, |backend| {
+        backend.experts(&[ExpertRows { weights, x_rows: &rows, out_rows: &rows }], &x, &mut out)
+    });
     let gate_row = backend.matrix(random_matrix(1, Format::F32, 1, HIDDEN));
     let [gate, up, down] = [&gate, &up, &down].map(|matrix| backend.matrix(matrix.clone()));
     steady(backend, "shared_expert", n, |backend| {

@@ -7,7 +7,7 @@ use tensor::MatrixView;
 use super::batch::{Batch, TOKENS_PER_BLOCK};
 use super::pool::{Chunks, Tile, Tiles};
 use super::{Context, elementwise::rows_per_task, grow_all, scratch};
-use crate::dot::mul_rows;
+use crate::dot::{ActivationClass, Activations, mul_rows};
 
 /// Multiply-adds that one task should have at least: some tens of microseconds.
 const PRODUCTS_PER_TASK: usize = 512 * 1024;
@@ -22,13 +22,15 @@ const ROWS_MIN_BATCH: usize = 32;
 
 /// Memory of matrix products.
 pub(super) struct MatmulScratch {
-    inputs: Batch,
+    /// The input, prepared for each class of formats in `classes`.
+    inputs: Vec<Batch>,
+    classes: Vec<ActivationClass>,
     blocks: Vec<Vec<f32>>,
 }
 
 impl MatmulScratch {
     pub(super) fn new(threads: usize) -> Self {
-        MatmulScratch { inputs: Batch::default(), blocks: vec![Vec::new(); threads] }
+        MatmulScratch { inputs: Vec::new(), classes: Vec::new(), blocks: vec![Vec::new(); threads] }
     }
 }
 
@@ -41,30 +43,72 @@ pub(super) fn weight_rows_per_task(context: &Context, rows: usize, cols: usize, 
     (enough.min(fair) / ROWS_GRAIN * ROWS_GRAIN).clamp(min, ROWS_MAX)
 }
 
-/// `out[i] = w x[i]`: x is [n, cols], out is [n, rows].
-pub(super) fn mul_mat(
+/// For each product `out[i] = w x[i]`: x is [n, cols], out is [n, rows]. Matrices of one class of formats share one
+/// preparation of the input; the products with one token are one parallel region.
+pub(super) fn mul_mats<const N: usize>(
     context: &mut Context,
     memory: &mut MatmulScratch,
-    w: MatrixView<'_>,
+    mut products: [(MatrixView<'_>, &mut [f32]); N],
     x: &[f32],
+    n: usize,
+) {
+    memory.classes.clear();
+    let mut inputs_of = [0; N];
+    for ((w, _), of) in products.iter().zip(&mut inputs_of) {
+        let class = Activations::class(w.format);
+        *of = memory.classes.iter().position(|known| *known == class).unwrap_or(memory.classes.len());
+        if *of == memory.classes.len() {
+            memory.classes.push(class);
+            memory.inputs.resize_with(memory.inputs.len().max(*of + 1), Batch::default);
+            memory.inputs[*of].prepare(context, w.format, x, n, w.cols);
+        }
+    }
+    if n == 1 {
+        mul_vecs(context, &memory.inputs, &mut products, inputs_of);
+        return;
+    }
+    for ((w, out), of) in products.into_iter().zip(inputs_of) {
+        mul_batch(context, &memory.inputs[of], &mut memory.blocks, &w, n, out);
+    }
+}
+
+/// The products of several matrices with one row.
+fn mul_vecs<const N: usize>(
+    context: &mut Context,
+    inputs: &[Batch],
+    products: &mut [(MatrixView<'_>, &mut [f32]); N],
+    inputs_of: [usize; N],
+) {
+    let isa = context.isa;
+    let products = products.each_mut().map(|(w, out)| (*w, &mut out[..w.rows]));
+    let rows = products.iter().map(|(w, _)| w.rows).sum();
+    let block_rows = weight_rows_per_task(context, rows, products.first().map_or(1, |(w, _)| w.cols), 1);
+    let weights = products.each_ref().map(|(w, _)| *w);
+    let chunks = products.map(|(_, out)| Chunks::new(out, block_rows));
+    context.pool.run_parts(chunks, |_, (which, chunk, out)| {
+        for (_, input) in inputs[inputs_of[which]].blocks() {
+            mul_rows(isa, &weights[which], chunk * block_rows, out.len(), input, out);
+        }
+    });
+}
+
+/// The product of one matrix with several rows.
+fn mul_batch(
+    context: &mut Context,
+    inputs: &Batch,
+    blocks: &mut [Vec<f32>],
+    w: &MatrixView<'_>,
     n: usize,
     out: &mut [f32],
 ) {
-    memory.inputs.prepare(context, w.format, x, n, w.cols);
-    let (isa, inputs) = (context.isa, &memory.inputs);
-    let (out, block_rows) = (&mut out[..n * w.rows], weight_rows_per_task(context, w.rows, w.cols, n));
-    if let (1, Some((_, input))) = (n, inputs.blocks().next()) {
-        context.pool.run_parts(Chunks::new(out, block_rows), |task, out| {
-            mul_rows(isa, &w, task * block_rows, out.len(), input, out);
-        });
-        return;
-    }
-    let bands = Tiles::bands(out, w.rows, block_rows);
-    grow_all(&mut memory.blocks, block_rows * TOKENS_PER_BLOCK);
-    context.pool.run_parts_with(bands, &mut memory.blocks, |_, mut out, block| {
+    let isa = context.isa;
+    let block_rows = weight_rows_per_task(context, w.rows, w.cols, n);
+    let bands = Tiles::bands(&mut out[..n * w.rows], w.rows, block_rows);
+    grow_all(blocks, block_rows * TOKENS_PER_BLOCK);
+    context.pool.run_parts_with(bands, blocks, |_, mut out, block| {
         for (first, inputs) in inputs.blocks() {
             let block = scratch(block, out.width() * inputs.n());
-            mul_rows(isa, &w, out.first_col(), out.width(), inputs, block);
+            mul_rows(isa, w, out.first_col(), out.width(), inputs, block);
             store_transposed(block, first..first + inputs.n(), &mut out);
         }
     });

@@ -23,7 +23,7 @@ pub use pool::{THREADS_MAX, ThreadPool};
 
 use tensor::MatrixView;
 
-use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertWeights, HostMatrix};
+use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix};
 use crate::dot::Isa;
 use attention::AttentionScratch;
 use f32_ops::F32Ops;
@@ -180,7 +180,17 @@ impl Backend for CpuBackend {
     }
 
     fn mul_mat(&mut self, w: &CpuMatrix, x: &CpuBuffer, n: usize, out: &mut CpuBuffer) {
-        matmul::mul_mat(&mut self.context, &mut self.matmul, w.view(), &x.0, n, &mut out.0);
+        matmul::mul_mats(&mut self.context, &mut self.matmul, [(w.view(), out.0.as_mut_slice())], &x.0, n);
+    }
+
+    fn mul_mats<const N: usize>(
+        &mut self,
+        products: [(&CpuMatrix, &mut CpuBuffer); N],
+        x: &CpuBuffer,
+        n: usize,
+    ) {
+        let products = products.map(|(w, out)| (w.view(), out.0.as_mut_slice()));
+        matmul::mul_mats(&mut self.context, &mut self.matmul, products, &x.0, n);
     }
 
     fn add_bias(&mut self, bias: &CpuBuffer, n: usize, dim: usize, out: &mut CpuBuffer) {
@@ -290,15 +300,8 @@ impl Backend for CpuBackend {
         moe::shared_expert(&mut self.context, &mut self.moe, weights, gate_row.view(), &x.0, n, &mut out.0);
     }
 
-    fn expert(
-        &mut self,
-        weights: ExpertWeights<'_>,
-        x: &CpuBuffer,
-        x_rows: &[u32],
-        out_rows: &[u32],
-        out: &mut CpuBuffer,
-    ) {
-        moe::expert(&mut self.context, &mut self.moe, weights, &x.0, (x_rows, out_rows), &mut out.0);
+    fn experts(&mut self, experts: &[ExpertRows<'_>], x: &CpuBuffer, out: &mut CpuBuffer) {
+        moe::experts(&mut self.context, &mut self.moe, experts, &x.0, &mut out.0);
     }
 
     fn moe_combine(

@@ -114,9 +114,8 @@ impl<B: Backend> Attention<B> {
         out: &mut B::Buffer,
     ) {
         let (shape, s) = (&self.shape, scratch);
-        backend.mul_mat(&self.q_proj, h, n, &mut s.qg);
-        backend.mul_mat(&self.k_proj, h, n, &mut s.k);
-        backend.mul_mat(&self.v_proj, h, n, &mut s.v);
+        let products = [(&self.q_proj, &mut s.qg), (&self.k_proj, &mut s.k), (&self.v_proj, &mut s.v)];
+        backend.mul_mats(products, h, n);
         if let Some(biases) = &self.biases {
             let kv = shape.kv_heads * shape.head_dim;
             backend.add_bias(&biases.q, n, 2 * shape.heads * shape.head_dim, &mut s.qg);

@@ -106,10 +106,13 @@ impl<B: Backend> DeltaNet<B> {
         out: &mut B::Buffer,
     ) {
         let (shape, s) = (&self.shape, scratch);
-        backend.mul_mat(&self.in_proj_qkv, h, n, &mut s.u);
-        backend.mul_mat(&self.in_proj_z, h, n, &mut s.z);
-        backend.mul_mat(&self.in_proj_b, h, n, &mut s.b);
-        backend.mul_mat(&self.in_proj_a, h, n, &mut s.a);
+        let products = [
+            (&self.in_proj_qkv, &mut s.u),
+            (&self.in_proj_z, &mut s.z),
+            (&self.in_proj_b, &mut s.b),
+            (&self.in_proj_a, &mut s.a),
+        ];
+        backend.mul_mats(products, h, n);
         backend.conv1d_silu(shape, n, &self.conv1d, &s.u, &mut state.conv, &mut s.qkv);
         backend.gated_delta_net(
             shape,

@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use experts::ExpertStore;
-use kernels::backend::{Backend, ExpertWeights};
+use experts::{ExpertStore, LoadedExpert};
+use kernels::backend::{Backend, ExpertRows, ExpertWeights};
 
 use crate::load::DenseLoader;
 use crate::phases::Laps;
 use crate::{Config, ModelError, Phases};
+
+/// Experts that are computed in one parallel region when a single token asks for them.
+const EXPERTS_TOGETHER_MAX: usize = 16;
 
 /// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
 pub struct Moe<B: Backend> {
@@ -233,11 +236,21 @@ impl<B: Backend> Moe<B> {
             &mut s.shared,
         );
         laps.lap();
-        while let Some(loaded) = fetch.next()? {
+        // A chunk gives each expert enough to do; in decoding, what is ready is computed together.
+        let together = if n == 1 { EXPERTS_TOGETHER_MAX } else { 1 };
+        loop {
+            let ready = fetch.next_batch(together)?;
+            if ready.is_empty() {
+                break;
+            }
             s.phases.fetch += laps.lap();
-            let [gate, up, down] = loaded.parts;
-            let (x_rows, out_rows) = s.routing.rows(loaded.expert);
-            backend.expert(ExpertWeights { gate, up, down }, h, x_rows, out_rows, &mut s.routed);
+            let rows = |loaded: &LoadedExpert<'_>| s.routing.rows(loaded.expert);
+            let experts = ready.iter().map(|loaded| {
+                let ([gate, up, down], (x_rows, out_rows)) = (loaded.parts, rows(loaded));
+                ExpertRows { weights: ExpertWeights { gate, up, down }, x_rows, out_rows }
+            });
+            let experts: Vec<ExpertRows<'_>> = experts.collect();
+            backend.experts(&experts, h, &mut s.routed);
             s.phases.experts += laps.lap();
         }
         drop(fetch);

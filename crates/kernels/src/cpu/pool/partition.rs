@@ -208,3 +208,25 @@ unsafe impl<A: Partition, B: Partition> Partition for (A, B) {
         unsafe { (self.0.part(index), self.1.part(index)) }
     }
 }
+
+/// Several partitions, one after the other: a part is which of them, its index there, and what it is.
+// SAFETY: each keeps the promise, and an index of all is one index of one.
+unsafe impl<P: Partition, const N: usize> Partition for [P; N] {
+    type Part = (usize, usize, P::Part);
+
+    fn len(&self) -> usize {
+        self.iter().map(P::len).sum()
+    }
+
+    unsafe fn part(&self, index: usize) -> Self::Part {
+        let mut index = index;
+        for (which, partition) in self.iter().enumerate() {
+            if index < partition.len() {
+                // SAFETY: the caller's promise; below its length as just checked.
+                return (which, index, unsafe { partition.part(index) });
+            }
+            index -= partition.len();
+        }
+        panic!("part {index} beyond the last of {N} partitions");
+    }
+}

@@ -119,6 +119,20 @@ pub(super) fn half_to_f32(half: HalfLe) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
 }
 
+/// How far ahead weights are asked for. Rows lie one after the other, but the processor's own prefetching stops
+/// at every page.
+const PREFETCH_BYTES: usize = 2048;
+
+/// Asks for the bytes that lie [`PREFETCH_BYTES`] after a block, as many as the block has. They need not exist.
+#[inline(always)]
+pub(super) fn prefetch<B>(block: &B) {
+    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(PREFETCH_BYTES);
+    for line in (0..size_of::<B>()).step_by(64) {
+        // SAFETY: a prefetch reads nothing; any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+    }
+}
+
 /// The sum of the lanes: halves first, then even and odd pairs.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -342,7 +356,8 @@ fn rows_32<const T: usize, B: Block, const OFFSET: bool>(
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let (pairs, last) = from_bytes::<B>(row).as_chunks::<2>();
         let mut sums = [Sums32 { lanes: [_mm256_setzero_ps(); 2], offsets: [0.0; 2] }; T];
-        for (i, [even, odd]) in pairs.iter().enumerate() {
+        for (i, pair @ [even, odd]) in pairs.iter().enumerate() {
+            prefetch(pair);
             let (even, odd) = (open(even), open(odd));
             for (sums, act) in sums.iter_mut().zip(&acts) {
                 add_block_32::<0, OFFSET>(sums, &even, act, 2 * i);
@@ -579,6 +594,7 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let mut sums = [_mm256_setzero_ps(); T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            prefetch(block);
             let block = open(block);
             let products = products_256(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {

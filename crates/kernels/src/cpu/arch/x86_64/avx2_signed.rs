@@ -17,7 +17,7 @@ use tensor::blocks::{
 
 use super::avx2_dot::{
     bits_are_clear, even_then_odd, fold, half_to_f32, load_i8x16, load_i8x32, load_u8x16, load_u8x32,
-    pick_scales,
+    pick_scales, prefetch,
 };
 use crate::dot::Job;
 use crate::dot::activations::Row256;
@@ -274,6 +274,7 @@ fn rows<const T: usize, B: SignedBlock>(job: &Job<'_>, t: usize, out: &mut [f32]
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let mut sums = [_mm256_setzero_ps(); T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            prefetch(block);
             let block = open(block);
             let products = products(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {

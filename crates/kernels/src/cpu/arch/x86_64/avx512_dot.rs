@@ -19,7 +19,7 @@ use tensor::blocks::{
 
 use super::avx2_dot::{
     self, even_then_odd, fold, half_to_f32, load_i8x16, load_i8x32, load_i16x16, load_u8x16, load_u8x32,
-    scales_and_mins, scales_q3_k,
+    prefetch, scales_and_mins, scales_q3_k,
 };
 use super::avx512_signed;
 use crate::dot::activations::{Row32, Row256};
@@ -265,7 +265,8 @@ fn rows_32<const T: usize, B: Block, const OFFSET: bool>(
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let (pairs, last) = from_bytes::<B>(row).as_chunks::<2>();
         let mut sums = [Sums32 { lanes: _mm512_setzero_ps(), offsets: [0.0; 2] }; T];
-        for (i, [even, odd]) in pairs.iter().enumerate() {
+        for (i, pair @ [even, odd]) in pairs.iter().enumerate() {
+            prefetch(pair);
             let blocks = open(even, odd);
             for (sums, act) in sums.iter_mut().zip(&acts) {
                 let two = 2 * i..2 * i + 2;
@@ -452,6 +453,7 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let mut sums = [_mm256_setzero_ps(); T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            prefetch(block);
             let block = open(block);
             let products = products_256(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {

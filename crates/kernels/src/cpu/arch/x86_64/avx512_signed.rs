@@ -7,7 +7,7 @@ use tensor::Format;
 use tensor::blocks::iq_grids::{EVEN_SIGN_BITS, IQ2_S, IQ3_S, IQ3_XXS};
 use tensor::blocks::{BlockIq2S, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, IQ4_VALUES, SignedBlock, from_bytes};
 
-use super::avx2_dot::{fold, half_to_f32, load_u8x16};
+use super::avx2_dot::{fold, half_to_f32, load_u8x16, prefetch};
 use super::avx2_signed::{odd_scales_of_16, odd_scales_of_32, scales_iq4_xs, set_32, set_64};
 use super::avx512_dot::{add_halves, join, load_i8x64, look_up, pick_scales, twice};
 use crate::dot::Job;
@@ -116,6 +116,7 @@ fn rows<const T: usize, B: SignedBlock>(job: &Job<'_>, t: usize, out: &mut [f32]
     for (row, out) in job.weight_rows().zip(out.chunks_exact_mut(n)) {
         let mut sums = [_mm256_setzero_ps(); T];
         for (b, block) in from_bytes::<B>(row).iter().enumerate() {
+            prefetch(block);
             let block = open(block);
             let products = products(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
