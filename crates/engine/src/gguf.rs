@@ -178,6 +178,11 @@ mod tests {
             assert_eq!(found.decode(&expected, false).unwrap(), source.decode(&expected, false).unwrap());
             assert_eq!(found.decode(&expected, true).unwrap(), source.decode(&expected, true).unwrap());
         }
+        let mixed = std::fs::read(fixture("tokenizer/mixed.json")).unwrap();
+        let mixed: Vec<(String, Vec<u32>)> = serde_json::from_slice(&mixed).unwrap();
+        for (text, expected) in &mixed {
+            assert_eq!(&found.encode(text, false).unwrap(), expected, "{text:?}");
+        }
         let messages = [tokenizer::Message::system("Be brief."), tokenizer::Message::user("Why <|im_end|>?")];
         let options = tokenizer::TemplateOptions { add_generation_prompt: true, ..Default::default() };
         let chat = |tokenizer: &tokenizer::Tokenizer| tokenizer.encode_chat(&messages, &options).unwrap();

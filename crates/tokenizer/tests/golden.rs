@@ -68,6 +68,20 @@ fn texts() {
     }
 }
 
+/// Random texts of every kind of character, spaces, digits, contractions, marks, broken UTF-8.
+#[test]
+fn mixed_texts() {
+    let mixed = std::fs::read(directory().join("mixed.json")).unwrap();
+    let mixed: Vec<(String, Vec<u32>)> = serde_json::from_slice(&mixed).unwrap();
+    assert!(mixed.len() > 100);
+    let (tokenizer, _) = load();
+    for (text, expected) in &mixed {
+        assert_eq!(&tokenizer.encode(text, false).unwrap(), expected, "{text:?}");
+        let decoded = tokenizer.decode(expected, false).unwrap();
+        assert_eq!(streamed(&tokenizer, expected, false), decoded, "{text:?}");
+    }
+}
+
 #[test]
 fn ids_that_end_inside_a_character() {
     let (tokenizer, cases) = load();
