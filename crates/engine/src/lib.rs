@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod cgroup;
 mod engine;
 mod error;
 mod eval;

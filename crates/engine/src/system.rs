@@ -1,7 +1,9 @@
 //! What this machine has: memory that is free, within the limits of the control group; cores; the process's own peak.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::cgroup;
 
 /// Sizes for people: `5.5 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
@@ -46,9 +48,14 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// Bytes that this process could still take: free and reclaimable memory, or less where a control group says so.
 /// `None` where the system does not tell.
 pub fn available_memory_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let available = kib_field(&meminfo, "MemAvailable:")?;
-    Some(cgroup_room_bytes().map_or(available, |room| room.min(available)))
+    available_below(Path::new("/"))
+}
+
+fn available_below(root: &Path) -> Option<u64> {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
+    let available = meminfo.and_then(|meminfo| kib_field(&meminfo, "MemAvailable:"));
+    // The lesser of those that are known.
+    [available, cgroup::room_bytes(root)].into_iter().flatten().min()
 }
 
 /// Highest resident memory of this process so far, bytes.
@@ -72,37 +79,6 @@ fn kib_field(text: &str, key: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Room left under the tightest memory limit of the process's control groups, version 1 or 2.
-fn cgroup_room_bytes() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let rooms = groups.lines().filter_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        match controllers {
-            "" => tightest_room(Path::new("/sys/fs/cgroup"), path, "memory.max", "memory.current"),
-            list if list.split(',').any(|name| name == "memory") => {
-                let root = Path::new("/sys/fs/cgroup/memory");
-                tightest_room(root, path, "memory.limit_in_bytes", "memory.usage_in_bytes")
-            }
-            _ => None,
-        }
-    });
-    rooms.min()
-}
-
-/// Limits apply from the group up to the root; inside a container the path may not exist, then the root's own files count.
-fn tightest_room(root: &Path, path: &str, limit_file: &str, usage_file: &str) -> Option<u64> {
-    let group = root.join(path.trim_start_matches('/'));
-    let mut groups: Vec<PathBuf> = group.ancestors().map(Path::to_path_buf).collect();
-    groups.retain(|group| group.starts_with(root));
-    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let room = |group: PathBuf| {
-        let limit = number(group.join(limit_file))?;
-        Some(limit.saturating_sub(number(group.join(usage_file)).unwrap_or(0)))
-    };
-    groups.into_iter().filter_map(room).min()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +98,24 @@ mod tests {
         for text in ["", "0", "GiB", "6XB", "-1G", "1e3", "99999999T"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_free_is_the_least_of_what_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(available_below(root.path()), None);
+        write("proc/meminfo", "MemTotal:       16384 kB\nMemAvailable:    8192 kB\n");
+        assert_eq!(available_below(root.path()), Some(8 << 20));
+        write("proc/self/cgroup", "0::/a\n");
+        write("sys/fs/cgroup/a/memory.max", "5242880\n");
+        assert_eq!(available_below(root.path()), Some(5 << 20));
+        write("proc/meminfo", "MemAvailable:    1024 kB\n");
+        assert_eq!(available_below(root.path()), Some(1 << 20));
     }
 
     #[test]
