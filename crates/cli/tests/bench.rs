@@ -154,6 +154,9 @@ fn plan_forecasts_a_preset_and_leaves_nothing_behind() {
     check_forecast(&report);
     assert_eq!(report["on_disk"], Value::Bool(false));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the temporary file is gone");
+    let huge = ["plan", "tiny", "--disk-path", disk, "--probe-size", "100000TiB"];
+    fails(&huge, &["temporary file", "free", "--disk-path"]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was written");
     fails(&["plan", "nonesuch"], &["nonesuch", "preset", "qwen3.5-35b-a3b"]);
 }
 

@@ -114,6 +114,19 @@ pub enum EngineError {
         /// What went wrong.
         source: std::io::Error,
     },
+    /// The disk is too full for that file.
+    #[error(
+        "{dir}: a temporary file to measure the drive takes {needed}, and {free} are free; choose another directory with \
+         --disk-path"
+    )]
+    ProbeFileTooLarge {
+        /// Where it was to be.
+        dir: PathBuf,
+        /// Its size, readable.
+        needed: String,
+        /// Free space, readable.
+        free: String,
+    },
     /// Evaluation windows that make no sense.
     #[error("--stride {stride} must be from 1 to --ctx {ctx}")]
     BadStride {

@@ -533,6 +533,13 @@ impl ProbeFile {
         let path = dir.join(format!("flash-moe-probe-{}.tmp", std::process::id()));
         let failed = |source| EngineError::ProbeFile { path: path.clone(), source };
         fs::create_dir_all(dir).map_err(failed)?;
+        if let Some(free) = experts::pack::free_disk_bytes(dir).filter(|free| bytes > *free) {
+            return Err(EngineError::ProbeFileTooLarge {
+                dir: dir.into(),
+                needed: system::human_bytes(bytes),
+                free: system::human_bytes(free),
+            });
+        }
         let mut file = File::create(&path).map_err(failed)?;
         let probe = Self { path: path.clone() };
         let mut random = SplitMix64::new(1);

@@ -31,6 +31,7 @@ use checkpoint::CheckpointError;
 use checkpoint::journal::{JOURNAL_FORMAT, JournalHead};
 use checkpoint::manifest::{self, Checksum, JOURNAL, MANIFEST, Manifest, VERSION};
 
+pub use disk::free_bytes as free_disk_bytes;
 pub use error::PackError;
 pub use plan::{DenseItem, Hooks, LayerItem, NoProgress, PackOptions, PackPlan, PackProgress, PackReport};
 pub use verify::{BadRecord, VerifyReport, verify};
