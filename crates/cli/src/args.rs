@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::{EngineOptions, Format, PolicyKind};
+use engine::{EngineOptions, Format, KvFormat, PolicyKind};
 
 /// A mistake in the arguments that the parser cannot see by itself: exit code 2.
 #[derive(Debug)]
@@ -61,6 +61,9 @@ pub(crate) struct LoadArgs {
     /// Longest sequence in tokens [default: 4096, or the model's own limit if that is less].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) ctx: Option<usize>,
+    /// Format of keys and values: f16; q8_0, which takes about half of that and is lossy; or f32, exact.
+    #[arg(long, value_name = "f16|q8_0|f32")]
+    pub(crate) kv: Option<KvFormat>,
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
@@ -112,6 +115,7 @@ impl LoadArgs {
             memory_bytes: self.memory,
             slots: self.slots,
             ctx: self.ctx,
+            kv: self.kv,
             chunk_tokens: self.chunk,
             threads: self.threads,
             io_threads: Some(self.io_threads),
@@ -271,6 +275,7 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Keys and values are kept in f32 here, unless --kv says otherwise.")]
 pub(crate) struct LogitsArgs {
     /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`. No tokenizer files are needed.
     pub(crate) model: String,

@@ -106,3 +106,8 @@ impl PackProgress for PackBar {
 pub(crate) fn size(bytes: u64) -> String {
     if bytes == 0 { "-".into() } else { human_bytes(bytes) }
 }
+
+/// The lossy options that are on, for a table.
+pub(crate) fn lossy(options: &[String]) -> String {
+    if options.is_empty() { "nothing".into() } else { options.join(", ") }
+}

@@ -50,7 +50,9 @@ fn demo_speaks_and_streams_the_same_text_whatever_the_memory() {
     ] {
         assert!(!report[key].is_null(), "{key} in {report}");
     }
-    assert_eq!(report["lossy"], Value::Array(vec![]));
+    assert_eq!((&report["lossy"], &report["kv"]), (&serde_json::json!([]), &Value::from("f16")));
+    let lossy = json(&[&base[..], &["--json", "--kv", "q8_0"]].concat());
+    assert_eq!((&lossy["lossy"], &lossy["kv"]), (&serde_json::json!(["kv q8_0"]), &Value::from("q8_0")));
     for extra in [["--slots", "4"], ["--threads", "1"], ["--io", "buffered"]] {
         let args: Vec<&str> = base.iter().chain(&extra).chain(&["--chunk", "4096"]).copied().collect();
         assert_eq!(ok(&args), text, "{extra:?}");

@@ -142,6 +142,7 @@ pub struct About {
     pub experts_per_token_model: usize,
     pub experts_per_token: usize,
     pub lossy: Vec<String>,
+    pub kv: String,
     pub formats: BTreeMap<String, BTreeSet<String>>,
     /// Expert records in the files; fewer than experts when layers share them.
     pub expert_records: usize,
@@ -531,7 +532,8 @@ impl About {
             experts_per_layer: config.num_experts,
             experts_per_token_model: config.num_experts_per_tok,
             experts_per_token: config.num_experts_per_tok,
-            lossy: Vec::new(),
+            lossy: engine_options.lossy(),
+            kv: engine_options.kv().to_string(),
             formats: facts.formats(),
             expert_records,
             shared_records: shared.then(|| {

@@ -63,6 +63,8 @@ pub struct Engine {
     pub(crate) files: Vec<FileId>,
     pub(crate) io_threads: Option<usize>,
     pub(crate) compute: Compute,
+    /// Lossy options that are on.
+    pub(crate) lossy: Vec<String>,
     pub(crate) cancel: Arc<AtomicBool>,
     halve_slots: Arc<AtomicBool>,
     checkpoint: Checkpoint,
@@ -136,6 +138,7 @@ impl Engine {
             files,
             io_threads: options.io_threads,
             compute,
+            lossy: options.lossy(),
             cancel: Arc::new(AtomicBool::new(false)),
             halve_slots: Arc::new(AtomicBool::new(false)),
             checkpoint,
@@ -246,7 +249,7 @@ impl Engine {
     /// None today; the scheduler will refuse what does not fit.
     pub fn session(&mut self) -> Result<Session, EngineError> {
         let ctx = self.plan.ctx;
-        let state = self.runtime.new_state(ctx);
+        let state = self.runtime.new_state(self.plan.kv, ctx);
         Ok(Session { state, tokens: Vec::with_capacity(ctx), logits: Vec::new(), ctx, broken: false })
     }
 
@@ -423,6 +426,7 @@ pub(crate) fn memory_plan(
         dense_bytes: opened.dense_bytes(),
         tokenizer_json_bytes,
         ctx,
+        kv: options.kv(),
         slot_bytes: ExpertStore::slot_bytes(&opened.layout.experts, block_bytes)? as u64,
         expert_count: opened.expert_count(),
         threads: options.threads.unwrap_or_else(system::cores),

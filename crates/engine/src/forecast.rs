@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kernels::backend::{Backend, ExpertRows, ExpertWeights, HostMatrix};
+use kernels::backend::{Backend, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use models::config::LayerType;
 use models::presets::Preset;
@@ -160,6 +160,7 @@ pub struct Forecast {
     pub experts_per_layer: usize,
     pub experts_per_token: usize,
     pub lossy: Vec<String>,
+    pub kv: String,
     pub formats: BTreeMap<String, BTreeSet<String>>,
     pub fits: bool,
     pub memory_budget_bytes: u64,
@@ -209,6 +210,7 @@ pub fn forecast(
         dense_bytes: facts.dense_resident_bytes,
         tokenizer_json_bytes,
         ctx,
+        kv: engine_options.kv(),
         slot_bytes: facts.slot_bytes,
         expert_count: facts.expert_count,
         threads,
@@ -216,7 +218,8 @@ pub fn forecast(
         chunk_tokens: engine_options.chunk_tokens,
     };
     let machine = measure(target, &facts, storage.as_ref(), engine_options, options, progress)?;
-    let model = Model { facts: &facts, machine: &machine, input: &input };
+    let lossy = engine_options.lossy();
+    let model = Model { facts: &facts, machine: &machine, input: &input, lossy: &lossy };
     Ok(model.forecast(target, options))
 }
 
@@ -240,6 +243,7 @@ struct Model<'a> {
     facts: &'a Facts,
     machine: &'a Machine,
     input: &'a PlanInput<'a>,
+    lossy: &'a [String],
 }
 
 impl Model<'_> {
@@ -261,7 +265,8 @@ impl Model<'_> {
             layers: config.num_layers(),
             experts_per_layer: config.num_experts,
             experts_per_token: config.num_experts_per_tok,
-            lossy: Vec::new(),
+            lossy: self.lossy.to_vec(),
+            kv: input.kv.to_string(),
             formats: facts.formats(),
             fits: plan.is_some(),
             memory_budget_bytes: input.budget_bytes,
@@ -443,7 +448,7 @@ fn measure(
     )?;
     let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa });
     let (threads, isa) = (backend.threads(), backend.isa().to_string());
-    let mut compute = Compute { backend, facts };
+    let mut compute = Compute { backend, facts, kv: engine_options.kv() };
     let (dense_compute_s, shared_compute_s) = compute.dense_s();
     Ok(Machine {
         threads,
@@ -567,6 +572,7 @@ impl Drop for ProbeFile {
 struct Compute<'a> {
     backend: CpuBackend,
     facts: &'a Facts,
+    kv: KvFormat,
 }
 
 impl Compute<'_> {
@@ -694,7 +700,8 @@ impl Compute<'_> {
         let (keys, queries) = (shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
         let [mut qg, mut k, v, mut out] = [2 * queries, keys, keys, queries].map(|len| self.vector(len));
         let [q_norm, k_norm] = [shape.head_dim; 2].map(|len| self.vector(len));
-        let [mut k_cache, mut v_cache] = [ATTENTION_TOKENS * keys; 2].map(|len| self.vector(len));
+        let [mut k_cache, mut v_cache] =
+            [0; 2].map(|_| self.backend.kv_cache(self.kv, &shape, ATTENTION_TOKENS));
         let (backend, pos) = (&mut self.backend, ATTENTION_TOKENS - 1);
         undisturbed_seconds(|| {
             backend.qk_norm_rope_store(

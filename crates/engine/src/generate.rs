@@ -255,7 +255,8 @@ impl Run {
             peak_resident_bytes: system::peak_resident_bytes(),
             memory_budget_bytes: engine.plan().budget_bytes,
             io_fallback: engine.io_fallback(),
-            lossy: Vec::new(),
+            kv: engine.plan().kv.to_string(),
+            lossy: engine.lossy.clone(),
         };
         Generation { tokens: self.tokens, text: self.text, finish_reason, seed: self.sampler.seed(), stats }
     }

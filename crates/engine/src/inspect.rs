@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use kernels::backend::KvFormat;
 use models::qwen35moe::{self, Tier};
 use serde::Serialize;
 use tensor::Format;
@@ -59,8 +60,10 @@ pub struct Inspection {
     pub expert_bytes_per_token: u64,
     /// Weights that a token computes with.
     pub active_weights_per_token: u64,
-    /// Key/value bytes per token of context.
+    /// Key/value bytes per token of context, in f16.
     pub kv_bytes_per_token: u64,
+    /// The same by number format (`--kv`).
+    pub kv_bytes_per_token_by_format: BTreeMap<String, u64>,
     /// Recurrent state of a sequence, bytes.
     pub recurrent_state_bytes: u64,
     /// Parts that are recognised and left alone: tensors and bytes.
@@ -101,8 +104,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
         bytes_per_expert: experts.bytes / expert_count,
         expert_bytes_per_token: experts.bytes / expert_count * per_token,
         active_weights_per_token: dense + tied + experts.weights / expert_count * per_token,
-        kv_bytes_per_token: config.state_bytes(1) - config.state_bytes(0),
-        recurrent_state_bytes: config.state_bytes(0),
+        kv_bytes_per_token: config.kv_bytes_per_token(KvFormat::default()),
+        kv_bytes_per_token_by_format: KvFormat::ALL
+            .iter()
+            .map(|kv| (kv.to_string(), config.kv_bytes_per_token(*kv)))
+            .collect(),
+        recurrent_state_bytes: config.recurrent_state_bytes(),
         ignored: opened.layout.ignored.iter().map(|(name, size)| (name.to_string(), *size)).collect(),
         synthetic: Synthetic::of(&opened.checkpoint),
         notes: synthetic_notes(&opened).into_iter().chain(fallback_notes(&opened)).collect(),

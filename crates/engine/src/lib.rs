@@ -47,6 +47,7 @@ pub use error::EngineError;
 pub use eval::{EvalOptions, EvalReport};
 pub use experts::{PolicyKind, Verify};
 pub use generate::{Event, FinishReason, Generation, Request};
+pub use kernels::backend::KvFormat;
 pub use options::EngineOptions;
 pub use packing::{QuantTiers, pack, plan_pack};
 pub use session::Session;

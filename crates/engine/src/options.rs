@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use experts::{PolicyKind, Verify};
+use kernels::backend::KvFormat;
 use kernels::dot::Isa;
 use storage::{IoEngine, IoMode, Storage};
 
@@ -16,6 +17,8 @@ pub struct EngineOptions {
     pub slots: Option<usize>,
     /// Longest sequence, tokens; `None`: 4096 or the model's own limit if that is less.
     pub ctx: Option<usize>,
+    /// Number format of keys and values; `None`: f16.
+    pub kv: Option<KvFormat>,
     /// Longest prompt chunk, tokens; `None`: as the budget allows.
     pub chunk_tokens: Option<usize>,
     /// Compute threads; `None`: one per core that the process may use.
@@ -38,4 +41,17 @@ pub struct EngineOptions {
     pub isa: Option<Isa>,
     /// Storage to read from instead of the file system (fault injection in tests).
     pub storage: Option<Arc<dyn Storage>>,
+}
+
+impl EngineOptions {
+    /// Number format of keys and values.
+    pub(crate) fn kv(&self) -> KvFormat {
+        self.kv.unwrap_or_default()
+    }
+
+    /// The lossy options that are on, as reports name them: the one place that knows which are.
+    pub fn lossy(&self) -> Vec<String> {
+        let kv = self.kv();
+        kv.is_lossy().then(|| format!("kv {kv}")).into_iter().collect()
+    }
 }

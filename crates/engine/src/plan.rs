@@ -4,6 +4,7 @@
 //! a prompt chunk (a larger chunk reads each expert less often in prefill) and expert slots (more slots read less often in
 //! decode).
 
+use kernels::backend::KvFormat;
 use models::Config;
 
 use crate::EngineError;
@@ -33,6 +34,8 @@ pub struct PlanInput<'a> {
     pub tokenizer_json_bytes: u64,
     /// Context, tokens.
     pub ctx: usize,
+    /// Number format of keys and values.
+    pub kv: KvFormat,
     /// Memory of one slot, bytes.
     pub slot_bytes: u64,
     /// Routed experts in the model.
@@ -68,6 +71,13 @@ pub struct MemoryPlan {
     pub chunk_tokens: usize,
     /// Context, tokens.
     pub ctx: usize,
+    /// Number format of keys and values.
+    #[serde(serialize_with = "kv_name")]
+    pub kv: KvFormat,
+}
+
+pub(crate) fn kv_name<S: serde::Serializer>(kv: &KvFormat, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kv.name())
 }
 
 impl MemoryPlan {
@@ -91,13 +101,14 @@ impl MemoryPlan {
             budget_bytes: input.budget_bytes,
             process_bytes: process_bytes(input),
             dense_bytes: input.dense_bytes,
-            state_bytes: input.config.state_bytes(input.ctx),
+            state_bytes: state_bytes(input),
             scratch_bytes,
             slot_bytes: input.slot_bytes,
             slots: slots.min(input.expert_count),
             expert_count: input.expert_count,
             chunk_tokens,
             ctx: input.ctx,
+            kv: input.kv,
         })
     }
 
@@ -139,7 +150,11 @@ fn process_bytes(input: &PlanInput<'_>) -> u64 {
 }
 
 fn fixed_bytes(input: &PlanInput<'_>) -> u64 {
-    process_bytes(input) + input.dense_bytes + input.config.state_bytes(input.ctx)
+    process_bytes(input) + input.dense_bytes + state_bytes(input)
+}
+
+fn state_bytes(input: &PlanInput<'_>) -> u64 {
+    input.config.state_bytes(input.kv, input.ctx)
 }
 
 fn least_bytes(input: &PlanInput<'_>, fixed: u64, slots: usize) -> u64 {
@@ -153,9 +168,9 @@ fn scratch_bytes(input: &PlanInput<'_>, tokens: usize) -> u64 {
     let inner = config.moe_intermediate_size.max(config.shared_expert_intermediate_size);
     // Inside an op: both halves of an expert's hidden layer, its product, and the input and hidden rows in 8 bits.
     let per_token = 4 * (3 * inner + config.hidden_size) + 2 * (inner + config.hidden_size);
-    let scores = 4 * input.threads * input.ctx;
+    let attention = kernels::cpu::attention_scratch_bytes(&config.attention, input.kv, input.threads);
     let model = models::Scratch::<kernels::cpu::CpuBackend>::bytes(config, tokens);
-    model + (tokens * per_token) as u64 + scores as u64
+    model + (tokens * per_token) as u64 + attention as u64
 }
 
 fn chunk_tokens(input: &PlanInput<'_>, room: u64) -> usize {
@@ -175,14 +190,13 @@ fn chunk_tokens(input: &PlanInput<'_>, room: u64) -> usize {
 
 fn too_small(input: &PlanInput<'_>, least: u64, slots: usize) -> EngineError {
     let detail = format!(
-        "dense weights {}, state for {} tokens {}, {slots} expert slots {}, rest {}",
+        "dense weights {}, state for {} tokens (kv {}) {}, {slots} expert slots {}, rest {}",
         human_bytes(input.dense_bytes),
         input.ctx,
-        human_bytes(input.config.state_bytes(input.ctx)),
+        input.kv,
+        human_bytes(state_bytes(input)),
         human_bytes(slots as u64 * input.slot_bytes),
-        human_bytes(
-            least - input.dense_bytes - input.config.state_bytes(input.ctx) - slots as u64 * input.slot_bytes
-        ),
+        human_bytes(least - input.dense_bytes - state_bytes(input) - slots as u64 * input.slot_bytes),
     );
     EngineError::BudgetTooSmall {
         budget: human_bytes(input.budget_bytes),

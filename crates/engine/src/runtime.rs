@@ -4,15 +4,15 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use experts::{ExpertStore, LookaheadStats, StoreStats};
-use kernels::backend::Backend;
+use kernels::backend::{Backend, KvFormat};
 use models::model::Wanted;
 use models::{Model, ModelError, Phases, Scratch, State};
 use storage::AlignedBuf;
 
 /// A model loaded on some back-end.
 pub(crate) trait Runtime {
-    /// The state of a new, empty sequence of at most `ctx` tokens.
-    fn new_state(&mut self, ctx: usize) -> Box<dyn Any>;
+    /// The state of a new, empty sequence of at most `ctx` tokens, with keys and values in `kv`.
+    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Box<dyn Any>;
     /// Back to the empty sequence.
     fn clear(&mut self, state: &mut dyn Any);
     /// One chunk; see [`Model::forward`].
@@ -55,6 +55,7 @@ pub(crate) struct Loaded<B: Backend> {
 fn state_of<B: Backend + 'static>(state: &mut dyn Any) -> &mut State<B>
 where
     B::Buffer: 'static,
+    B::KvCache: 'static,
 {
     state
         .downcast_mut()
@@ -64,9 +65,10 @@ where
 impl<B: Backend + 'static> Runtime for Loaded<B>
 where
     B::Buffer: 'static,
+    B::KvCache: 'static,
 {
-    fn new_state(&mut self, ctx: usize) -> Box<dyn Any> {
-        Box::new(State::new(&mut self.backend, self.model.config(), ctx))
+    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Box<dyn Any> {
+        Box::new(State::new(&mut self.backend, self.model.config(), kv, ctx))
     }
 
     fn clear(&mut self, state: &mut dyn Any) {

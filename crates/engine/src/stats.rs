@@ -35,6 +35,8 @@ pub struct RunStats {
     pub memory_budget_bytes: u64,
     /// Why reads went through the page cache although direct ones were asked for.
     pub io_fallback: Option<String>,
+    /// Number format of keys and values.
+    pub kv: String,
     /// Lossy options that were on.
     pub lossy: Vec<String>,
 }

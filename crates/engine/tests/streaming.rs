@@ -7,7 +7,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, logit_bits, open, options};
-use engine::{Engine, EngineOptions, Format, IoEngine, IoMode, PolicyKind, QuantTiers, Verify, pack};
+use engine::{
+    Engine, EngineOptions, Format, IoEngine, IoMode, KvFormat, PolicyKind, QuantTiers, Verify, pack,
+};
 use experts::pack::{NoProgress, PackOptions};
 use tempfile::TempDir;
 
@@ -82,6 +84,23 @@ fn logits_of_packed_models_do_not_depend_on_slots_threads_or_io() {
         let source = fixture(name);
         let (_dir, target) = packed(&source, format);
         check_bit_identical(&target, &Golden::read(&source).prompt[..100]);
+    }
+}
+
+#[test]
+fn logits_with_any_cache_format_do_not_depend_on_slots_or_threads() {
+    let dir = fixture("oddheads");
+    let prompt = &Golden::read(&dir).prompt[..100];
+    let mut bits = Vec::new();
+    for kv in KvFormat::ALL {
+        let of = |slots, threads| {
+            let choice = EngineOptions { kv: Some(*kv), threads: Some(threads), ..options() };
+            logit_bits(&mut open(&dir, EngineOptions { slots, chunk_tokens: Some(64), ..choice }), prompt, 8)
+        };
+        let expected = of(None, 1);
+        assert!(of(Some(5), 2) == expected, "{kv}");
+        assert!(!bits.contains(&expected), "{kv} is another format");
+        bits.push(expected);
     }
 }
 

@@ -1,5 +1,8 @@
 //! Time of each op at the shapes of Qwen3.5-35B-A3B, for one token and for a prompt:
-//! `cargo run --release -p kernels --example op_speed [THREADS] [CONTEXT]`
+//! `cargo run --release -p kernels --example op_speed [THREADS] [CONTEXT] [OPS]`
+//!
+//! OPS is a part of the names of the families to measure, e.g. `attention`. Attention is measured with a
+//! cache of each format, at the beginning of an empty cache and at CONTEXT.
 //!
 //! Times are the best of a fifth of a second; with one thread, on Linux, the mean time on the core
 //! if that is less, so that other work on the machine does not matter. Rates are multiply-adds per
@@ -8,7 +11,9 @@
 
 use std::time::Instant;
 
-use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, ValueHeadOrder};
+use kernels::backend::{
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, ValueHeadOrder,
+};
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuMatrix, CpuOptions};
 use tensor::Format;
@@ -29,20 +34,27 @@ const DELTA_NET: DeltaNetShape = DeltaNetShape {
     eps: 1e-6,
 };
 
+/// Ops that are measured together.
+type Family = Box<dyn Fn(&mut Speed)>;
+
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse());
-    let threads = arguments.next().and_then(Result::ok).unwrap_or(2);
-    let context = arguments.next().and_then(Result::ok).unwrap_or(4096);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, default| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (threads, context) = (number(0, 2), number(1, 4096));
+    let wanted = |family: &str| arguments.get(2).is_none_or(|part| family.contains(part.as_str()));
     let backend = CpuBackend::new(CpuOptions { threads, isa: None });
     println!("{} threads, {:?}, positions from {context}", backend.threads(), backend.isa());
     let mut speed = Speed { backend };
     for n in [1, PROMPT] {
         println!("\nn = {n}");
-        speed.products(n);
-        speed.norms(n);
-        speed.attention(n, context);
-        speed.delta_net(n);
-        speed.experts(n);
+        let families: [(&str, Family); 5] = [
+            ("products", Box::new(move |speed| speed.products(n))),
+            ("norms", Box::new(move |speed| speed.norms(n))),
+            ("attention", Box::new(move |speed| speed.attention(n, context))),
+            ("delta_net", Box::new(move |speed| speed.delta_net(n))),
+            ("experts", Box::new(move |speed| speed.experts(n))),
+        ];
+        families.into_iter().filter(|(name, _)| wanted(name)).for_each(|(_, measure)| measure(&mut speed));
     }
 }
 
@@ -127,31 +139,29 @@ impl Speed {
         let (q_norm, k_norm) = (self.random(dim), self.random(dim));
         let (mut qg, mut k, v) =
             (self.random(n * heads * 2 * dim), self.random(n * row), self.random(n * row));
-        let (mut keys, mut values) = (self.random((pos + n) * row), self.random((pos + n) * row));
         let mut out = self.random(n * heads * dim);
-        self.time("qk_norm_rope_store", (0, n * (heads * dim + row) * 4), |backend| {
-            backend.qk_norm_rope_store(
-                &ATTENTION,
-                pos,
-                n,
-                &q_norm,
-                &k_norm,
-                &mut qg,
-                &mut k,
-                &v,
-                &mut keys,
-                &mut values,
-            );
-        });
-        let seen: usize = (pos + 1..=pos + n).sum();
-        let work = (2 * seen * heads * dim, 2 * (pos + n) * row * 4);
-        self.time(&format!("gated_attention at {pos}"), work, |backend| {
-            backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
-        });
-        if n > 1 {
-            self.time("gated_attention at 0", (n * (n + 1) * heads * dim, 0), |backend| {
-                backend.gated_attention(&ATTENTION, 0, n, &qg, &keys, &values, &mut out);
+        for &kv in KvFormat::ALL {
+            let [mut keys, mut values] = [0; 2].map(|_| self.backend.kv_cache(kv, &ATTENTION, pos + n));
+            let mut store = |backend: &mut CpuBackend, at| {
+                let caches = (&mut keys, &mut values);
+                backend.qk_norm_rope_store(
+                    &ATTENTION, at, n, &q_norm, &k_norm, &mut qg, &mut k, &v, caches.0, caches.1,
+                );
+            };
+            (0..=pos).step_by(n).for_each(|at| store(&mut self.backend, at));
+            self.time(&format!("qk_norm_rope_store {kv}"), (0, n * (heads * dim + row) * 4), |backend| {
+                store(backend, pos);
             });
+            let seen: usize = (pos + 1..=pos + n).sum();
+            let work = (2 * seen * heads * dim, 2 * (pos + n) * ATTENTION.kv_heads * kv.head_bytes(dim));
+            self.time(&format!("gated_attention {kv} at {pos}"), work, |backend| {
+                backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
+            });
+            if n > 1 {
+                self.time(&format!("gated_attention {kv} at 0"), (n * (n + 1) * heads * dim, 0), |backend| {
+                    backend.gated_attention(&ATTENTION, 0, n, &qg, &keys, &values, &mut out);
+                });
+            }
         }
     }
 

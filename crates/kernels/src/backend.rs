@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use tensor::{Format, MatrixView};
 
+pub use crate::kv_format::{KvFormat, UnknownKvFormat};
+
 /// Bytes of one or more dense matrices, owned by whoever loaded them (for instance an aligned
 /// buffer of the storage layer).
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -152,6 +154,8 @@ pub trait Backend {
     type Buffer;
     /// A dense weight matrix, resident.
     type Matrix;
+    /// Keys, or values, of one attention layer and sequence.
+    type KvCache;
 
     /// A zeroed buffer of `len` floats.
     fn buffer(&mut self, len: usize) -> Self::Buffer;
@@ -165,6 +169,11 @@ pub trait Backend {
     fn copy(&mut self, src: &Self::Buffer, src_at: usize, dst: &mut Self::Buffer, dst_at: usize, len: usize);
     /// Takes a dense matrix.
     fn matrix(&mut self, data: HostMatrix) -> Self::Matrix;
+    /// A zeroed cache of keys or of values for `ctx` tokens: `[ctx, kv_heads, head_dim]`, each head
+    /// of a token in `format`.
+    fn kv_cache(&mut self, format: KvFormat, shape: &AttentionShape, ctx: usize) -> Self::KvCache;
+    /// A readback for tests: rows from `row` on as ops see them, `[rows, kv_heads, head_dim]`.
+    fn read_kv(&mut self, src: &Self::KvCache, row: usize, dst: &mut [f32]);
 
     /// `out[i] = table[ids[i]]`, decoded to f32. ids are within the table.
     fn get_rows(&mut self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Buffer);
@@ -200,8 +209,8 @@ pub trait Backend {
 
     /// Queries, in place: `qg` is `[n, heads, 2, head_dim]` (query then gate per head); the query
     /// half is normed with `q_norm` and rotated. Keys: `k` is `[n, kv_heads, head_dim]`, normed
-    /// with `k_norm`, rotated, and written with `v` to rows `pos .. pos + n` of the caches, `[ctx,
-    /// kv_heads, head_dim]`.
+    /// with `k_norm`, rotated, and written with `v` to rows `pos .. pos + n` of the caches, in their
+    /// format.
     #[allow(clippy::too_many_arguments)]
     fn qk_norm_rope_store(
         &mut self,
@@ -213,10 +222,10 @@ pub trait Backend {
         qg: &mut Self::Buffer,
         k: &mut Self::Buffer,
         v: &Self::Buffer,
-        k_cache: &mut Self::Buffer,
-        v_cache: &mut Self::Buffer,
+        k_cache: &mut Self::KvCache,
+        v_cache: &mut Self::KvCache,
     );
-    /// Causal attention of rows `pos .. pos + n` over the cache, times sigmoid(gate): out is
+    /// Causal attention of rows `pos .. pos + n` over the caches, in f32 whatever their format, times sigmoid(gate): out is
     /// `[n, heads, head_dim]`.
     #[allow(clippy::too_many_arguments)]
     fn gated_attention(
@@ -225,8 +234,8 @@ pub trait Backend {
         pos: usize,
         n: usize,
         qg: &Self::Buffer,
-        k_cache: &Self::Buffer,
-        v_cache: &Self::Buffer,
+        k_cache: &Self::KvCache,
+        v_cache: &Self::KvCache,
         out: &mut Self::Buffer,
     );
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tensor::{Format, MatrixView};
 
 use crate::backend::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, ValueHeadOrder,
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat, ValueHeadOrder,
 };
 use crate::oracle::OracleBackend;
 
@@ -23,6 +23,9 @@ use crate::oracle::OracleBackend;
 pub const F32_TOLERANCE: f64 = 3e-6;
 /// Allowed error where activations may be rounded to 8 bits.
 pub const QUANTISED_TOLERANCE: f64 = 3e-2;
+/// Allowed error where keys and values are rounded to half precision: two back-ends may round a key
+/// that lies between two halves to either.
+pub const F16_CACHE_TOLERANCE: f64 = 3e-4;
 /// Allowed ratio of the largest difference to the tolerance: five standard deviations, and some.
 pub const LARGEST_TO_RMS: f64 = 8.0;
 
@@ -86,8 +89,10 @@ pub fn outcomes<B: Backend>(backend: &mut B) -> Vec<Outcome> {
     suite.norms();
     suite.rows_of_tables();
     suite.products();
-    ATTENTION_SHAPES.iter().for_each(|(shape, steps)| suite.attention(shape, steps));
-    suite.long_attention();
+    for &format in KvFormat::ALL {
+        ATTENTION_SHAPES.iter().for_each(|(shape, steps)| suite.attention(format, shape, steps));
+        suite.long_attention(format);
+    }
     suite.convolution();
     DELTA_NET_SHAPES.iter().for_each(|(shape, steps)| suite.delta_net(shape, steps));
     suite.experts();
@@ -170,6 +175,14 @@ pub fn scale_bytes(format: Format) -> &'static [usize] {
 fn tolerance_of(formats: &[Format]) -> f64 {
     let quantised = formats.iter().any(|format| format.is_quantised());
     if quantised { QUANTISED_TOLERANCE } else { F32_TOLERANCE }
+}
+
+fn tolerance_of_cache(format: KvFormat) -> f64 {
+    match format {
+        KvFormat::F32 => F32_TOLERANCE,
+        KvFormat::F16 => F16_CACHE_TOLERANCE,
+        KvFormat::Q8_0 => QUANTISED_TOLERANCE,
+    }
 }
 
 /// Head layouts, and the numbers of tokens of successive calls. The longest history crosses several
@@ -314,12 +327,12 @@ impl<B: Backend> Suite<'_, B> {
         self.keep(name, tolerance_of(&[format]), &out, n * rows + 3);
     }
 
-    fn attention(&mut self, shape: &AttentionShape, steps: &[usize]) {
-        let (heads, dim) = (shape.heads, shape.head_dim);
+    fn attention(&mut self, format: KvFormat, shape: &AttentionShape, steps: &[usize]) {
+        let (heads, dim, tolerance) = (shape.heads, shape.head_dim, tolerance_of_cache(format));
         let row = shape.kv_heads * dim;
         let ctx = steps.iter().sum::<usize>() + 2;
         let (q_norm, k_norm) = (self.random(16, dim, 2.0), self.random(17, dim, 2.0));
-        let (mut k_cache, mut v_cache) = (self.random(18, ctx * row, 1.0), self.random(19, ctx * row, 1.0));
+        let [mut k_cache, mut v_cache] = [0; 2].map(|_| self.backend.kv_cache(format, shape, ctx));
         let mut pos = 0;
         for (step, &n) in steps.iter().enumerate() {
             let seed = 1000 + 10 * step as u64;
@@ -341,23 +354,36 @@ impl<B: Backend> Suite<'_, B> {
             self.backend.gated_attention(shape, pos, n, &qg, &k_cache, &v_cache, &mut out);
             let name = format!("{heads} heads of {dim}, {n} tokens at {pos}");
             self.keep(format!("queries, {name}"), F32_TOLERANCE, &qg, n * heads * 2 * dim);
-            self.keep(format!("attention, {name}"), F32_TOLERANCE, &out, n * heads * dim + 3);
+            self.keep(format!("attention {format}, {name}"), tolerance, &out, n * heads * dim + 3);
             pos += n;
         }
-        self.keep(format!("key cache, {heads} heads of {dim}"), F32_TOLERANCE, &k_cache, ctx * row);
-        self.keep(format!("value cache, {heads} heads of {dim}"), 0.0, &v_cache, ctx * row);
+        // Rows before that of the next token, and some that nothing was written to.
+        for (what, tolerance, cache) in [("key", tolerance, &k_cache), ("value", 0.0, &v_cache)] {
+            let mut values = vec![1.0; ctx * row];
+            self.backend.read_kv(cache, 0, &mut values);
+            let name = format!("{what} cache {format}, {heads} heads of {dim}");
+            self.outcomes.push(Outcome { name, tolerance, values });
+        }
     }
 
     /// A few tokens far along in a cache.
-    fn long_attention(&mut self) {
+    fn long_attention(&mut self, format: KvFormat) {
         let (shape, pos) = (attention_shape(4, 2, 8, 8), 9000);
-        let row = shape.kv_heads * shape.head_dim;
-        let (keys, values) = (self.random(80, (pos + 3) * row, 3.0), self.random(81, (pos + 3) * row, 1.0));
+        let (ctx, row) = (pos + 3, shape.kv_heads * shape.head_dim);
+        let [mut k_cache, mut v_cache] = [0; 2].map(|_| self.backend.kv_cache(format, &shape, ctx));
+        let norm = self.random(79, shape.head_dim, 2.0);
+        let (mut keys, values) = (self.random(80, ctx * row, 3.0), self.random(81, ctx * row, 1.0));
+        let mut qg = self.random(84, 2 * ctx * shape.heads * shape.head_dim, 1.0);
+        let caches = (&mut k_cache, &mut v_cache);
+        self.backend.qk_norm_rope_store(
+            &shape, 0, ctx, &norm, &norm, &mut qg, &mut keys, &values, caches.0, caches.1,
+        );
         for n in [1, 3] {
             let len = n * shape.heads * shape.head_dim;
             let (qg, mut out) = (self.random(82, 2 * len, 3.0), self.random(83, len, 1.0));
-            self.backend.gated_attention(&shape, pos, n, &qg, &keys, &values, &mut out);
-            self.keep(format!("attention, {n} tokens at {pos}"), F32_TOLERANCE, &out, len);
+            self.backend.gated_attention(&shape, pos, n, &qg, &k_cache, &v_cache, &mut out);
+            let name = format!("attention {format}, {n} tokens at {pos}");
+            self.keep(name, tolerance_of_cache(format), &out, len);
         }
     }
 

@@ -20,4 +20,5 @@ pub mod backend;
 pub mod conformance;
 pub mod cpu;
 pub mod dot;
+mod kv_format;
 pub mod oracle;

@@ -7,7 +7,9 @@
 
 use tensor::MatrixView;
 
-use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix};
+use crate::backend::{
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat,
+};
 
 /// f64 values in memory.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,33 @@ impl OracleBuffer {
     /// All values.
     pub fn as_slice(&self) -> &[f64] {
         &self.0
+    }
+}
+
+/// Keys or values, `[ctx, kv_heads, head_dim]`: what their format makes of them, in f64.
+#[derive(Clone, Debug)]
+pub struct OracleKvCache {
+    format: KvFormat,
+    kv_heads: usize,
+    head_dim: usize,
+    values: Vec<f64>,
+}
+
+impl OracleKvCache {
+    /// Stores one head at element `at`.
+    fn store(&mut self, at: usize, head: &[f64]) {
+        let stored = &mut self.values[at..][..self.head_dim];
+        if self.format == KvFormat::F32 {
+            return stored.copy_from_slice(head);
+        }
+        let mut padded: Vec<f32> = head.iter().map(|&x| x as f32).collect();
+        padded.resize(self.format.head_len(self.head_dim), 0.0);
+        let mut bytes = vec![0; self.format.head_bytes(self.head_dim)];
+        let format = self.format.format();
+        let coded = format.encode_row(&padded, &mut bytes);
+        let coded = coded.and_then(|()| format.decode_row(&bytes, &mut padded));
+        coded.unwrap_or_else(|error| panic!("a head of a cache: {error}"));
+        stored.iter_mut().zip(padded).for_each(|(stored, x)| *stored = f64::from(x));
     }
 }
 
@@ -108,6 +137,7 @@ fn delta_rule(state: &mut [f64], q: &[f64], k: &[f64], v: &[f64], g: f64, beta: 
 impl Backend for OracleBackend {
     type Buffer = OracleBuffer;
     type Matrix = HostMatrix;
+    type KvCache = OracleKvCache;
 
     fn buffer(&mut self, len: usize) -> OracleBuffer {
         OracleBuffer(vec![0.0; len])
@@ -137,6 +167,18 @@ impl Backend for OracleBackend {
     fn matrix(&mut self, data: HostMatrix) -> HostMatrix {
         data.view();
         data
+    }
+
+    fn kv_cache(&mut self, format: KvFormat, shape: &AttentionShape, ctx: usize) -> OracleKvCache {
+        let values = vec![0.0; ctx * shape.kv_heads * shape.head_dim];
+        OracleKvCache { format, kv_heads: shape.kv_heads, head_dim: shape.head_dim, values }
+    }
+
+    fn read_kv(&mut self, src: &OracleKvCache, row: usize, dst: &mut [f32]) {
+        let values = &src.values[row * src.kv_heads * src.head_dim..][..dst.len()];
+        for (dst, &x) in dst.iter_mut().zip(values) {
+            *dst = x as f32;
+        }
     }
 
     fn get_rows(&mut self, table: &HostMatrix, ids: &[u32], out: &mut OracleBuffer) {
@@ -195,8 +237,8 @@ impl Backend for OracleBackend {
         qg: &mut OracleBuffer,
         k: &mut OracleBuffer,
         v: &OracleBuffer,
-        k_cache: &mut OracleBuffer,
-        v_cache: &mut OracleBuffer,
+        k_cache: &mut OracleKvCache,
+        v_cache: &mut OracleKvCache,
     ) {
         let dim = shape.head_dim;
         let norm_and_rotate = |x: &mut [f64], weight: &[f64], t: usize| {
@@ -212,8 +254,8 @@ impl Backend for OracleBackend {
                 let at = (t * shape.kv_heads + head) * dim;
                 norm_and_rotate(&mut k.0[at..][..dim], &k_norm.0, t);
                 let cached = at + pos * shape.kv_heads * dim;
-                k_cache.0[cached..][..dim].copy_from_slice(&k.0[at..][..dim]);
-                v_cache.0[cached..][..dim].copy_from_slice(&v.0[at..][..dim]);
+                k_cache.store(cached, &k.0[at..][..dim]);
+                v_cache.store(cached, &v.0[at..][..dim]);
             }
         }
     }
@@ -224,8 +266,8 @@ impl Backend for OracleBackend {
         pos: usize,
         n: usize,
         qg: &OracleBuffer,
-        k_cache: &OracleBuffer,
-        v_cache: &OracleBuffer,
+        k_cache: &OracleKvCache,
+        v_cache: &OracleKvCache,
         out: &mut OracleBuffer,
     ) {
         let dim = shape.head_dim;
@@ -235,7 +277,7 @@ impl Backend for OracleBackend {
                 let (query, gate) = qg.0[(t * shape.heads + head) * 2 * dim..][..2 * dim].split_at(dim);
                 let cached = |p: usize| (p * shape.kv_heads + kv_head) * dim;
                 let scores: Vec<f64> = (0..=pos + t)
-                    .map(|p| dot(query, &k_cache.0[cached(p)..][..dim]) / (dim as f64).sqrt())
+                    .map(|p| dot(query, &k_cache.values[cached(p)..][..dim]) / (dim as f64).sqrt())
                     .collect();
                 let max = scores.iter().fold(f64::NEG_INFINITY, |max, &score| max.max(score));
                 let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
@@ -243,7 +285,7 @@ impl Backend for OracleBackend {
                     let weighted: f64 = scores
                         .iter()
                         .enumerate()
-                        .map(|(p, score)| (score - max).exp() / sum * v_cache.0[cached(p) + j])
+                        .map(|(p, score)| (score - max).exp() / sum * v_cache.values[cached(p) + j])
                         .sum();
                     out.0[(t * shape.heads + head) * dim + j] = weighted * sigmoid(gate);
                 }

@@ -3,7 +3,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kernels::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, ValueHeadOrder};
+use kernels::backend::{
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, ValueHeadOrder,
+};
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuOptions};
 use tensor::Format;
@@ -96,14 +98,18 @@ fn mixers(backend: &mut CpuBackend, n: usize) {
     let norm = random(backend, dim);
     let (mut qg, mut k) = (random(backend, n * heads * 2 * dim), random(backend, n * row));
     let (v, mut out) = (random(backend, n * row), random(backend, n * heads * dim));
-    let (mut keys, mut values) = (random(backend, (pos + n) * row), random(backend, (pos + n) * row));
-    steady(backend, "qk_norm_rope_store", n, |backend| {
-        let caches = (&mut keys, &mut values);
-        backend.qk_norm_rope_store(&ATTENTION, pos, n, &norm, &norm, &mut qg, &mut k, &v, caches.0, caches.1);
-    });
-    steady(backend, "gated_attention", n, |backend| {
-        backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
-    });
+    for &kv in KvFormat::ALL {
+        let [mut keys, mut values] = [0; 2].map(|_| backend.kv_cache(kv, &ATTENTION, pos + n));
+        steady(backend, "qk_norm_rope_store", n, |backend| {
+            let caches = (&mut keys, &mut values);
+            backend.qk_norm_rope_store(
+                &ATTENTION, pos, n, &norm, &norm, &mut qg, &mut k, &v, caches.0, caches.1,
+            );
+        });
+        steady(backend, "gated_attention", n, |backend| {
+            backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
+        });
+    }
 
     let (channels, heads) = (DELTA_NET.conv_channels(), DELTA_NET.value_heads);
     let (weight, u, mut qkv) =

@@ -1,6 +1,6 @@
 //! The CPU back-end against the oracle, and against itself.
 
-use kernels::backend::{AttentionShape, Backend};
+use kernels::backend::{AttentionShape, Backend, KvFormat};
 use kernels::conformance::{check, numbers, outcomes};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use kernels::dot::Isa;
@@ -44,7 +44,8 @@ fn attention_is_the_same_in_prompt_and_decoding() {
     let shape =
         AttentionShape { heads: 6, kv_heads: 2, head_dim: 40, rotary_dim: 16, rope_theta: 1e6, eps: 1e-6 };
     let (ctx, row, q_row) = (300, shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
-    for isa in instruction_sets() {
+    let kinds = instruction_sets().into_iter().flat_map(|isa| KvFormat::ALL.iter().map(move |kv| (isa, *kv)));
+    for (isa, kv) in kinds {
         let attend = |chunk: usize| {
             let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) });
             let mut buffer = |seed, len| {
@@ -54,10 +55,10 @@ fn attention_is_the_same_in_prompt_and_decoding() {
             };
             let (all_qg, all_k, all_v) =
                 (buffer(1, ctx * 2 * q_row), buffer(2, ctx * row), buffer(3, ctx * row));
-            let (norm, mut keys, mut values) =
-                (buffer(4, shape.head_dim), buffer(5, ctx * row), buffer(6, ctx * row));
+            let norm = buffer(4, shape.head_dim);
             let (mut qg, mut k, mut v) = (all_qg.clone(), all_k.clone(), all_v.clone());
             let (mut out, mut outputs) = (buffer(7, ctx * q_row), Vec::new());
+            let [mut keys, mut values] = [0; 2].map(|_| backend.kv_cache(kv, &shape, ctx));
             for pos in (0..ctx).step_by(chunk) {
                 let n = chunk.min(ctx - pos);
                 backend.copy(&all_qg, pos * 2 * q_row, &mut qg, 0, n * 2 * q_row);
@@ -74,7 +75,7 @@ fn attention_is_the_same_in_prompt_and_decoding() {
         };
         let expected = attend(ctx);
         for chunk in [1, 2, 37, 128] {
-            assert!(attend(chunk) == expected, "{chunk} tokens at a time, {isa:?}");
+            assert!(attend(chunk) == expected, "{chunk} tokens at a time, {isa:?}, {kv}");
         }
     }
 }

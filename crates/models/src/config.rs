@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kernels::backend::{AttentionShape, DeltaNetShape, ValueHeadOrder};
+use kernels::backend::{AttentionShape, DeltaNetShape, KvFormat, ValueHeadOrder};
 use serde_json::Value;
 
 use crate::ModelError;
@@ -110,18 +110,22 @@ impl Config {
         self.layer_types.iter().filter(|kind| **kind == LayerType::FullAttention).count()
     }
 
-    /// Floats of the key and value caches of one layer for `ctx` tokens.
-    pub fn kv_len(&self, ctx: usize) -> usize {
-        2 * ctx * self.attention.kv_heads * self.attention.head_dim
+    /// Bytes of keys and values of one token in all layers.
+    pub fn kv_bytes_per_token(&self, kv: KvFormat) -> u64 {
+        let AttentionShape { kv_heads, head_dim, .. } = self.attention;
+        self.attention_layers() as u64 * 2 * kv_heads as u64 * kv.head_bytes(head_dim) as u64
     }
 
-    /// Bytes of one sequence's state for `ctx` tokens: key/value caches, DeltaNet states and convolution tails, all f32.
-    pub fn state_bytes(&self, ctx: usize) -> u64 {
+    /// Bytes of the DeltaNet states and convolution tails of one sequence, f32.
+    pub fn recurrent_state_bytes(&self) -> u64 {
         let delta = &self.delta_net;
         let recurrent = delta.state_len() + (delta.conv_kernel - 1) * delta.conv_channels();
-        let attention = self.attention_layers() as u64 * self.kv_len(ctx) as u64;
-        let linear = (self.num_layers() - self.attention_layers()) as u64 * recurrent as u64;
-        4 * (attention + linear)
+        4 * (self.num_layers() - self.attention_layers()) as u64 * recurrent as u64
+    }
+
+    /// Bytes of one sequence's state for `ctx` tokens.
+    pub fn state_bytes(&self, kv: KvFormat, ctx: usize) -> u64 {
+        ctx as u64 * self.kv_bytes_per_token(kv) + self.recurrent_state_bytes()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use experts::ExpertStore;
-use kernels::backend::Backend;
+use kernels::backend::{Backend, KvFormat};
 
 use crate::config::LayerType;
 use crate::layers::{
@@ -52,10 +52,12 @@ pub struct State<B: Backend> {
 }
 
 impl<B: Backend> State<B> {
-    /// The state of an empty sequence of at most `ctx` tokens.
-    pub fn new(backend: &mut B, config: &Config, ctx: usize) -> Self {
+    /// The state of an empty sequence of at most `ctx` tokens, with keys and values in `kv`.
+    pub fn new(backend: &mut B, config: &Config, kv: KvFormat, ctx: usize) -> Self {
         let layer = |kind: &LayerType| match kind {
-            LayerType::FullAttention => LayerState::Attention(KvCache::new(backend, config, ctx)),
+            LayerType::FullAttention => {
+                LayerState::Attention(KvCache::new(backend, &config.attention, kv, ctx))
+            }
             LayerType::LinearAttention => {
                 LayerState::DeltaNet(DeltaNetState::new(backend, &config.delta_net))
             }

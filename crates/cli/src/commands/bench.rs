@@ -80,10 +80,11 @@ fn print_about(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
     }
     writeln!(
         out,
-        "memory     budget {} · peak {} · context {} tokens, chunk {}",
+        "memory     budget {} · peak {} · context {} tokens, kv {}, chunk {}",
         human_bytes(report.about.memory_budget_bytes),
         report.rates.peak_resident_bytes.map_or("unknown".into(), human_bytes),
         report.about.ctx,
+        report.about.kv,
         report.about.chunk_tokens,
     )?;
     writeln!(
@@ -126,7 +127,7 @@ fn print_rates(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
         "{:8} {:>6} {:>10} {:>19} {:>14} {:>6} {:>10} {:>9}  {:7} lossy",
         "phase", "tokens", "tokens/s", "min .. max", "read/token", "hits", "read/s", "roofline", "experts"
     )?;
-    let lossy = if report.about.lossy.is_empty() { "nothing".into() } else { report.about.lossy.join(", ") };
+    let lossy = output::lossy(&report.about.lossy);
     let experts = format!("{}/{}", report.about.experts_per_token, report.about.experts_per_token_model);
     let range = |name: &str| {
         let spread = report.spread.get(name).copied().unwrap_or_default();

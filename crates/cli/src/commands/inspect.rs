@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use engine::KvFormat;
 use engine::inspect::{Inspection, inspect};
 use engine::system::human_bytes;
 
@@ -85,10 +86,19 @@ fn print_costs(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "a sequence     {} per token of context, {} of recurrent state",
+        "a sequence     {} per token of context{}, {} of recurrent state",
         human_bytes(found.kv_bytes_per_token),
+        other_kv_formats(found),
         human_bytes(found.recurrent_state_bytes)
     )
+}
+
+/// ` in f16 (q8_0 5.31 KiB, f32 …)`.
+fn other_kv_formats(found: &Inspection) -> String {
+    let usual = KvFormat::default().to_string();
+    let others = found.kv_bytes_per_token_by_format.iter().filter(|(name, _)| **name != usual);
+    let others: Vec<_> = others.map(|(name, bytes)| format!("{name} {}", human_bytes(*bytes))).collect();
+    format!(" in {usual} ({})", others.join(", "))
 }
 
 /// `17.0 B`, `21.3 M`: weights as people count them.

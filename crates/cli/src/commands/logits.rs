@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use engine::KvFormat;
+
 use crate::args::LogitsArgs;
 
 /// Entries of the table that people see.
@@ -11,6 +13,8 @@ pub(crate) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
     let mut load = args.load.clone();
     // No context was asked for: exactly as long as the tokens are, so that a small budget suffices.
     load.ctx = load.ctx.or(Some(args.tokens.len().max(1)));
+    // Other programs are compared with what the model computes, not with what a cache rounds it to.
+    load.kv = load.kv.or(Some(KvFormat::F32));
     let mut engine = super::open(&args.model, &load)?;
     let mut session = engine.session()?;
     let first = if args.stepwise { 1 } else { args.tokens.len() };

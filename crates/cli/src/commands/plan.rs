@@ -62,8 +62,10 @@ fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
     writeln!(out, "formats    {}", formats.join(" · "))?;
     writeln!(
         out,
-        "experts    {} of {} a token and layer, the model's own number · lossy: nothing",
-        found.experts_per_token, found.experts_per_layer
+        "experts    {} of {} a token and layer, the model's own number · lossy: {}",
+        found.experts_per_token,
+        found.experts_per_layer,
+        output::lossy(&found.lossy),
     )?;
     writeln!(
         out,
@@ -86,11 +88,12 @@ fn print_fit(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
     writeln!(
         out,
         "memory     fits: {budget} given, at least {least} needed\n           \
-         process {} · dense {} · state {} for {} tokens · chunk of {} tokens {} · {} of {} experts {}\n",
+         process {} · dense {} · state {} for {} tokens (kv {}) · chunk of {} tokens {} · {} of {} experts {}\n",
         human_bytes(plan.process_bytes),
         human_bytes(plan.dense_bytes),
         human_bytes(plan.state_bytes),
         plan.ctx,
+        found.kv,
         plan.chunk_tokens,
         human_bytes(plan.scratch_bytes),
         plan.slots,

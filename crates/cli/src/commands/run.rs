@@ -213,6 +213,6 @@ fn print_summary(generation: &Generation) {
         human_bytes(stats.expert_bytes_per_token as u64),
         stats.peak_resident_bytes.map_or("unknown".into(), human_bytes),
         human_bytes(stats.memory_budget_bytes),
-        if stats.lossy.is_empty() { "nothing".into() } else { stats.lossy.join(", ") },
+        output::lossy(&stats.lossy),
     ));
 }

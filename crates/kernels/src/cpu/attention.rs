@@ -5,16 +5,23 @@
 //! the order of the chunks. Long prompts merge as they go, a single token computes its chunks in
 //! parallel first; the arithmetic is the same, so a token's result is the same bits in a prompt and
 //! in decoding.
+//!
+//! A cache that is not in f32 is decoded on the way: by a prompt a chunk at a time, which its tokens
+//! share, by a single token a panel at a time that stays in the first-level cache. The products are
+//! those of f32 rows with the decoded values, to the bit.
 
 use std::ops::Range;
 
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut};
+use super::kv_cache::CpuKvCache;
 use super::pool::{Chunks, Tile, Tiles};
 use super::{Context, grow_all, scratch};
-use crate::backend::AttentionShape;
+use crate::backend::{AttentionShape, KvFormat};
 
 /// Keys of one partial softmax: with 256 dimensions, keys and values of a chunk are 128 KiB each.
 const KEYS_PER_CHUNK: usize = 128;
+/// Keys, or values, that are decoded at a time for a single token: 16 KiB with 256 dimensions.
+const KEYS_PER_PANEL: usize = 16;
 /// Chunks of a single token that are computed before their partials are merged: bounds the memory
 /// of a long context.
 const CHUNKS_PER_WAVE: usize = 32;
@@ -28,10 +35,56 @@ pub(super) struct Inputs<'a> {
     pub(super) n: usize,
     /// `[n, heads, 2, head_dim]`
     pub(super) qg: &'a [f32],
-    /// `[ctx, kv_heads, head_dim]`
-    pub(super) k_cache: &'a [f32],
-    /// `[ctx, kv_heads, head_dim]`
-    pub(super) v_cache: &'a [f32],
+    pub(super) k_cache: &'a CpuKvCache,
+    pub(super) v_cache: &'a CpuKvCache,
+}
+
+/// The first keys, or values, of a chunk for one key/value head.
+#[derive(Copy, Clone)]
+enum Cached<'a> {
+    /// As f32, in the cache or decoded before.
+    Ready(Rows<'a>),
+    /// To be decoded, from this row of the cache on.
+    Encoded { cache: &'a CpuKvCache, row: usize, kv_head: usize },
+}
+
+impl<'a> Cached<'a> {
+    fn of(cache: &'a CpuKvCache, chunk: usize, kv_head: usize) -> Self {
+        let row = chunk * KEYS_PER_CHUNK;
+        match cache.rows(row, kv_head) {
+            Some(rows) => Cached::Ready(rows),
+            None => Cached::Encoded { cache, row, kv_head },
+        }
+    }
+
+    /// The first `count` rows decoded into `memory`, if that is needed.
+    fn ready(self, ops: F32Ops, count: usize, memory: &'a mut [f32]) -> Self {
+        let Cached::Encoded { cache, row, kv_head } = self else { return self };
+        let stride = cache.decoded_stride();
+        cache.decode(ops, row, kv_head, &mut memory[..count * stride]);
+        Cached::Ready(Rows::new(memory, stride))
+    }
+
+    /// Calls `f` with the first `count` rows, some at a time; `panel` holds [`KEYS_PER_PANEL`].
+    fn for_panels(
+        self,
+        ops: F32Ops,
+        count: usize,
+        panel: &mut [f32],
+        mut f: impl FnMut(Range<usize>, Rows<'_>),
+    ) {
+        match self {
+            Cached::Ready(rows) => f(0..count, rows),
+            Cached::Encoded { cache, row, kv_head } => {
+                let stride = cache.decoded_stride();
+                for first in (0..count).step_by(KEYS_PER_PANEL) {
+                    let keys = first..count.min(first + KEYS_PER_PANEL);
+                    cache.decode(ops, row + first, kv_head, &mut panel[..keys.len() * stride]);
+                    f(keys, Rows::new(panel, stride));
+                }
+            }
+        }
+    }
 }
 
 /// Memory of the op.
@@ -52,20 +105,23 @@ struct Local<'a> {
     /// Partial softmax of one chunk, and of all chunks so far.
     partial: &'a mut [f32],
     merged: &'a mut [f32],
+    /// Decoded keys and values: `[2, keys, decoded stride]`.
+    decoded: &'a mut [f32],
 }
 
 impl<'a> Local<'a> {
     /// Floats of one thread.
-    fn len(rows: usize, head_dim: usize) -> usize {
-        rows * (head_dim + KEYS_PER_CHUNK) + 2 * Partial::len(rows, head_dim)
+    fn len(rows: usize, head_dim: usize, decoded: usize) -> usize {
+        rows * (head_dim + KEYS_PER_CHUNK) + 2 * Partial::len(rows, head_dim) + decoded
     }
 
-    fn of(memory: &'a mut Vec<f32>, rows: usize, head_dim: usize) -> Self {
-        let memory = scratch(memory, Local::len(rows, head_dim));
+    fn of(memory: &'a mut Vec<f32>, rows: usize, head_dim: usize, decoded: usize) -> Self {
+        let memory = scratch(memory, Local::len(rows, head_dim, decoded));
         let (queries, rest) = memory.split_at_mut(rows * head_dim);
         let (scores, rest) = rest.split_at_mut(rows * KEYS_PER_CHUNK);
-        let (partial, merged) = rest.split_at_mut(Partial::len(rows, head_dim));
-        Local { queries, scores, partial, merged }
+        let (partial, rest) = rest.split_at_mut(Partial::len(rows, head_dim));
+        let (merged, decoded) = rest.split_at_mut(Partial::len(rows, head_dim));
+        Local { queries, scores, partial, merged, decoded }
     }
 }
 
@@ -73,6 +129,18 @@ impl AttentionScratch {
     pub(super) fn new(threads: usize) -> Self {
         AttentionScratch { locals: vec![Vec::new(); threads], partials: Vec::new(), merged: Vec::new() }
     }
+}
+
+/// Bytes of scratch that attention takes at most, whatever the context.
+pub fn scratch_bytes(shape: &AttentionShape, kv: KvFormat, threads: usize) -> usize {
+    let (group, dim) = (shape.heads / shape.kv_heads, shape.head_dim);
+    let decoded = match kv {
+        KvFormat::F32 => 0,
+        _ => 2 * KEYS_PER_CHUNK * kv.head_len(dim),
+    };
+    let rows = (QUERY_ROWS_PER_TASK / group).max(1) * group;
+    let partials = (CHUNKS_PER_WAVE + 1) * shape.kv_heads * Partial::len(group, dim);
+    size_of::<f32>() * (threads * Local::len(rows, dim, decoded) + partials)
 }
 
 /// Softmax over some keys, not yet divided by its sum, of several query rows.
@@ -134,8 +202,12 @@ impl Inputs<'_> {
         self.shape.heads / self.shape.kv_heads
     }
 
-    fn cache_stride(&self) -> usize {
-        self.shape.kv_heads * self.shape.head_dim
+    /// Floats that `keys` keys take when they are decoded.
+    fn decoded_len(&self, keys: usize) -> usize {
+        match self.k_cache.rows(0, 0) {
+            Some(_) => 0,
+            None => keys * self.k_cache.decoded_stride(),
+        }
     }
 
     /// Query and gate of one head of one token.
@@ -163,29 +235,34 @@ impl Inputs<'_> {
         (pos + 1).saturating_sub(chunk * KEYS_PER_CHUNK).min(KEYS_PER_CHUNK)
     }
 
-    /// Partial softmax of query rows over the first `keys` keys of a chunk.
+    /// Partial softmax of query rows over the first `keys` keys of a chunk. `panel` holds as many as
+    /// are decoded at a time.
     fn attend(
         &self,
         ops: F32Ops,
-        (chunk, kv_head, keys): (usize, usize, usize),
+        (cached_keys, cached_values, keys): (Cached<'_>, Cached<'_>, usize),
         queries: &[f32],
         scores: &mut [f32],
+        panel: &mut [f32],
         out: Partial<'_>,
     ) {
-        let (dim, rows, stride) = (self.shape.head_dim, out.max.len(), self.cache_stride());
-        let start = chunk * KEYS_PER_CHUNK * stride + kv_head * dim;
-        let scored = Dims { m: rows, n: keys, k: dim };
-        let cached = Rows::new(&self.k_cache[start..], stride);
-        ops.dots(scored, Rows::new(queries, dim), cached, RowsMut::new(scores, KEYS_PER_CHUNK));
+        let (dim, rows) = (self.shape.head_dim, out.max.len());
+        cached_keys.for_panels(ops, keys, panel, |keys, cached| {
+            let scored = Dims { m: rows, n: keys.len(), k: dim };
+            let scores = RowsMut::new(&mut scores[keys.start..], KEYS_PER_CHUNK);
+            ops.dots(scored, Rows::new(queries, dim), cached, scores);
+        });
         for (row, scores) in scores.chunks_mut(KEYS_PER_CHUNK).take(rows).enumerate() {
             let scores = &mut scores[..keys];
             out.max[row] = ops.max(scores);
             out.sum[row] = ops.exp_sum(scores, out.max[row]);
         }
         out.values.fill(0.0);
-        let weighted = Dims { m: rows, n: dim, k: keys };
-        let cached = Rows::new(&self.v_cache[start..], stride);
-        ops.matmul_add(weighted, Rows::new(scores, KEYS_PER_CHUNK), cached, RowsMut::new(out.values, dim));
+        cached_values.for_panels(ops, keys, panel, |keys, cached| {
+            let weighted = Dims { m: rows, n: dim, k: keys.len() };
+            let weights = Rows::new(&scores[keys.start..], KEYS_PER_CHUNK);
+            ops.matmul_add(weighted, weights, cached, RowsMut::new(out.values, dim));
+        });
     }
 
     /// `out = values / sum * sigmoid(gate)` for one token and one key/value head; `out` is [group,
@@ -221,7 +298,8 @@ fn one_token(context: &mut Context, memory: &mut AttentionScratch, inputs: &Inpu
     let (kv_heads, partial_len) = (inputs.shape.kv_heads, Partial::len(group, dim));
     let chunks = (inputs.pos + 1).div_ceil(KEYS_PER_CHUNK);
     let AttentionScratch { locals, partials, merged } = memory;
-    grow_all(locals, Local::len(group, dim));
+    let panel = inputs.decoded_len(KEYS_PER_PANEL);
+    grow_all(locals, Local::len(group, dim, panel));
     let partials = scratch(partials, CHUNKS_PER_WAVE * kv_heads * partial_len);
     let merged = scratch(merged, kv_heads * partial_len);
     for merged in merged.chunks_exact_mut(partial_len) {
@@ -232,10 +310,11 @@ fn one_token(context: &mut Context, memory: &mut AttentionScratch, inputs: &Inpu
         let tasks = Chunks::new(&mut partials[..wave * kv_heads * partial_len], partial_len);
         context.pool.run_parts_with(tasks, locals, |task, partial, local| {
             let (chunk, kv_head) = (first_chunk + task / kv_heads, task % kv_heads);
-            let Local { queries, scores, .. } = Local::of(local, group, dim);
+            let Local { queries, scores, decoded, .. } = Local::of(local, group, dim, panel);
             inputs.load_queries(0..1, kv_head, queries);
-            let keys = inputs.visible(chunk, inputs.pos);
-            inputs.attend(ops, (chunk, kv_head, keys), queries, scores, Partial::of(partial, group, dim));
+            let cached = |cache| Cached::of(cache, chunk, kv_head);
+            let cached = (cached(inputs.k_cache), cached(inputs.v_cache), inputs.visible(chunk, inputs.pos));
+            inputs.attend(ops, cached, queries, scores, decoded, Partial::of(partial, group, dim));
         });
         let partials = &partials[..wave * kv_heads * partial_len];
         context.pool.run_parts(Chunks::new(merged, partial_len), |kv_head, merged| {
@@ -257,7 +336,8 @@ fn many_tokens(context: &mut Context, memory: &mut AttentionScratch, inputs: &In
     let (group, dim, ops) = (inputs.group(), inputs.shape.head_dim, context.ops);
     let tokens = (QUERY_ROWS_PER_TASK / group).max(1);
     let tiles = Tiles::new(out, inputs.shape.heads * dim, tokens, group * dim);
-    grow_all(&mut memory.locals, Local::len(tokens * group, dim));
+    let decoded = 2 * inputs.decoded_len(KEYS_PER_CHUNK);
+    grow_all(&mut memory.locals, Local::len(tokens * group, dim, decoded));
     context.pool.run_parts_with(tiles, &mut memory.locals, |_, mut out, local| {
         block_of_tokens(ops, inputs, local, &mut out);
     });
@@ -266,27 +346,32 @@ fn many_tokens(context: &mut Context, memory: &mut AttentionScratch, inputs: &In
 fn block_of_tokens(ops: F32Ops, inputs: &Inputs<'_>, local: &mut Vec<f32>, out: &mut Tile<'_, f32>) {
     let (group, dim) = (inputs.group(), inputs.shape.head_dim);
     let (first, tokens, kv_head) = (out.first_row(), out.rows(), out.first_col() / (group * dim));
-    let rows = tokens * group;
-    let Local { queries, scores, partial, merged } = Local::of(local, rows, dim);
+    let (rows, chunk_len) = (tokens * group, inputs.decoded_len(KEYS_PER_CHUNK));
+    let Local { queries, scores, partial, merged, decoded } = Local::of(local, rows, dim, 2 * chunk_len);
     inputs.load_queries(first..first + tokens, kv_head, queries);
     let mut merged = Partial::of(merged, rows, dim);
     merged.reset();
     let last_pos = inputs.pos + first + tokens - 1;
     for chunk in 0..(last_pos + 1).div_ceil(KEYS_PER_CHUNK) {
+        let (keys, values) = decoded.split_at_mut(chunk_len);
+        let seen = inputs.visible(chunk, last_pos);
+        let keys = Cached::of(inputs.k_cache, chunk, kv_head).ready(ops, seen, keys);
+        let values = Cached::of(inputs.v_cache, chunk, kv_head).ready(ops, seen, values);
         let mut token = 0;
         while token < tokens {
-            let keys = inputs.visible(chunk, inputs.pos + first + token);
+            let seen = inputs.visible(chunk, inputs.pos + first + token);
             // Tokens that see the whole chunk share a pass; on the diagonal each token sees one key
             // more.
-            let end = if keys == KEYS_PER_CHUNK { tokens } else { token + 1 };
+            let end = if seen == KEYS_PER_CHUNK { tokens } else { token + 1 };
             let range = token * group..end * group;
             token = end;
-            if keys == 0 {
+            if seen == 0 {
                 continue;
             }
             let mut all = Partial::of(partial, rows, dim);
             let queries = &queries[range.start * dim..];
-            inputs.attend(ops, (chunk, kv_head, keys), queries, scores, all.rows(range.clone(), dim));
+            let out = all.rows(range.clone(), dim);
+            inputs.attend(ops, (keys, values, seen), queries, scores, &mut [], out);
             merged.merge(ops, partial, range, dim);
         }
     }
@@ -296,3 +381,6 @@ fn block_of_tokens(ops: F32Ops, inputs: &Inputs<'_>, local: &mut Vec<f32>, out: 
         inputs.finish(ops, first + token, kv_head, (values, &merged.sum[rows]), out.row(token));
     }
 }
+
+#[cfg(test)]
+mod tests;

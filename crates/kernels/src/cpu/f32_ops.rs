@@ -6,6 +6,8 @@
 //! among a thousand others. That is what makes a token's result independent of the batch it came in
 //! (attention) and of the number of threads.
 
+use tensor::Format;
+
 use crate::dot::Isa;
 
 #[cfg(target_arch = "x86_64")]
@@ -169,12 +171,54 @@ impl F32Ops {
         dispatch!(self, axpby(a, x, b, y));
     }
 
+    /// Rows of halves, little endian, to rows of `len` f32, exact. Source rows start `stride` bytes
+    /// apart; there are as many as `out` holds.
+    pub(crate) fn decode_f16(self, halves: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+        check_rows(halves.len(), stride, out.len() / len, 2 * len);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            F32Ops::Avx2(avx2) => avx2.decode_f16(halves, stride, len, out),
+            _ => decode_rows(Format::F16, halves, stride, len, out),
+        }
+    }
+
+    /// The same from blocks of q8_0; `len` is a whole number of them.
+    pub(crate) fn decode_q8_0(self, blocks: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+        let format = Format::Q8_0;
+        assert_eq!(len % format.block_len(), 0);
+        check_rows(blocks.len(), stride, out.len() / len, len / format.block_len() * format.block_bytes());
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            F32Ops::Avx2(avx2) => avx2.decode_q8_0(blocks, stride, len, out),
+            _ => decode_rows(format, blocks, stride, len, out),
+        }
+    }
+
+    /// f32 to the nearest halves, little endian; finite values saturate.
+    pub(crate) fn encode_f16(self, values: &[f32], out: &mut [u8]) {
+        assert_eq!(out.len(), 2 * values.len());
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            F32Ops::Avx2(avx2) => avx2.encode_f16(values, out),
+            _ => Format::F16.encode_row(values, out).unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+
     /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is `[out, inputs]`; added from
     /// the first input on.
     pub(crate) fn conv_silu(self, weight: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
         assert!(!inputs.is_empty() && weight.len() == inputs.len() * out.len());
         assert!(inputs.iter().all(|input| input.len() == out.len()));
         dispatch!(self, conv_silu(weight, inputs, out));
+    }
+}
+
+/// Rows by the codec of their format; the lengths have been checked.
+fn decode_rows(format: Format, bytes: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+    let row_bytes = len / format.block_len() * format.block_bytes();
+    for (row, out) in out.chunks_exact_mut(len).enumerate() {
+        let decoded = format.decode_row(&bytes[row * stride..][..row_bytes], out);
+        decoded.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

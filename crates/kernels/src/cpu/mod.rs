@@ -12,6 +12,7 @@ mod conv;
 mod elementwise;
 mod f32_ops;
 mod gated_delta_net;
+mod kv_cache;
 mod matmul;
 mod moe;
 mod norm;
@@ -19,11 +20,15 @@ mod norm;
 mod pool;
 mod rope;
 
+pub use attention::scratch_bytes as attention_scratch_bytes;
+pub use kv_cache::CpuKvCache;
 pub use pool::{THREADS_MAX, ThreadPool};
 
 use tensor::MatrixView;
 
-use crate::backend::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix};
+use crate::backend::{
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat,
+};
 use crate::dot::Isa;
 use attention::AttentionScratch;
 use f32_ops::F32Ops;
@@ -137,6 +142,7 @@ fn grow_all(memories: &mut [Vec<f32>], len: usize) {
 impl Backend for CpuBackend {
     type Buffer = CpuBuffer;
     type Matrix = CpuMatrix;
+    type KvCache = CpuKvCache;
 
     fn buffer(&mut self, len: usize) -> CpuBuffer {
         CpuBuffer(vec![0.0; len])
@@ -161,6 +167,14 @@ impl Backend for CpuBackend {
     fn matrix(&mut self, data: HostMatrix) -> CpuMatrix {
         data.view();
         CpuMatrix(data)
+    }
+
+    fn kv_cache(&mut self, format: KvFormat, shape: &AttentionShape, ctx: usize) -> CpuKvCache {
+        CpuKvCache::new(format, shape, ctx)
+    }
+
+    fn read_kv(&mut self, src: &CpuKvCache, row: usize, dst: &mut [f32]) {
+        src.read(self.context.ops, row, dst);
     }
 
     fn get_rows(&mut self, table: &CpuMatrix, ids: &[u32], out: &mut CpuBuffer) {
@@ -211,16 +225,16 @@ impl Backend for CpuBackend {
         qg: &mut CpuBuffer,
         k: &mut CpuBuffer,
         v: &CpuBuffer,
-        k_cache: &mut CpuBuffer,
-        v_cache: &mut CpuBuffer,
+        k_cache: &mut CpuKvCache,
+        v_cache: &mut CpuKvCache,
     ) {
         let norms = rope::Norms { q: &q_norm.0, k: &k_norm.0 };
         self.rope.set_up(shape);
         rope::queries(&mut self.context, &mut self.rope, shape, pos, n, norms, &mut qg.0);
         rope::keys(&mut self.context, &mut self.rope, shape, pos, n, norms, &mut k.0);
-        let rows = pos * shape.kv_heads * shape.head_dim..(pos + n) * shape.kv_heads * shape.head_dim;
-        k_cache.0[rows.clone()].copy_from_slice(&k.0[..rows.len()]);
-        v_cache.0[rows.clone()].copy_from_slice(&v.0[..rows.len()]);
+        let len = n * shape.kv_heads * shape.head_dim;
+        k_cache.store(&mut self.context, pos, &k.0[..len]);
+        v_cache.store(&mut self.context, pos, &v.0[..len]);
     }
 
     fn gated_attention(
@@ -229,11 +243,11 @@ impl Backend for CpuBackend {
         pos: usize,
         n: usize,
         qg: &CpuBuffer,
-        k_cache: &CpuBuffer,
-        v_cache: &CpuBuffer,
+        k_cache: &CpuKvCache,
+        v_cache: &CpuKvCache,
         out: &mut CpuBuffer,
     ) {
-        let inputs = attention::Inputs { shape, pos, n, qg: &qg.0, k_cache: &k_cache.0, v_cache: &v_cache.0 };
+        let inputs = attention::Inputs { shape, pos, n, qg: &qg.0, k_cache, v_cache };
         attention::gated_attention(&mut self.context, &mut self.attention, &inputs, &mut out.0);
     }
 

@@ -1,6 +1,6 @@
 //! Gated full attention with partial rotary embedding and norms on queries and keys (Qwen3.5-MoE section 3.1).
 
-use kernels::backend::{AttentionShape, Backend};
+use kernels::backend::{AttentionShape, Backend, KvFormat};
 
 use crate::load::DenseLoader;
 use crate::{Config, ModelError};
@@ -28,15 +28,14 @@ pub struct Attention<B: Backend> {
 
 /// Keys (after rotation) and values of one layer and sequence.
 pub struct KvCache<B: Backend> {
-    k: B::Buffer, // [ctx, kv_heads, head_dim]
-    v: B::Buffer, // [ctx, kv_heads, head_dim]
+    k: B::KvCache, // [ctx, kv_heads, head_dim]
+    v: B::KvCache, // [ctx, kv_heads, head_dim]
 }
 
 impl<B: Backend> KvCache<B> {
     /// An empty cache for `ctx` tokens.
-    pub fn new(backend: &mut B, config: &Config, ctx: usize) -> Self {
-        let len = config.kv_len(ctx) / 2;
-        Self { k: backend.buffer(len), v: backend.buffer(len) }
+    pub fn new(backend: &mut B, shape: &AttentionShape, kv: KvFormat, ctx: usize) -> Self {
+        Self { k: backend.kv_cache(kv, shape, ctx), v: backend.kv_cache(kv, shape, ctx) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! AVX2 + FMA twins of the loops in `cpu/f32_ops.rs`.
+//! AVX2 + FMA (+ F16C) twins of the loops in `cpu/f32_ops.rs`.
 //!
 //! [`Avx2`] is a proof that the machine has the instructions: it can only be had from
 //! [`Avx2::new`], so its methods are safe. Shapes have been checked by the caller in `f32_ops.rs`;
@@ -10,11 +10,13 @@
 
 use std::arch::x86_64::*;
 
+use tensor::blocks::{Block, BlockQ8_0, from_bytes};
+
 use crate::cpu::f32_ops::{Dims, Rows, RowsMut};
 
 const LANES: usize = 8;
 
-/// Proof that AVX2 and FMA are available.
+/// Proof that AVX2, FMA and F16C are available.
 #[derive(Copy, Clone)]
 pub(crate) struct Avx2(());
 
@@ -22,7 +24,7 @@ macro_rules! forward {
     ($($name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {
         impl Avx2 {
             $(pub(crate) fn $name(self, $($argument: $kind),*) $(-> $result)? {
-                // SAFETY: `self` proves that the machine has AVX2 and FMA.
+                // SAFETY: `self` proves that the machine has AVX2, FMA and F16C.
                 unsafe { $name($($argument),*) }
             })*
         }
@@ -40,12 +42,18 @@ forward! {
     scaled_mul_silu(a: f32, weight: &[f32], z: &[f32], o: &mut [f32]);
     axpby(a: f32, x: &[f32], b: f32, y: &mut [f32]);
     conv_silu(weight: &[f32], inputs: &[&[f32]], out: &mut [f32]);
+    decode_f16(halves: &[u8], stride: usize, len: usize, out: &mut [f32]);
+    encode_f16(values: &[f32], out: &mut [u8]);
+    decode_q8_0(blocks: &[u8], stride: usize, len: usize, out: &mut [f32]);
 }
 
 impl Avx2 {
     /// The proof, if the machine has the instructions.
     pub(crate) fn new() -> Option<Avx2> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
+        let available = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        available.then_some(Avx2(()))
     }
 }
 
@@ -223,6 +231,68 @@ fn axpby(a: f32, x: &[f32], b: f32, y: &mut [f32]) {
     for at in (0..y.len()).step_by(LANES) {
         let scaled = _mm256_mul_ps(b, load(y, at));
         store(y, at, _mm256_fmadd_ps(a, load(x, at), scaled));
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn decode_f16(halves: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+    for (row, out) in out.chunks_exact_mut(len).enumerate() {
+        let (halves, rest) = halves[row * stride..][..2 * len].as_chunks::<{ 2 * LANES }>();
+        let (lanes, tail) = out.as_chunks_mut::<LANES>();
+        for (halves, lanes) in halves.iter().zip(lanes) {
+            // SAFETY: 16 bytes and 8 floats; no alignment is needed.
+            unsafe {
+                let halves = _mm_loadu_si128(halves.as_ptr().cast());
+                _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_cvtph_ps(halves));
+            }
+        }
+        if !tail.is_empty() {
+            let mut bytes = [0; 2 * LANES];
+            bytes[..rest.len()].copy_from_slice(rest);
+            // SAFETY: 16 bytes; no alignment is needed.
+            let halves = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+            store_tail(tail, _mm256_cvtph_ps(halves));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn encode_f16(values: &[f32], out: &mut [u8]) {
+    const LARGEST: f32 = 65504.0;
+    let infinity = _mm256_set1_ps(f32::INFINITY);
+    for (out, at) in out.chunks_mut(2 * LANES).zip((0..).step_by(LANES)) {
+        let values = load(values, at);
+        // Operand order: max and min return the second operand when one is NaN.
+        let bounded = _mm256_min_ps(_mm256_set1_ps(LARGEST), values);
+        let bounded = _mm256_max_ps(_mm256_set1_ps(-LARGEST), bounded);
+        let magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0), values);
+        let infinite = _mm256_cmp_ps::<_CMP_EQ_OQ>(magnitude, infinity);
+        let values = _mm256_blendv_ps(bounded, values, infinite);
+        let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values);
+        let mut bytes = [0; 2 * LANES];
+        // SAFETY: 16 bytes; no alignment is needed.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), halves) };
+        out.copy_from_slice(&bytes[..out.len()]);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn decode_q8_0(blocks: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+    let row_bytes = len / BlockQ8_0::LEN * size_of::<BlockQ8_0>();
+    for (row, out) in out.chunks_exact_mut(len).enumerate() {
+        let blocks = from_bytes::<BlockQ8_0>(&blocks[row * stride..][..row_bytes]);
+        let (lanes, _) = out.as_chunks_mut::<LANES>();
+        for (block, lanes) in blocks.iter().zip(lanes.as_chunks_mut::<4>().0) {
+            let scale = _mm256_cvtph_ps(_mm_set1_epi16(block.d.to_bits().cast_signed()));
+            for (codes, lanes) in block.codes.as_chunks::<LANES>().0.iter().zip(lanes) {
+                // SAFETY: 8 bytes and 8 floats; no alignment is needed.
+                unsafe {
+                    let codes = _mm_loadl_epi64(codes.as_ptr().cast());
+                    let codes = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+                    _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_mul_ps(scale, codes));
+                }
+            }
+        }
     }
 }
 
