@@ -123,6 +123,9 @@ fn what_does_not_fit_says_what_would() {
     fails(&["run", "demo", "Hello", "--ctx", "99999999"], &["limit"]);
 }
 
+/// What is done to a checkpoint, how, and what the error line must contain.
+type Spoilt = (&'static str, fn(&std::path::Path), &'static [&'static str]);
+
 #[test]
 fn broken_checkpoints_are_named() {
     let dir = Dir::new();
@@ -131,7 +134,7 @@ fn broken_checkpoints_are_named() {
     fs::create_dir(dir.path().join("empty")).unwrap();
     fails(&["inspect", &path("empty")], &["empty", "config.json"]);
 
-    let cases: &[(&str, fn(&std::path::Path), &[&str])] = &[
+    let cases: &[Spoilt] = &[
         ("truncated shard", |model| common::truncate(&model.join(common::SHARD), 4096), &[common::SHARD]),
         (
             "header beyond the file",
@@ -205,10 +208,11 @@ fn broken_checkpoints_are_named() {
     ];
     for (what, spoil, parts) in cases {
         let dir = Dir::new();
-        let model = copy_fixture("published", dir.path());
+        // Its name stands in the error line, and so in what a failing test prints.
+        let place = dir.path().join(what);
+        let model = copy_fixture("published", &place);
         ok(&["logits", model.to_str().unwrap(), "--tokens", "1"]);
         spoil(&model);
-        println!("{what}");
         fails(&["logits", model.to_str().unwrap(), "--tokens", "1,2"], parts);
     }
 }

@@ -29,6 +29,7 @@ fn open_on(storage: &Arc<FaultyStorage>) -> Engine {
 }
 
 /// Logits after each of the last tokens, stepped one by one.
+#[allow(clippy::result_large_err)] // As the API's own.
 fn steps(engine: &mut Engine, prompt: &[u32], from: usize) -> Result<Vec<u32>, engine::EngineError> {
     let mut session = engine.session()?;
     let mut bits = Vec::new();

@@ -1,4 +1,5 @@
 //! GGUF files: packed, streamed, looked at; and what is said about those that are no model of ours.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

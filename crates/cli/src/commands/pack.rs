@@ -45,7 +45,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
         return Ok(writeln!(stdout, "{object}")?);
     }
     if report.already_complete {
-        return Ok(output::note(&format!("{}: packed already, nothing to do", target.display())));
+        output::note(&format!("{}: packed already, nothing to do", target.display()));
+        return Ok(());
     }
     output::note(&format!(
         "packed {} into {} in {seconds:.1} s{}",
@@ -53,7 +54,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
         human_bytes(report.bytes_out),
         if args.verify { ", every checksum verified" } else { "" },
     ));
-    Ok(output::note(&format!("run it:  flash-moe run {} \"…\"", target.display())))
+    output::note(&format!("run it:  flash-moe run {} \"…\"", target.display()));
+    Ok(())
 }
 
 /// Words as a shell takes them back.
@@ -80,9 +82,10 @@ fn verify(container: &Path, json: bool) -> anyhow::Result<()> {
         let object = serde_json::json!({ "verified": true, "bytes": report.bytes, "pieces": report.checked });
         return Ok(writeln!(io::stdout().lock(), "{object}")?);
     }
-    Ok(output::note(&format!(
+    output::note(&format!(
         "{}: {} verified, nothing is damaged",
         container.display(),
         human_bytes(report.bytes)
-    )))
+    ));
+    Ok(())
 }
