@@ -201,9 +201,9 @@ fn broken_checkpoints_are_named() {
         (
             "another architecture",
             |model| {
-                edit_json(&model.join("config.json"), |config| config["model_type"] = "llama".into());
+                edit_json(&model.join("config.json"), |config| config["model_type"] = "gpt2".into());
             },
-            &["llama", "qwen3_5_moe"],
+            &["gpt2", "qwen3_5_moe"],
         ),
     ];
     for (what, spoil, parts) in cases {

@@ -484,7 +484,8 @@ impl<'a> Bench<'a> {
             prefill_expert_bytes: prefilled.bytes_read - start.bytes_read,
             decode_expert_bytes: end.bytes_read - decoding.bytes_read,
             decode_wasted_bytes: end.bytes_wasted - decoding.bytes_wasted,
-            hit_rate: (end.hits - decoding.hits) as f64 / requests.max(1) as f64,
+            // A model without experts misses none.
+            hit_rate: if requests > 0 { (end.hits - decoding.hits) as f64 / requests as f64 } else { 1.0 },
             read_busy_s: (end.busy_us - decoding.busy_us) as f64 / 1e6,
             drive_bytes_per_s: self.drive[drive_from..].to_vec(),
             decode_split: decoding.split(&end, decode_tokens),
@@ -526,7 +527,7 @@ impl About {
         let shared = expert_records < facts.expert_count;
         Self {
             model: opened.checkpoint.root().display().to_string(),
-            architecture: models::qwen35moe::NAME.into(),
+            architecture: config.architecture.name().into(),
             container: opened.checkpoint.kind().to_string(),
             layers: config.num_layers(),
             experts_per_layer: config.num_experts,

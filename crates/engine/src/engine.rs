@@ -9,10 +9,9 @@ use checkpoint::Checkpoint;
 use experts::{ExpertStore, StoreOptions, Verify};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use kernels::dot::Isa;
+use models::layout::{self, Layout};
 use models::load::DenseLoader;
 use models::model::Wanted;
-use models::qwen35moe::{self, Layout};
-use models::qwen35moe_gguf;
 use models::{Config, Model, Scratch};
 use sampling::GenerationDefaults;
 use storage::{FileId, FileStorage, IoEngine, IoMode, Storage, StorageOptions};
@@ -88,9 +87,9 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn new(path: &Path) -> Result<Self, EngineError> {
-        let checkpoint = qwen35moe_gguf::adopt(Checkpoint::open(path)?)?;
-        let config = qwen35moe::config(path, checkpoint.config())?;
-        let layout = qwen35moe::layout(&checkpoint, &config)?;
+        let checkpoint = models::adopt(Checkpoint::open(path)?)?;
+        let config = models::read_config(path, checkpoint.config())?;
+        let layout = layout::layout(&checkpoint, &config)?;
         Ok(Self { checkpoint, config, layout })
     }
 
@@ -249,8 +248,9 @@ impl Engine {
     /// None today; the scheduler will refuse what does not fit.
     pub fn session(&mut self) -> Result<Session, EngineError> {
         let ctx = self.plan.ctx;
-        let state = self.runtime.new_state(self.plan.kv, ctx);
-        Ok(Session { state, tokens: Vec::with_capacity(ctx), logits: Vec::new(), ctx, broken: false })
+        let (state, tokens) = (self.runtime.new_state(self.plan.kv, ctx), Vec::with_capacity(ctx));
+        let can_rewind = self.config.can_rewind();
+        Ok(Session { state, tokens, logits: Vec::new(), ctx, broken: false, can_rewind })
     }
 
     /// Brings a session to the whole token prefix given: reuses what it has, extends it, or rebuilds. Afterwards
@@ -267,7 +267,13 @@ impl Engine {
         self.check_tokens(prefix, session.ctx)?;
         let start = match session.reuse(prefix) {
             Reuse::Ready => return Ok(0),
-            Reuse::Extend(start) => start,
+            Reuse::Extend(start) => {
+                if session.can_rewind {
+                    self.runtime.rewind(session.state.as_mut(), start);
+                    session.tokens.truncate(start);
+                }
+                start
+            }
             Reuse::Rebuild => {
                 self.rebuild(session);
                 0

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use checkpoint::Extent;
 use experts::ExpertStore;
 use models::Config;
+use models::layout::{Expected, Tier, published_dense};
 use models::pack_plan::QuantTiers;
-use models::qwen35moe::{Expected, Tier, published_dense};
 use storage::FileId;
 use tensor::Format;
 

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use kernels::backend::{Backend, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use models::config::LayerType;
+use models::layout::Tier;
 use models::presets::Preset;
-use models::qwen35moe;
 use serde::Serialize;
 use storage::{AlignedBuf, BLOCK_BYTES, SplitMix64, Storage};
 
@@ -232,7 +232,7 @@ fn facts(target: &Target) -> Result<(Facts, u64), EngineError> {
             Ok((Facts::of(&opened, BLOCK_BYTES)?, tokenizer.map_or(0, |file| file.len())))
         }
         Target::Preset(preset, tiers) => {
-            let config = qwen35moe::config(Path::new(preset.name), &preset.config_json(None))?;
+            let config = models::read_config(Path::new(preset.name), &preset.config_json(None))?;
             Ok((Facts::of_config(config, tiers, BLOCK_BYTES), PRESET_TOKENIZER_JSON_BYTES))
         }
     }
@@ -261,7 +261,7 @@ impl Model<'_> {
                 Target::Preset(preset, _) => preset.name.to_string(),
             },
             on_disk: matches!(target, Target::Model(_)),
-            architecture: qwen35moe::NAME.into(),
+            architecture: config.architecture.name().into(),
             layers: config.num_layers(),
             experts_per_layer: config.num_experts,
             experts_per_token: config.num_experts_per_tok,
@@ -295,7 +295,10 @@ impl Model<'_> {
     }
 
     fn budget(&self, memory_bytes: u64, slots: usize) -> Budget {
-        let share = slots as f64 / self.facts.expert_count.max(1) as f64;
+        let share = match self.facts.expert_count {
+            0 => 1.0,
+            all => slots as f64 / all as f64,
+        };
         Budget {
             memory_bytes,
             slots,
@@ -403,7 +406,7 @@ impl Model<'_> {
         let (mut seconds, mut left) = (self.facts.head().map_or(0.0, time), tokens);
         while left > 0 {
             let chunk = left.min(plan.chunk_tokens.max(1));
-            let chosen = all * (1.0 - (1.0 - k / all).powf(chunk as f64));
+            let chosen = all * (1.0 - (1.0 - k / all.max(1.0)).powf(chunk as f64));
             let missing = if plan.slots >= plan.expert_count { 0.0 } else { chosen };
             let reads = missing * machine.drive_record_bytes as f64 / machine.drive_bytes_per_s.max(1.0);
             seconds += chunk as f64 * dense + layers * reads.max(chunk as f64 * experts);
@@ -488,6 +491,9 @@ impl Drive {
                 let opened = Opened::new(path)?;
                 let files = open_files(&opened.checkpoint, storage)?;
                 let deck = Deck::new(distinct_records(&opened, &files), 1);
+                if deck.is_empty() {
+                    return Ok(Self::unused());
+                }
                 Self::measure_deck("the model's own files".into(), deck, facts, storage)
             }
             Target::Preset(..) => {
@@ -500,6 +506,12 @@ impl Drive {
                 Self::measure_deck(measured_on, deck, facts, storage)
             }
         }
+    }
+
+    /// Of a model without experts, of which nothing is read while it runs.
+    fn unused() -> Self {
+        let measured_on = "nothing: the model has no experts".into();
+        Self { measured_on, bytes_per_s: 0.0, record_bytes: 0, depth: 0, bursts_s: Vec::new() }
     }
 
     fn measure_deck(
@@ -580,8 +592,7 @@ impl Compute<'_> {
     fn dense_s(&mut self) -> (f64, f64) {
         let mut counts: BTreeMap<(Shape, bool), usize> = BTreeMap::new();
         let matrices = self.facts.dense.iter().filter(|dense| dense.shape.rows * dense.shape.cols > 0);
-        let body =
-            matrices.filter(|dense| matches!(dense.tier, qwen35moe::Tier::Dense | qwen35moe::Tier::Router));
+        let body = matrices.filter(|dense| matches!(dense.tier, Tier::Dense | Tier::Router));
         for dense in body {
             *counts.entry((dense.shape, dense.shared)).or_default() += 1;
         }
@@ -675,7 +686,7 @@ impl Compute<'_> {
     }
 
     fn delta_net_s(&mut self) -> f64 {
-        let shape = self.facts.config.delta_net;
+        let Some(shape) = self.facts.config.delta_net else { return 0.0 };
         let (channels, values) = (shape.conv_channels(), shape.value_len());
         let states = copies(4.0 * shape.state_len() as f64).min(64);
         let mut states: Vec<_> = (0..states).map(|_| self.backend.buffer(shape.state_len())).collect();
@@ -698,7 +709,8 @@ impl Compute<'_> {
     fn attention_s(&mut self) -> f64 {
         let shape = self.facts.config.attention;
         let (keys, queries) = (shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
-        let [mut qg, mut k, v, mut out] = [2 * queries, keys, keys, queries].map(|len| self.vector(len));
+        let gated = shape.heads * shape.query_len();
+        let [mut qg, mut k, v, mut out] = [gated, keys, keys, queries].map(|len| self.vector(len));
         let [q_norm, k_norm] = [shape.head_dim; 2].map(|len| self.vector(len));
         let [mut k_cache, mut v_cache] =
             [0; 2].map(|_| self.backend.kv_cache(self.kv, &shape, ATTENTION_TOKENS));
@@ -708,8 +720,8 @@ impl Compute<'_> {
                 &shape,
                 pos,
                 1,
-                &q_norm,
-                &k_norm,
+                Some([&q_norm, &k_norm]),
+                None,
                 &mut qg,
                 &mut k,
                 &v,
@@ -724,7 +736,7 @@ impl Compute<'_> {
     fn prefill_rates(&mut self, prompt_tokens: usize) -> BTreeMap<String, f64> {
         let config = &self.facts.config;
         let (k, all) = (config.num_experts_per_tok as f64, config.num_experts as f64);
-        let chosen = all * (1.0 - (1.0 - k / all).powf(prompt_tokens as f64));
+        let chosen = all * (1.0 - (1.0 - k / all.max(1.0)).powf(prompt_tokens as f64));
         let per_expert = (prompt_tokens as f64 * k / chosen.max(1.0)).round().max(1.0) as usize;
         let mut shapes: BTreeMap<String, (Shape, usize)> = BTreeMap::new();
         for shape in self.facts.body().chain(self.facts.head()) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kernels::backend::KvFormat;
-use models::qwen35moe::{self, Tier};
+use models::layout::Tier;
 use serde::Serialize;
 use tensor::Format;
 
@@ -84,7 +84,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
     let tiers = tier_sizes(&opened);
     let experts = tiers.get("experts").cloned().unwrap_or_default();
     let expert_count = opened.expert_count().max(1) as u64;
-    let per_token = (config.num_layers() * config.num_experts_per_tok) as u64;
+    let per_token = (config.moe_layers() * config.num_experts_per_tok) as u64;
     let dense: u64 = tiers
         .iter()
         .filter(|(name, _)| !["experts", "embedding"].contains(&name.as_str()))
@@ -93,7 +93,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
     let tied = if config.tie_word_embeddings { tiers["embedding"].weights } else { 0 };
     Ok(Inspection {
         kind: opened.checkpoint.kind().to_string(),
-        architecture: qwen35moe::NAME.into(),
+        architecture: config.architecture.name().into(),
         layers: config.num_layers(),
         attention_layers: config.attention_layers(),
         hidden_size: config.hidden_size,

@@ -24,6 +24,7 @@
 
 pub mod bench;
 mod cgroup;
+mod conversation;
 mod engine;
 mod error;
 mod eval;
@@ -42,6 +43,7 @@ mod stats;
 pub mod synth;
 pub mod system;
 
+pub use conversation::Conversation;
 pub use engine::{Engine, Loading};
 pub use error::EngineError;
 pub use eval::{EvalOptions, EvalReport};

@@ -165,7 +165,10 @@ fn least_bytes(input: &PlanInput<'_>, fixed: u64, slots: usize) -> u64 {
 /// Activations of the model and of the back-end's own ops for a chunk.
 fn scratch_bytes(input: &PlanInput<'_>, tokens: usize) -> u64 {
     let config = input.config;
-    let inner = config.moe_intermediate_size.max(config.shared_expert_intermediate_size);
+    let inner = config
+        .moe_intermediate_size
+        .max(config.shared_expert_intermediate_size)
+        .max(config.intermediate_size);
     // Inside an op: both halves of an expert's hidden layer, its product, and the input and hidden rows in 8 bits.
     let per_token = 4 * (3 * inner + config.hidden_size) + 2 * (inner + config.hidden_size);
     let attention = kernels::cpu::attention_scratch_bytes(&config.attention, input.kv, input.threads);

@@ -15,6 +15,8 @@ pub(crate) trait Runtime {
     fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Box<dyn Any>;
     /// Back to the empty sequence.
     fn clear(&mut self, state: &mut dyn Any);
+    /// Back to the first `pos` tokens; see [`State::rewind`].
+    fn rewind(&mut self, state: &mut dyn Any, pos: usize);
     /// One chunk; see [`Model::forward`].
     fn forward(
         &mut self,
@@ -73,6 +75,10 @@ where
 
     fn clear(&mut self, state: &mut dyn Any) {
         state_of::<B>(state).clear(&mut self.backend);
+    }
+
+    fn rewind(&mut self, state: &mut dyn Any, pos: usize) {
+        state_of::<B>(state).rewind(pos);
     }
 
     fn forward(

@@ -15,12 +15,14 @@ pub struct Session {
     pub(crate) ctx: usize,
     /// A step failed halfway: layers disagree about how much they have seen.
     pub(crate) broken: bool,
+    /// Whether the state can go back to an earlier token.
+    pub(crate) can_rewind: bool,
 }
 
 /// How a state gets to a wanted prefix.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {
-    /// Compute tokens from this position on.
+    /// Compute tokens from this position on, which may be before the last one seen.
     Extend(usize),
     /// Start over.
     Rebuild,
@@ -45,11 +47,16 @@ impl Session {
     }
 
     pub(crate) fn reuse(&self, prefix: &[u32]) -> Reuse {
-        reuse(&self.tokens, self.broken, prefix)
+        reuse(&self.tokens, (self.broken, self.can_rewind), prefix)
     }
 }
 
-fn reuse(seen: &[u32], broken: bool, prefix: &[u32]) -> Reuse {
+fn reuse(seen: &[u32], (broken, can_rewind): (bool, bool), prefix: &[u32]) -> Reuse {
+    if can_rewind && (broken || prefix != seen) {
+        // What a step that failed wrote lies behind the tokens seen. The last token is computed for its logits.
+        let common = seen.iter().zip(prefix).take_while(|(a, b)| a == b).count();
+        return Reuse::Extend(common.min(prefix.len().saturating_sub(1)));
+    }
     match seen.len() {
         _ if broken => Reuse::Rebuild,
         0 => Reuse::Extend(0),
@@ -68,11 +75,24 @@ mod tests {
 
     #[test]
     fn a_prefix_is_extended_rebuilt_or_ready() {
-        assert_eq!(reuse(&[], false, &[1, 2]), Reuse::Extend(0));
-        assert_eq!(reuse(&[1], false, &[1, 2]), Reuse::Extend(1));
-        assert_eq!(reuse(&[1, 2], false, &[1, 2]), Reuse::Ready);
-        assert_eq!(reuse(&[1, 3], false, &[1, 2]), Reuse::Rebuild);
-        assert_eq!(reuse(&[1, 2, 3], false, &[1, 2]), Reuse::Rebuild);
-        assert_eq!(reuse(&[1], true, &[1, 2]), Reuse::Rebuild);
+        let whole = |seen: &[u32], broken| reuse(seen, (broken, false), &[1, 2]);
+        assert_eq!(whole(&[], false), Reuse::Extend(0));
+        assert_eq!(whole(&[1], false), Reuse::Extend(1));
+        assert_eq!(whole(&[1, 2], false), Reuse::Ready);
+        assert_eq!(whole(&[1, 3], false), Reuse::Rebuild);
+        assert_eq!(whole(&[1, 2, 3], false), Reuse::Rebuild);
+        assert_eq!(whole(&[1], true), Reuse::Rebuild);
+    }
+
+    #[test]
+    fn what_can_be_rewound_goes_back_to_the_first_difference() {
+        let back = |seen: &[u32], broken| reuse(seen, (broken, true), &[1, 2, 3]);
+        assert_eq!(back(&[], false), Reuse::Extend(0));
+        assert_eq!(back(&[1, 2], false), Reuse::Extend(2));
+        assert_eq!(back(&[1, 2, 3], false), Reuse::Ready);
+        assert_eq!(back(&[1, 2, 3], true), Reuse::Extend(2));
+        assert_eq!(back(&[1, 2, 3, 4], false), Reuse::Extend(2));
+        assert_eq!(back(&[1, 9, 3, 4], false), Reuse::Extend(1));
+        assert_eq!(back(&[1, 2], true), Reuse::Extend(2));
     }
 }

@@ -7,7 +7,6 @@ use experts::pack::PackProgress;
 use experts::synth::{SynthOptions, SynthPlan, SynthReport};
 pub use models::presets::{PRESETS, Preset, SKEW_MAX, SynthChoice};
 use models::presets::{SYNTHETIC, synth_plan};
-use models::qwen35moe;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -45,7 +44,7 @@ impl Synthetic {
 /// A number of layers that no model can have.
 pub fn plan_synth(choice: &SynthChoice) -> Result<SynthPlan, EngineError> {
     let json = choice.preset.config_json(choice.layers);
-    let config = qwen35moe::config(Path::new(choice.preset.name), &json)?;
+    let config = models::read_config(Path::new(choice.preset.name), &json)?;
     Ok(synth_plan(choice, json, &config))
 }
 

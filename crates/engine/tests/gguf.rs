@@ -123,7 +123,7 @@ fn what_the_metadata_lacks_is_named() {
     check(
         b"qwen35moe",
         b"qwen35mox",
-        "`qwen35mox` is not supported; this version runs GGUF files of qwen35moe",
+        "`qwen35mox` is not supported; this version runs GGUF files of qwen35moe, llama",
     );
     let shape = "tensor `blk.0.ffn_gate_exps.weight` has shape [12, 20, 96], expected [12, 21, 96]";
     check(&value("expert_feed_forward_length", 20), &value("expert_feed_forward_length", 21), shape);

@@ -58,7 +58,7 @@ fn prefilled_logits_are_those_of_transformers() {
         let golden = Golden::read(&golden);
         for chunk_tokens in [None, Some(33)] {
             let mut engine = open(&dir, EngineOptions { chunk_tokens, ..options() });
-            for len in [1, 5, 64, 300] {
+            for len in [1, 5, 64, golden.prompt.len()] {
                 let what = format!("{}, {len} tokens, chunk {chunk_tokens:?}", dir.display());
                 let mut deviation = Deviation::default();
                 let mut session = engine.session().unwrap();
@@ -121,7 +121,7 @@ fn a_prompt_may_be_extended_at_any_point() {
         let mut session = engine.session().unwrap();
         let what = format!("{}, extended", dir.display());
         let mut deviation = Deviation::default();
-        for end in [3, 4, 70, 71, 200, 264, 300] {
+        for end in [3, 4, 70, 71, 200, 264, 300].into_iter().filter(|end| *end <= golden.prompt.len()) {
             engine.sync(&mut session, &golden.prompt[..end], &mut |_, _| ()).unwrap();
             deviation.add_exact(&golden, end - 1, session.logits(), &what);
         }

@@ -35,7 +35,7 @@ pub enum Verify {
 /// How an [`ExpertStore`] is set up.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Experts that fit into memory, at least 1. More than there are experts are not allocated.
+    /// Experts that fit into memory, at least 1 unless there are none. More than there are experts are not allocated.
     pub slots: usize,
     /// When checksums are compared.
     pub verify: Verify,
@@ -185,8 +185,8 @@ impl ExpertStore {
     ) -> Result<Self, ExpertsError> {
         let layout = Layout::new(table, files, storage.as_ref())?;
         // NONE is no slot's number: there are no more slots than experts, and fewer of those.
-        let slot_count = options.slots.min(layout.record_count.max(1));
-        if slot_count == 0 {
+        let slot_count = options.slots.min(layout.record_count);
+        if slot_count == 0 && layout.record_count > 0 {
             return Err(ExpertsError::NoSlots);
         }
         let bufs = AlignedBuf::many(slot_count, layout.slot_bytes)

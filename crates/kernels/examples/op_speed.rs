@@ -12,7 +12,7 @@
 use std::time::Instant;
 
 use kernels::backend::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, ValueHeadOrder,
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, RopePairing, ValueHeadOrder,
 };
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuMatrix, CpuOptions};
@@ -22,8 +22,16 @@ const HIDDEN: usize = 2048;
 const INNER: usize = 512;
 const EXPERTS_PER_TOKEN: usize = 8;
 const PROMPT: usize = 512;
-const ATTENTION: AttentionShape =
-    AttentionShape { heads: 16, kv_heads: 2, head_dim: 256, rotary_dim: 64, rope_theta: 1e7, eps: 1e-6 };
+const ATTENTION: AttentionShape = AttentionShape {
+    heads: 16,
+    kv_heads: 2,
+    head_dim: 256,
+    rotary_dim: 64,
+    rope_theta: 1e7,
+    pairing: RopePairing::Halves,
+    gated: true,
+    eps: 1e-6,
+};
 const DELTA_NET: DeltaNetShape = DeltaNetShape {
     key_heads: 16,
     value_heads: 32,
@@ -142,10 +150,11 @@ impl Speed {
         let mut out = self.random(n * heads * dim);
         for &kv in KvFormat::ALL {
             let [mut keys, mut values] = [0; 2].map(|_| self.backend.kv_cache(kv, &ATTENTION, pos + n));
+            let norms = Some([&q_norm, &k_norm]);
             let mut store = |backend: &mut CpuBackend, at| {
                 let caches = (&mut keys, &mut values);
                 backend.qk_norm_rope_store(
-                    &ATTENTION, at, n, &q_norm, &k_norm, &mut qg, &mut k, &v, caches.0, caches.1,
+                    &ATTENTION, at, n, norms, None, &mut qg, &mut k, &v, caches.0, caches.1,
                 );
             };
             (0..=pos).step_by(n).for_each(|at| store(&mut self.backend, at));
@@ -199,7 +208,7 @@ impl Speed {
                 backend.experts(&[ExpertRows { weights, x_rows: &rows, out_rows: &rows }], &x, &mut out);
             });
             self.time(&format!("shared_expert {name}"), (3 * n * HIDDEN * INNER, bytes), |backend| {
-                backend.shared_expert(&gate, &up, &down, &gate_row, &x, n, &mut out);
+                backend.shared_expert(&gate, &up, &down, Some(&gate_row), &x, n, &mut out);
             });
         }
         let (weights, shared) = (numbers(3, n * EXPERTS_PER_TOKEN, 1.0), self.random(n * HIDDEN));

@@ -51,7 +51,18 @@ impl HostMatrix {
     }
 }
 
-/// Shape of a gated full-attention layer (Qwen3.5-MoE section 3.1).
+/// Which two dimensions of a head a rotary embedding turns together.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum RopePairing {
+    /// Dimension j with j + rotary_dim / 2, as Hugging Face and most GGUF files have it.
+    #[default]
+    Halves,
+    /// Dimension 2 j with 2 j + 1: the llama family in GGUF files, whose converters reorder the rows of
+    /// queries and keys.
+    Adjacent,
+}
+
+/// Shape of a full-attention layer.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct AttentionShape {
     /// Query heads.
@@ -64,8 +75,19 @@ pub struct AttentionShape {
     pub rotary_dim: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
+    /// Which dimensions are rotated together.
+    pub pairing: RopePairing,
+    /// Whether each query head comes with a gate for its output.
+    pub gated: bool,
     /// Epsilon of the query and key norms.
     pub eps: f32,
+}
+
+impl AttentionShape {
+    /// Floats of one query head: the query, and its gate where there is one.
+    pub fn query_len(&self) -> usize {
+        self.head_dim * if self.gated { 2 } else { 1 }
+    }
 }
 
 /// Which key head a value head of a Gated DeltaNet layer belongs to.
@@ -207,26 +229,28 @@ pub trait Backend {
     /// `x[..len] += y[..len]`.
     fn add(&mut self, y: &Self::Buffer, len: usize, x: &mut Self::Buffer);
 
-    /// Queries, in place: `qg` is `[n, heads, 2, head_dim]` (query then gate per head); the query
-    /// half is normed with `q_norm` and rotated. Keys: `k` is `[n, kv_heads, head_dim]`, normed
-    /// with `k_norm`, rotated, and written with `v` to rows `pos .. pos + n` of the caches, in their
-    /// format.
+    /// Queries, in place: `qg` is `[n, heads, 2, head_dim]` (query then gate per head) or, without
+    /// gates, `[n, heads, head_dim]`; the query is normed and rotated. Keys: `k` is `[n, kv_heads,
+    /// head_dim]`, normed, rotated, and written with `v` to rows `pos .. pos + n` of the caches, in
+    /// their format. `norms` are the weights for queries and for keys, `[head_dim]` each; without
+    /// them nothing is normed. Each rotary frequency is divided by its one of `rope_factors`,
+    /// `[rotary_dim / 2]`.
     #[allow(clippy::too_many_arguments)]
     fn qk_norm_rope_store(
         &mut self,
         shape: &AttentionShape,
         pos: usize,
         n: usize,
-        q_norm: &Self::Buffer,
-        k_norm: &Self::Buffer,
+        norms: Option<[&Self::Buffer; 2]>,
+        rope_factors: Option<&Self::Buffer>,
         qg: &mut Self::Buffer,
         k: &mut Self::Buffer,
         v: &Self::Buffer,
         k_cache: &mut Self::KvCache,
         v_cache: &mut Self::KvCache,
     );
-    /// Causal attention of rows `pos .. pos + n` over the caches, in f32 whatever their format, times sigmoid(gate): out is
-    /// `[n, heads, head_dim]`.
+    /// Causal attention of rows `pos .. pos + n` over the caches, in f32 whatever their format, times
+    /// sigmoid(gate) where there are gates: out is `[n, heads, head_dim]`.
     #[allow(clippy::too_many_arguments)]
     fn gated_attention(
         &mut self,
@@ -281,16 +305,16 @@ pub trait Backend {
         o: &mut Self::Buffer,
     );
 
-    /// The resident shared expert: for each of `n` rows,
-    /// `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`; x and out are
-    /// `[n, H]`.
+    /// A resident shared expert, or a dense layer's MLP: for each of `n` rows,
+    /// `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`, without the first factor
+    /// if there is no `gate_row`; x and out are `[n, H]`.
     #[allow(clippy::too_many_arguments)]
     fn shared_expert(
         &mut self,
         gate: &Self::Matrix,
         up: &Self::Matrix,
         down: &Self::Matrix,
-        gate_row: &Self::Matrix,
+        gate_row: Option<&Self::Matrix>,
         x: &Self::Buffer,
         n: usize,
         out: &mut Self::Buffer,

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use tensor::{Format, MatrixView};
 
 use crate::backend::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat, ValueHeadOrder,
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat, RopePairing,
+    ValueHeadOrder,
 };
 use crate::oracle::OracleBackend;
 
@@ -90,7 +91,11 @@ pub fn outcomes<B: Backend>(backend: &mut B) -> Vec<Outcome> {
     suite.rows_of_tables();
     suite.products();
     for &format in KvFormat::ALL {
-        ATTENTION_SHAPES.iter().for_each(|(shape, steps)| suite.attention(format, shape, steps));
+        for (shape, steps) in ATTENTION_SHAPES {
+            suite.attention(format, shape, steps, shape.gated);
+            // Norms and gates come together in some models and one without the other in others.
+            suite.attention(format, shape, &steps[..2], !shape.gated);
+        }
         suite.long_attention(format);
     }
     suite.convolution();
@@ -192,6 +197,8 @@ const ATTENTION_SHAPES: &[(AttentionShape, &[usize])] = &[
     (attention_shape(3, 3, 20, 6), &[1, 1, 3, 70]),
     (attention_shape(8, 1, 256, 64), &[2, 1, 140, 1]),
     (attention_shape(2, 2, 8, 8), &[300, 1]),
+    (plain(attention_shape(9, 3, 64, 64), RopePairing::Adjacent), &[5, 1, 140, 1]),
+    (plain(attention_shape(4, 1, 20, 12), RopePairing::Halves), &[1, 33]),
 ];
 
 const fn attention_shape(
@@ -200,7 +207,13 @@ const fn attention_shape(
     head_dim: usize,
     rotary_dim: usize,
 ) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta: 1e7, eps: 1e-6 }
+    let pairing = RopePairing::Halves;
+    AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta: 1e7, pairing, gated: true, eps: 1e-6 }
+}
+
+/// Without gates.
+const fn plain(shape: AttentionShape, pairing: RopePairing) -> AttentionShape {
+    AttentionShape { gated: false, pairing, ..shape }
 }
 
 /// Head layouts, and the numbers of tokens of successive calls.
@@ -327,24 +340,29 @@ impl<B: Backend> Suite<'_, B> {
         self.keep(name, tolerance_of(&[format]), &out, n * rows + 3);
     }
 
-    fn attention(&mut self, format: KvFormat, shape: &AttentionShape, steps: &[usize]) {
+    /// Queries and keys are `normed`, or their rotary frequencies have factors.
+    fn attention(&mut self, format: KvFormat, shape: &AttentionShape, steps: &[usize], normed: bool) {
         let (heads, dim, tolerance) = (shape.heads, shape.head_dim, tolerance_of_cache(format));
-        let row = shape.kv_heads * dim;
+        let (row, query_len) = (shape.kv_heads * dim, shape.query_len());
         let ctx = steps.iter().sum::<usize>() + 2;
         let (q_norm, k_norm) = (self.random(16, dim, 2.0), self.random(17, dim, 2.0));
+        let factors: Vec<f32> =
+            numbers(19, shape.rotary_dim / 2, 2.0).into_iter().map(|log| log.exp()).collect();
+        let mut rope_factors = self.backend.buffer(factors.len());
+        self.backend.write(&mut rope_factors, 0, &factors);
         let [mut k_cache, mut v_cache] = [0; 2].map(|_| self.backend.kv_cache(format, shape, ctx));
         let mut pos = 0;
         for (step, &n) in steps.iter().enumerate() {
             let seed = 1000 + 10 * step as u64;
-            let mut qg = self.random(seed, n * heads * 2 * dim, 3.0);
+            let mut qg = self.random(seed, n * heads * query_len, 3.0);
             let (mut k, v) = (self.random(seed + 1, n * row, 3.0), self.random(seed + 2, n * row, 1.0));
             let mut out = self.random(seed + 3, n * heads * dim + 3, 1.0);
             self.backend.qk_norm_rope_store(
                 shape,
                 pos,
                 n,
-                &q_norm,
-                &k_norm,
+                normed.then_some([&q_norm, &k_norm]),
+                (!normed).then_some(&rope_factors),
                 &mut qg,
                 &mut k,
                 &v,
@@ -352,8 +370,8 @@ impl<B: Backend> Suite<'_, B> {
                 &mut v_cache,
             );
             self.backend.gated_attention(shape, pos, n, &qg, &k_cache, &v_cache, &mut out);
-            let name = format!("{heads} heads of {dim}, {n} tokens at {pos}");
-            self.keep(format!("queries, {name}"), F32_TOLERANCE, &qg, n * heads * 2 * dim);
+            let name = format!("{heads} heads of {dim}, normed {normed}, {n} tokens at {pos}");
+            self.keep(format!("queries, {name}"), F32_TOLERANCE, &qg, n * heads * query_len);
             self.keep(format!("attention {format}, {name}"), tolerance, &out, n * heads * dim + 3);
             pos += n;
         }
@@ -374,10 +392,9 @@ impl<B: Backend> Suite<'_, B> {
         let norm = self.random(79, shape.head_dim, 2.0);
         let (mut keys, values) = (self.random(80, ctx * row, 3.0), self.random(81, ctx * row, 1.0));
         let mut qg = self.random(84, 2 * ctx * shape.heads * shape.head_dim, 1.0);
-        let caches = (&mut k_cache, &mut v_cache);
-        self.backend.qk_norm_rope_store(
-            &shape, 0, ctx, &norm, &norm, &mut qg, &mut keys, &values, caches.0, caches.1,
-        );
+        let (norms, caches) = (Some([&norm, &norm]), (&mut k_cache, &mut v_cache));
+        self.backend
+            .qk_norm_rope_store(&shape, 0, ctx, norms, None, &mut qg, &mut keys, &values, caches.0, caches.1);
         for n in [1, 3] {
             let len = n * shape.heads * shape.head_dim;
             let (qg, mut out) = (self.random(82, 2 * len, 3.0), self.random(83, len, 1.0));
@@ -456,9 +473,12 @@ impl<B: Backend> Suite<'_, B> {
             for n in [1, 2, 19] {
                 let x = self.random(64, n * hidden, 3.0);
                 let mut out = self.random(65, n * hidden + 3, 1.0);
-                self.backend.shared_expert(&gate, &up, &down, &gate_row, &x, n, &mut out);
-                let name = format!("shared_expert {formats:?}, {n} tokens");
-                self.keep(name, tolerance_of(&formats), &out, n * hidden + 3);
+                for gate_row in [Some(&gate_row), None] {
+                    self.backend.shared_expert(&gate, &up, &down, gate_row, &x, n, &mut out);
+                    let gated = gate_row.is_some();
+                    let name = format!("shared_expert {formats:?}, gated {gated}, {n} tokens");
+                    self.keep(name, tolerance_of(&formats), &out, n * hidden + 3);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@
 use tensor::MatrixView;
 
 use crate::backend::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat,
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat, RopePairing,
 };
 
 /// f64 values in memory.
@@ -96,15 +96,20 @@ fn l2_normed(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x * scale).collect()
 }
 
-/// Rotate-half inside the first `rotary_dim` dimensions.
-fn rotated(shape: &AttentionShape, x: &[f64], pos: usize) -> Vec<f64> {
+/// Rotary embedding of the first `rotary_dim` dimensions.
+fn rotated(shape: &AttentionShape, factors: Option<&OracleBuffer>, x: &[f64], pos: usize) -> Vec<f64> {
     let mut out = x.to_vec();
     let half = shape.rotary_dim / 2;
     for j in 0..half {
         let exponent = -2.0 * j as f64 / shape.rotary_dim as f64;
-        let angle = pos as f64 * f64::from(shape.rope_theta).powf(exponent);
-        out[j] = x[j] * angle.cos() - x[j + half] * angle.sin();
-        out[j + half] = x[j + half] * angle.cos() + x[j] * angle.sin();
+        let factor = factors.map_or(1.0, |factors| factors.0[j]);
+        let angle = pos as f64 * f64::from(shape.rope_theta).powf(exponent) / factor;
+        let (a, b) = match shape.pairing {
+            RopePairing::Halves => (j, j + half),
+            RopePairing::Adjacent => (2 * j, 2 * j + 1),
+        };
+        out[a] = x[a] * angle.cos() - x[b] * angle.sin();
+        out[b] = x[b] * angle.cos() + x[a] * angle.sin();
     }
     out
 }
@@ -232,8 +237,8 @@ impl Backend for OracleBackend {
         shape: &AttentionShape,
         pos: usize,
         n: usize,
-        q_norm: &OracleBuffer,
-        k_norm: &OracleBuffer,
+        norms: Option<[&OracleBuffer; 2]>,
+        rope_factors: Option<&OracleBuffer>,
         qg: &mut OracleBuffer,
         k: &mut OracleBuffer,
         v: &OracleBuffer,
@@ -241,18 +246,19 @@ impl Backend for OracleBackend {
         v_cache: &mut OracleKvCache,
     ) {
         let dim = shape.head_dim;
-        let norm_and_rotate = |x: &mut [f64], weight: &[f64], t: usize| {
-            let normed = rms_normed(x, weight, shape.eps);
-            x.copy_from_slice(&rotated(shape, &normed, pos + t));
+        let norm_and_rotate = |x: &mut [f64], weight: Option<&OracleBuffer>, t: usize| {
+            let normed = weight.map_or(x.to_vec(), |weight| rms_normed(x, &weight.0, shape.eps));
+            x.copy_from_slice(&rotated(shape, rope_factors, &normed, pos + t));
         };
+        let [q_norm, k_norm] = [norms.map(|norms| norms[0]), norms.map(|norms| norms[1])];
         for t in 0..n {
             for head in 0..shape.heads {
-                let query = &mut qg.0[(t * shape.heads + head) * 2 * dim..][..dim];
-                norm_and_rotate(query, &q_norm.0, t);
+                let query = &mut qg.0[(t * shape.heads + head) * shape.query_len()..][..dim];
+                norm_and_rotate(query, q_norm, t);
             }
             for head in 0..shape.kv_heads {
                 let at = (t * shape.kv_heads + head) * dim;
-                norm_and_rotate(&mut k.0[at..][..dim], &k_norm.0, t);
+                norm_and_rotate(&mut k.0[at..][..dim], k_norm, t);
                 let cached = at + pos * shape.kv_heads * dim;
                 k_cache.store(cached, &k.0[at..][..dim]);
                 v_cache.store(cached, &v.0[at..][..dim]);
@@ -274,20 +280,22 @@ impl Backend for OracleBackend {
         for t in 0..n {
             for head in 0..shape.heads {
                 let kv_head = head / (shape.heads / shape.kv_heads);
-                let (query, gate) = qg.0[(t * shape.heads + head) * 2 * dim..][..2 * dim].split_at(dim);
+                let len = shape.query_len();
+                let (query, gate) = qg.0[(t * shape.heads + head) * len..][..len].split_at(dim);
                 let cached = |p: usize| (p * shape.kv_heads + kv_head) * dim;
                 let scores: Vec<f64> = (0..=pos + t)
                     .map(|p| dot(query, &k_cache.values[cached(p)..][..dim]) / (dim as f64).sqrt())
                     .collect();
                 let max = scores.iter().fold(f64::NEG_INFINITY, |max, &score| max.max(score));
                 let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-                for (j, &gate) in gate.iter().enumerate() {
+                for j in 0..dim {
                     let weighted: f64 = scores
                         .iter()
                         .enumerate()
                         .map(|(p, score)| (score - max).exp() / sum * v_cache.values[cached(p) + j])
                         .sum();
-                    out.0[(t * shape.heads + head) * dim + j] = weighted * sigmoid(gate);
+                    out.0[(t * shape.heads + head) * dim + j] =
+                        weighted * gate.get(j).map_or(1.0, |&gate| sigmoid(gate));
                 }
             }
         }
@@ -370,7 +378,7 @@ impl Backend for OracleBackend {
         gate: &HostMatrix,
         up: &HostMatrix,
         down: &HostMatrix,
-        gate_row: &HostMatrix,
+        gate_row: Option<&HostMatrix>,
         x: &OracleBuffer,
         n: usize,
         out: &mut OracleBuffer,
@@ -379,7 +387,7 @@ impl Backend for OracleBackend {
         let (dim, weights) = (gate.cols, ExpertWeights { gate, up, down });
         for i in 0..n {
             let x = &x.0[i * dim..][..dim];
-            let scale = sigmoid(mul_vec(&gate_row.view(), x)[0]);
+            let scale = gate_row.map_or(1.0, |row| sigmoid(mul_vec(&row.view(), x)[0]));
             for (j, y) in gated_mlp(&weights, x).into_iter().enumerate() {
                 out.0[i * dim + j] = scale * y;
             }

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::backend::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, ValueHeadOrder,
+    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, RopePairing, ValueHeadOrder,
 };
 use kernels::conformance::{numbers, random_matrix};
 use kernels::cpu::{CpuBackend, CpuBuffer, CpuOptions};
@@ -31,8 +31,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-const ATTENTION: AttentionShape =
-    AttentionShape { heads: 4, kv_heads: 2, head_dim: 32, rotary_dim: 8, rope_theta: 1e7, eps: 1e-6 };
+const ATTENTION: AttentionShape = AttentionShape {
+    heads: 4,
+    kv_heads: 2,
+    head_dim: 32,
+    rotary_dim: 8,
+    rope_theta: 1e7,
+    pairing: RopePairing::Halves,
+    gated: true,
+    eps: 1e-6,
+};
 const DELTA_NET: DeltaNetShape = DeltaNetShape {
     key_heads: 2,
     value_heads: 4,
@@ -101,10 +109,10 @@ fn mixers(backend: &mut CpuBackend, n: usize) {
     for &kv in KvFormat::ALL {
         let [mut keys, mut values] = [0; 2].map(|_| backend.kv_cache(kv, &ATTENTION, pos + n));
         steady(backend, "qk_norm_rope_store", n, |backend| {
+            let norms = Some([&norm, &norm]);
             let caches = (&mut keys, &mut values);
-            backend.qk_norm_rope_store(
-                &ATTENTION, pos, n, &norm, &norm, &mut qg, &mut k, &v, caches.0, caches.1,
-            );
+            backend
+                .qk_norm_rope_store(&ATTENTION, pos, n, norms, None, &mut qg, &mut k, &v, caches.0, caches.1);
         });
         steady(backend, "gated_attention", n, |backend| {
             backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
@@ -138,7 +146,7 @@ fn experts(backend: &mut CpuBackend, n: usize) {
     let gate_row = backend.matrix(random_matrix(1, Format::F32, 1, HIDDEN));
     let [gate, up, down] = [&gate, &up, &down].map(|matrix| backend.matrix(matrix.clone()));
     steady(backend, "shared_expert", n, |backend| {
-        backend.shared_expert(&gate, &up, &down, &gate_row, &x, n, &mut out);
+        backend.shared_expert(&gate, &up, &down, Some(&gate_row), &x, n, &mut out);
     });
     let (routed, mut x) = (random(backend, 2 * n * HIDDEN), random(backend, n * HIDDEN));
     let choices = numbers(1, 2 * n, 1.0);

@@ -1,6 +1,6 @@
 //! The CPU back-end against the oracle, and against itself.
 
-use kernels::backend::{AttentionShape, Backend, KvFormat};
+use kernels::backend::{AttentionShape, Backend, KvFormat, RopePairing};
 use kernels::conformance::{check, numbers, outcomes};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use kernels::dot::Isa;
@@ -41,8 +41,16 @@ fn results_do_not_depend_on_threads_or_history() {
 /// its own history.
 #[test]
 fn attention_is_the_same_in_prompt_and_decoding() {
-    let shape =
-        AttentionShape { heads: 6, kv_heads: 2, head_dim: 40, rotary_dim: 16, rope_theta: 1e6, eps: 1e-6 };
+    let shape = AttentionShape {
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 40,
+        rotary_dim: 16,
+        rope_theta: 1e6,
+        pairing: RopePairing::Halves,
+        gated: true,
+        eps: 1e-6,
+    };
     let (ctx, row, q_row) = (300, shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
     let kinds = instruction_sets().into_iter().flat_map(|isa| KvFormat::ALL.iter().map(move |kv| (isa, *kv)));
     for (isa, kv) in kinds {
@@ -66,7 +74,16 @@ fn attention_is_the_same_in_prompt_and_decoding() {
                 backend.copy(&all_v, pos * row, &mut v, 0, n * row);
                 let caches = (&mut keys, &mut values);
                 backend.qk_norm_rope_store(
-                    &shape, pos, n, &norm, &norm, &mut qg, &mut k, &v, caches.0, caches.1,
+                    &shape,
+                    pos,
+                    n,
+                    Some([&norm, &norm]),
+                    None,
+                    &mut qg,
+                    &mut k,
+                    &v,
+                    caches.0,
+                    caches.1,
                 );
                 backend.gated_attention(&shape, pos, n, &qg, &keys, &values, &mut out);
                 outputs.extend(out.as_slice()[..n * q_row].iter().map(|x| x.to_bits()));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kernels::backend::{AttentionShape, DeltaNetShape, KvFormat, ValueHeadOrder};
 use serde_json::Value;
 
-use crate::ModelError;
+use crate::{Architecture, ModelError};
 
 /// Largest value accepted for any dimension; the largest model known has a vocabulary of 2^18.
 pub(crate) const DIM_MAX: u64 = 1 << 24;
@@ -17,19 +17,51 @@ pub(crate) const EXPERTS_MAX: u64 = 65_536;
 /// How a layer mixes tokens.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum LayerType {
-    /// Softmax attention over the whole context, with an output gate.
+    /// Softmax attention over the whole context.
     FullAttention,
     /// Gated DeltaNet: a recurrent state of fixed size.
     LinearAttention,
 }
 
-/// In what form a checkpoint stores what can be stored in several: norms, decays, value heads.
+/// What a layer does after it has mixed tokens.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum MlpType {
+    /// Routed experts, and a shared one.
+    Moe,
+    /// One MLP for every token.
+    Dense,
+}
+
+/// Which projections of an attention layer have biases.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttentionBias {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// Output.
+    pub output: bool,
+}
+
+/// What the rotary frequencies are divided by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum RopeFactors {
+    /// Nothing.
+    #[default]
+    Ones,
+    /// These, `[rotary_dim / 2]`.
+    Values(Vec<f32>),
+    /// A tensor of the checkpoint, `rope_freqs.weight`.
+    Stored,
+}
+
+/// In what form a checkpoint stores what can be stored in several: norms, decays, heads.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum WeightForm {
-    /// As published: norms that multiply by `1 + w`, `A_log`, value heads grouped by key head.
+    /// As published: norms that multiply by `1 + w` in families that do, `A_log`, value heads grouped by key head,
+    /// rotary dimensions paired by halves.
     #[default]
     HuggingFace,
-    /// As converters to GGUF leave them: norms as they multiply, `-exp(A_log)`, value heads tiled.
+    /// As converters to GGUF leave them: norms as they multiply, `-exp(A_log)`, value heads tiled, adjacent rotary
+    /// dimensions paired in the llama family.
     Gguf,
 }
 
@@ -38,14 +70,6 @@ impl WeightForm {
     pub(crate) const KEY: &'static str = "weight_form";
     /// Name of [`WeightForm::Gguf`] there.
     pub(crate) const GGUF: &'static str = "gguf";
-
-    /// What a norm multiplies by.
-    pub fn norm(self, stored: f32) -> f32 {
-        match self {
-            WeightForm::HuggingFace => 1.0 + stored,
-            WeightForm::Gguf => stored,
-        }
-    }
 
     /// `-exp(A_log)` of a DeltaNet head.
     pub fn a_neg(self, stored: f32) -> f32 {
@@ -64,29 +88,41 @@ impl WeightForm {
     }
 }
 
-/// Hyper-parameters of a Qwen3.5-MoE text model, any size of the family.
+/// Hyper-parameters of a text model of any architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The architecture.
+    pub architecture: Architecture,
     /// Entries of the vocabulary, V.
     pub vocab_size: usize,
     /// Width of the residual stream, H.
     pub hidden_size: usize,
     /// Token mixer of each layer; its length is the number of layers, L.
     pub layer_types: Vec<LayerType>,
+    /// What each layer does after it, [L].
+    pub mlp_types: Vec<MlpType>,
     /// Full-attention layers.
     pub attention: AttentionShape,
-    /// Whether q, k, v and o have biases.
-    pub attention_bias: bool,
-    /// DeltaNet layers.
-    pub delta_net: DeltaNetShape,
-    /// Routed experts of a layer, E.
+    /// Whether queries and keys are normed before they are rotated.
+    pub qk_norm: bool,
+    /// Which projections of attention have biases.
+    pub attention_bias: AttentionBias,
+    /// What the rotary frequencies are divided by.
+    pub rope_factors: RopeFactors,
+    /// DeltaNet layers, if there are any.
+    pub delta_net: Option<DeltaNetShape>,
+    /// Inner width of a dense layer's MLP; 0 if no layer is dense.
+    pub intermediate_size: usize,
+    /// Routed experts of a MoE layer, E; 0 if no layer has any.
     pub num_experts: usize,
-    /// Experts that each token uses, K: the model's own number, never another.
+    /// Experts that each token uses in a MoE layer, K: the model's own number, never another.
     pub num_experts_per_tok: usize,
     /// Inner width of a routed expert, F.
     pub moe_intermediate_size: usize,
     /// Inner width of the shared expert, Fs.
     pub shared_expert_intermediate_size: usize,
+    /// What is added to a stored norm weight before it multiplies: 1 in families that store it less 1.
+    pub norm_offset: f32,
     /// Epsilon of the RMS norms.
     pub rms_norm_eps: f32,
     /// Whether the output head is the embedding table.
@@ -118,14 +154,26 @@ impl Config {
 
     /// Bytes of the DeltaNet states and convolution tails of one sequence, f32.
     pub fn recurrent_state_bytes(&self) -> u64 {
-        let delta = &self.delta_net;
-        let recurrent = delta.state_len() + (delta.conv_kernel - 1) * delta.conv_channels();
+        let recurrent = self
+            .delta_net
+            .as_ref()
+            .map_or(0, |delta| delta.state_len() + (delta.conv_kernel - 1) * delta.conv_channels());
         4 * (self.num_layers() - self.attention_layers()) as u64 * recurrent as u64
     }
 
     /// Bytes of one sequence's state for `ctx` tokens.
     pub fn state_bytes(&self, kv: KvFormat, ctx: usize) -> u64 {
         ctx as u64 * self.kv_bytes_per_token(kv) + self.recurrent_state_bytes()
+    }
+
+    /// Whether a sequence's state can go back to an earlier position: recurrent state cannot.
+    pub fn can_rewind(&self) -> bool {
+        self.attention_layers() == self.num_layers()
+    }
+
+    /// Number of layers with routed experts.
+    pub fn moe_layers(&self) -> usize {
+        self.mlp_types.iter().filter(|kind| **kind == MlpType::Moe).count()
     }
 }
 
@@ -147,7 +195,7 @@ impl<'a> Section<'a> {
         Some(Section { path: self.path.clone(), architecture: self.architecture, values })
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 

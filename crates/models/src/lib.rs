@@ -1,7 +1,7 @@
 //! Layers and architectures: from tensor names to logits.
 //!
-//! An architecture is a thin file ([`qwen35moe`]) that says which tensors a checkpoint of it must have and how they map
-//! to the shared layers in [`layers`]. The layers are generic over [`kernels::Backend`], and each reads like the paper:
+//! An architecture is a thin file ([`qwen35moe`], [`llama`]) that turns its configuration into [`Config`]; what tensors it
+//! must have ([`layout`]) and which of the shared [`layers`] they make follows from that. The layers are generic over [`kernels::Backend`], and each reads like the paper:
 //! a configuration, weights, per-sequence state, and one `forward`.
 //!
 //! The data flow of one step, layer by layer ([`model::Model::forward`]):
@@ -14,17 +14,25 @@
 //! chunk however many tokens chose it.
 #![forbid(unsafe_code)]
 
+mod architecture;
+mod attention_config;
 pub mod config;
 mod error;
+mod gguf_keys;
+mod gguf_names;
 pub mod layers;
+pub mod layout;
+pub mod llama;
+mod llama_gguf;
 pub mod load;
 pub mod model;
 pub mod pack_plan;
 mod phases;
 pub mod presets;
 pub mod qwen35moe;
-pub mod qwen35moe_gguf;
+mod qwen35moe_gguf;
 
+pub use architecture::{Architecture, adopt, config as read_config};
 pub use config::Config;
 pub use error::ModelError;
 pub use model::{Model, Scratch, State};

@@ -7,11 +7,10 @@ use kernels::backend::{Backend, HostMatrix, SharedBytes};
 use storage::{AlignedBuf, FileId, Storage};
 
 use crate::ModelError;
-use crate::config::WeightForm;
 
 /// Reads dense tensors of one checkpoint, verifies them where the container has checksums, and hands them to a back-end.
 ///
-/// Callers have checked names and shapes before ([`crate::qwen35moe::layout`]); a name that is absent all the same is an
+/// Callers have checked names and shapes before ([`crate::layout::layout`]); a name that is absent all the same is an
 /// error of the same kind.
 pub struct DenseLoader<'a> {
     checkpoint: &'a Checkpoint,
@@ -106,7 +105,7 @@ impl<'a> DenseLoader<'a> {
         Ok(buffer)
     }
 
-    /// Norm weights as they multiply, whatever form they are stored in.
+    /// Norm weights as they multiply; `offset` is what stored ones lack ([`crate::Config::norm_offset`]).
     ///
     /// # Errors
     /// As [`DenseLoader::matrix`].
@@ -114,8 +113,8 @@ impl<'a> DenseLoader<'a> {
         &mut self,
         backend: &mut B,
         name: &str,
-        form: WeightForm,
+        offset: f32,
     ) -> Result<B::Buffer, ModelError> {
-        self.vector(backend, name, |weight| form.norm(weight))
+        self.vector(backend, name, |weight| offset + weight)
     }
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use experts::ExpertStore;
 use kernels::backend::{Backend, KvFormat};
 
-use crate::config::LayerType;
+use crate::config::{LayerType, MlpType, RopeFactors};
 use crate::layers::{
-    Attention, AttentionScratch, DeltaNet, DeltaNetScratch, DeltaNetState, KvCache, Moe, MoeScratch,
+    Attention, AttentionScratch, DeltaNet, DeltaNetScratch, DeltaNetState, KvCache, Mlp, Moe, MoeScratch,
 };
+use crate::layout::ROPE_FACTORS;
 use crate::load::DenseLoader;
 use crate::phases::Laps;
 use crate::{Config, ModelError, Phases};
@@ -22,17 +23,24 @@ enum Mixer<B: Backend> {
     DeltaNet(DeltaNet<B>),
 }
 
+/// What a layer does after it has mixed tokens.
+enum Feed<B: Backend> {
+    Moe(Moe<B>),
+    Dense(Mlp<B>),
+}
+
 struct Layer<B: Backend> {
     input_layernorm: B::Buffer, // [H]
     mixer: Mixer<B>,
     post_attention_layernorm: B::Buffer, // [H]
-    moe: Moe<B>,
+    feed: Feed<B>,
 }
 
 /// Resident weights of a model.
 pub struct Model<B: Backend> {
     config: Config,
-    embed_tokens: B::Matrix, // [V, H]
+    embed_tokens: B::Matrix,         // [V, H]
+    rope_factors: Option<B::Buffer>, // [rotary_dim / 2]
     layers: Vec<Layer<B>>,
     norm: B::Buffer,            // [H]
     lm_head: Option<B::Matrix>, // [V, H]; None: tied to embed_tokens
@@ -54,13 +62,11 @@ pub struct State<B: Backend> {
 impl<B: Backend> State<B> {
     /// The state of an empty sequence of at most `ctx` tokens, with keys and values in `kv`.
     pub fn new(backend: &mut B, config: &Config, kv: KvFormat, ctx: usize) -> Self {
-        let layer = |kind: &LayerType| match kind {
-            LayerType::FullAttention => {
-                LayerState::Attention(KvCache::new(backend, &config.attention, kv, ctx))
+        let layer = |kind: &LayerType| match (kind, &config.delta_net) {
+            (LayerType::LinearAttention, Some(shape)) => {
+                LayerState::DeltaNet(DeltaNetState::new(backend, shape))
             }
-            LayerType::LinearAttention => {
-                LayerState::DeltaNet(DeltaNetState::new(backend, &config.delta_net))
-            }
+            _ => LayerState::Attention(KvCache::new(backend, &config.attention, kv, ctx)),
         };
         Self { layers: config.layer_types.iter().map(layer).collect(), pos: 0, ctx }
     }
@@ -73,6 +79,17 @@ impl<B: Backend> State<B> {
     /// Most tokens it can hold.
     pub fn ctx(&self) -> usize {
         self.ctx
+    }
+
+    /// Back to the first `pos` tokens, where [`Config::can_rewind`]. Cached rows from there on are written anew before they
+    /// are read.
+    pub fn rewind(&mut self, pos: usize) {
+        let recurrent = |layer: &LayerState<B>| matches!(layer, LayerState::DeltaNet(_));
+        assert!(
+            pos <= self.pos && !self.layers.iter().any(recurrent),
+            "a state that cannot be rewound: the session checks this"
+        );
+        self.pos = pos;
     }
 
     /// Back to the empty sequence. Caches need no clearing: rows from `pos` on are never read.
@@ -91,12 +108,12 @@ pub struct Scratch<B: Backend> {
     tokens_max: usize,
     x: B::Buffer,      // [n, H], the residual stream
     h: B::Buffer,      // [n, H], normed
-    mixed: B::Buffer,  // [n, H], what a mixer adds
+    mixed: B::Buffer,  // [n, H], what a mixer or a dense MLP adds
     rows: B::Buffer,   // [LOGIT_ROWS_MAX, H], rows whose logits are wanted
     logits: B::Buffer, // [LOGIT_ROWS_MAX, V]
     host_logits: Vec<f32>,
     attention: AttentionScratch<B>,
-    delta_net: DeltaNetScratch<B>,
+    delta_net: Option<DeltaNetScratch<B>>,
     moe: MoeScratch<B>,
 }
 
@@ -114,7 +131,7 @@ impl<B: Backend> Scratch<B> {
             logits: backend.buffer(logit_rows * config.vocab_size),
             host_logits: vec![0.0; logit_rows * config.vocab_size],
             attention: AttentionScratch::new(backend, &config.attention, n),
-            delta_net: DeltaNetScratch::new(backend, &config.delta_net, n),
+            delta_net: config.delta_net.as_ref().map(|shape| DeltaNetScratch::new(backend, shape, n)),
             moe: MoeScratch::new(backend, config, n),
         }
     }
@@ -133,7 +150,7 @@ impl<B: Backend> Scratch<B> {
     pub fn bytes(config: &Config, tokens_max: usize) -> u64 {
         let per_token = 3 * config.hidden_size
             + AttentionScratch::<B>::len_per_token(&config.attention)
-            + DeltaNetScratch::<B>::len_per_token(&config.delta_net)
+            + config.delta_net.as_ref().map_or(0, DeltaNetScratch::<B>::len_per_token)
             + MoeScratch::<B>::len_per_token(config);
         let logit_rows = LOGIT_ROWS_MAX.min(tokens_max);
         let logits = logit_rows * (config.hidden_size + 2 * config.vocab_size);
@@ -169,10 +186,20 @@ impl<B: Backend> Model<B> {
             true => None,
             false => Some(loader.matrix(backend, "lm_head.weight")?),
         };
+        let rope_factors = match &config.rope_factors {
+            RopeFactors::Ones => None,
+            RopeFactors::Values(values) => {
+                let mut buffer = backend.buffer(values.len());
+                backend.write(&mut buffer, 0, values);
+                Some(buffer)
+            }
+            RopeFactors::Stored => Some(loader.vector(backend, ROPE_FACTORS, |factor| factor)?),
+        };
         Ok(Self {
+            rope_factors,
             embed_tokens: loader.matrix(backend, &format!("{prefix}embed_tokens.weight"))?,
             layers,
-            norm: loader.norm(backend, &format!("{prefix}norm.weight"), config.weight_form)?,
+            norm: loader.norm(backend, &format!("{prefix}norm.weight"), config.norm_offset)?,
             lm_head,
             config: config.clone(),
         })
@@ -235,23 +262,31 @@ impl<B: Backend> Model<B> {
     ) -> Result<(), ModelError> {
         let (hidden, eps, s) = (self.config.hidden_size, self.config.rms_norm_eps, scratch);
         // Only in decoding: a chunk asks for most experts of a layer anyway.
-        if n == 1 && store.wants_guess() {
+        if let (1, Feed::Moe(moe), true) = (n, &layer.feed, store.wants_guess()) {
             let norm = (&layer.post_attention_layernorm, eps);
-            layer.moe.guess(backend, store, norm, &s.x, &mut s.h, &mut s.moe)?;
+            moe.guess(backend, store, norm, &s.x, &mut s.h, &mut s.moe)?;
         }
         backend.rms_norm(&s.x, &layer.input_layernorm, eps, n, hidden, &mut s.h);
-        match (&layer.mixer, state) {
-            (Mixer::Attention(mixer), LayerState::Attention(cache)) => {
-                mixer.forward(backend, &s.h, pos, n, cache, &mut s.attention, &mut s.mixed);
+        match (&layer.mixer, state, &mut s.delta_net) {
+            (Mixer::Attention(mixer), LayerState::Attention(cache), _) => {
+                let factors = self.rope_factors.as_ref();
+                mixer.forward(backend, factors, &s.h, (pos, n), cache, &mut s.attention, &mut s.mixed);
             }
-            (Mixer::DeltaNet(mixer), LayerState::DeltaNet(state)) => {
-                mixer.forward(backend, &s.h, n, state, &mut s.delta_net, &mut s.mixed);
+            (Mixer::DeltaNet(mixer), LayerState::DeltaNet(state), Some(scratch)) => {
+                mixer.forward(backend, &s.h, n, state, scratch, &mut s.mixed);
             }
-            _ => unreachable!("states are made from the same list of layer types as the layers"),
+            _ => unreachable!("states and scratch are made from the same configuration as the layers"),
         }
         backend.add(&s.mixed, n * hidden, &mut s.x);
         backend.rms_norm(&s.x, &layer.post_attention_layernorm, eps, n, hidden, &mut s.h);
-        layer.moe.forward(backend, store, &s.h, n, &mut s.moe, &mut s.x)
+        match &layer.feed {
+            Feed::Moe(moe) => moe.forward(backend, store, &s.h, n, &mut s.moe, &mut s.x),
+            Feed::Dense(mlp) => {
+                mlp.forward(backend, None, &s.h, n, &mut s.mixed);
+                backend.add(&s.mixed, n * hidden, &mut s.x);
+                Ok(())
+            }
+        }
     }
 
     /// Final norm and head over the wanted rows, a block of rows at a time.
@@ -290,26 +325,30 @@ fn load_layer<B: Backend>(
     config: &Config,
 ) -> Result<Layer<B>, ModelError> {
     let base = format!("{prefix}layers.{index}.");
-    let mixer = match config.layer_types[index] {
-        LayerType::FullAttention => {
-            Mixer::Attention(Attention::load(backend, loader, &format!("{base}self_attn."), config)?)
+    let mixer = match (config.layer_types[index], config.delta_net) {
+        (LayerType::LinearAttention, Some(shape)) => {
+            let form = (shape, config.weight_form);
+            Mixer::DeltaNet(DeltaNet::load(backend, loader, &format!("{base}linear_attn."), form)?)
         }
-        LayerType::LinearAttention => {
-            Mixer::DeltaNet(DeltaNet::load(backend, loader, &format!("{base}linear_attn."), config)?)
-        }
+        _ => Mixer::Attention(Attention::load(backend, loader, &format!("{base}self_attn."), config)?),
+    };
+    let mlp = format!("{base}mlp.");
+    let feed = match config.mlp_types[index] {
+        MlpType::Moe => Feed::Moe(Moe::load(backend, loader, &mlp, index, config)?),
+        MlpType::Dense => Feed::Dense(Mlp::load(backend, loader, &mlp)?),
     };
     Ok(Layer {
         input_layernorm: loader.norm(
             backend,
             &format!("{base}input_layernorm.weight"),
-            config.weight_form,
+            config.norm_offset,
         )?,
         mixer,
         post_attention_layernorm: loader.norm(
             backend,
             &format!("{base}post_attention_layernorm.weight"),
-            config.weight_form,
+            config.norm_offset,
         )?,
-        moe: Moe::load(backend, loader, &format!("{base}mlp."), index, config)?,
+        feed,
     })
 }

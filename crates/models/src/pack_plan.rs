@@ -4,7 +4,7 @@ use checkpoint::Checkpoint;
 use experts::pack::{DenseItem, LayerItem, PackPlan};
 use tensor::Format;
 
-use crate::qwen35moe::{Layout, Tier};
+use crate::layout::{Expected, Layout, Tier};
 use crate::{Config, ModelError};
 
 /// Formats asked for, by tier. A row that is no multiple of a format's block gets [`Format::for_cols`].
@@ -63,7 +63,7 @@ pub fn pack_plan(
     tiers: &QuantTiers,
     aux_names: &[&str],
 ) -> Result<PackPlan, ModelError> {
-    let dense_item = |expected: &crate::qwen35moe::Expected| {
+    let dense_item = |expected: &Expected| {
         let info = checkpoint.tensor(&expected.name).ok_or_else(|| ModelError::MissingTensors {
             path: checkpoint.root().to_path_buf(),
             count: 1,
@@ -91,7 +91,7 @@ pub fn pack_plan(
         source_files: checkpoint.files().to_vec(),
         description: format!(
             "{} {} layers, {} experts; asked for: experts {}, dense {}, embedding {}",
-            crate::qwen35moe::NAME,
+            config.architecture.name(),
             config.num_layers(),
             config.num_experts,
             tiers.experts,

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use tensor::Format;
 
 use crate::config::Config;
+use crate::layout::{Expected, PUBLISHED_PREFIX, Tier, dense_tensors};
 use crate::pack_plan::QuantTiers;
-use crate::qwen35moe::{Expected, PUBLISHED_PREFIX, Tier, dense_tensors};
 
 /// Key in `config.json` that marks a synthetic model: preset, seed and skew.
 pub const SYNTHETIC: &str = "flash_moe_synthetic";
@@ -178,7 +178,7 @@ pub fn synth_plan(choice: &SynthChoice, json: Value, config: &Config) -> SynthPl
         config: json,
         description: format!(
             "{} {} layers, {} experts, {}; synthetic {}: random weights of seed {}, skew {}",
-            crate::qwen35moe::NAME,
+            config.architecture.name(),
             config.num_layers(),
             config.num_experts,
             formats(&choice.tiers),
@@ -286,7 +286,7 @@ impl Weights<'_> {
     /// Queries and keys with a common part, so that consecutive tokens read and write in one place; values small, where
     /// the activation function is nearly linear and adds no constant.
     fn keys_and_values(&self, name: &str, std: f32) -> Fill {
-        let shape = &self.config.delta_net;
+        let Some(shape) = &self.config.delta_net else { return normal_rows(0.0, std) };
         let keys = 2 * shape.key_heads * shape.key_dim;
         let mean = self.along_ones(CONTEXT_KEYS * self.context(name), 0.0);
         Fill::Pool(vec![

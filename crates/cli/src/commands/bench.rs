@@ -115,6 +115,7 @@ fn experts(report: &BenchReport) -> String {
         report.about.experts_per_layer,
     );
     match used == own {
+        _ if all == 0 => "none".into(),
         true => format!("{used} of {all} a token and layer"),
         false => format!("{used} of {all} a token and layer, where the model's own number is {own}"),
     }

@@ -12,7 +12,7 @@ use crate::output::size;
 /// Tiers in the order in which people think of them.
 const TIERS: [(&str, &str); 6] = [
     ("experts", "routed experts (streamed)"),
-    ("dense", "attention, DeltaNet, shared expert"),
+    ("dense", "attention, DeltaNet, MLP"),
     ("embedding", "embedding table"),
     ("head", "output head"),
     ("router", "routers and gates"),
@@ -52,13 +52,16 @@ fn print_shape(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
         found.max_position_embeddings,
     )?;
     let (used, all) = (found.experts_per_token, found.num_experts);
+    if all == 0 {
+        return writeln!(out, "no routed experts: every token needs all weights, and nothing is streamed\n");
+    }
     writeln!(out, "{used} of {all} routed experts + 1 shared for each token and layer\n")
 }
 
 fn print_tiers(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     writeln!(out, "{:36} {:>12} {:>12}  formats", "tier", "weights", "bytes")?;
     for (key, title) in TIERS {
-        let Some(tier) = found.tiers.get(key) else { continue };
+        let Some(tier) = found.tiers.get(key).filter(|tier| tier.weights > 0) else { continue };
         let formats: Vec<&str> = tier.formats.keys().map(String::as_str).collect();
         writeln!(
             out,
@@ -77,13 +80,14 @@ fn print_costs(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     let resident: u64 =
         found.tiers.iter().filter(|(name, _)| *name != "experts").map(|(_, tier)| tier.bytes).sum();
     writeln!(out, "resident       {} of weights that every token needs", human_bytes(resident))?;
-    writeln!(out, "an expert      {}", human_bytes(found.bytes_per_expert))?;
-    writeln!(
-        out,
-        "a token        {} weights; {} of experts read when nothing is cached",
-        count(found.active_weights_per_token),
-        human_bytes(found.expert_bytes_per_token)
-    )?;
+    let weights = count(found.active_weights_per_token);
+    if found.num_experts == 0 {
+        writeln!(out, "a token        {weights} weights")?;
+    } else {
+        writeln!(out, "an expert      {}", human_bytes(found.bytes_per_expert))?;
+        let read = human_bytes(found.expert_bytes_per_token);
+        writeln!(out, "a token        {weights} weights; {read} of experts read when nothing is cached")?;
+    }
     writeln!(
         out,
         "a sequence     {} per token of context{}, {} of recurrent state",

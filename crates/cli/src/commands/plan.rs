@@ -60,13 +60,15 @@ fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
         .map(|(tier, formats)| format!("{tier} {}", formats.iter().cloned().collect::<Vec<_>>().join(" ")))
         .collect();
     writeln!(out, "formats    {}", formats.join(" · "))?;
-    writeln!(
-        out,
-        "experts    {} of {} a token and layer, the model's own number · lossy: {}",
-        found.experts_per_token,
-        found.experts_per_layer,
-        output::lossy(&found.lossy),
-    )?;
+    let lossy = output::lossy(&found.lossy);
+    let (used, all) = (found.experts_per_token, found.experts_per_layer);
+    match all {
+        0 => writeln!(out, "experts    none: every token needs all weights · lossy: {lossy}")?,
+        _ => writeln!(
+            out,
+            "experts    {used} of {all} a token and layer, the model's own number · lossy: {lossy}"
+        )?,
+    }
     writeln!(
         out,
         "weights    dense {} (always in memory) · experts {}, {} each · {} of experts a token",

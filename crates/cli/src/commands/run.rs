@@ -71,14 +71,14 @@ fn stop_on_ctrl_c(engine: &Engine) -> anyhow::Result<()> {
 
 /// SIGHUP has half of the expert slots given back to the system before the next token.
 #[cfg(unix)]
-fn shrink_on_hangup(engine: &Engine) -> anyhow::Result<()> {
+pub(super) fn shrink_on_hangup(engine: &Engine) -> anyhow::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGHUP, engine.halve_slots_flag())
         .context("cannot handle SIGHUP")?;
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn shrink_on_hangup(_engine: &Engine) -> anyhow::Result<()> {
+pub(super) fn shrink_on_hangup(_engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn prompt_tokens(engine: &Engine, args: &RunArgs, prompt: &str) -> anyhow::Resul
     Ok(tokenizer.encode_chat(&messages, &options)?)
 }
 
-fn set_sampling(args: &SamplingArgs, request: &mut Request) {
+pub(super) fn set_sampling(args: &SamplingArgs, request: &mut Request) {
     let sampling = &mut request.sampling;
     let set = |value: Option<f32>, field: &mut f32| *field = value.unwrap_or(*field);
     set(args.temp, &mut sampling.temperature);
@@ -117,7 +117,7 @@ fn set_sampling(args: &SamplingArgs, request: &mut Request) {
 }
 
 /// Streams text to stdout and shows the prompt's progress until the first token.
-struct Shown {
+pub(super) struct Shown {
     stream: bool,
     bar: Option<indicatif::ProgressBar>,
     written: bool,
@@ -125,11 +125,11 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(stream: bool) -> Self {
+    pub(super) fn new(stream: bool) -> Self {
         Self { stream, bar: None, written: false, error: None }
     }
 
-    fn on(&mut self, event: Event<'_>) -> ControlFlow<()> {
+    pub(super) fn on(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Prefill { done, total } if done < total => {
                 self.bar
@@ -163,14 +163,14 @@ impl Shown {
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.clear_bar();
         if self.written {
             let _ = self.write("\n");
         }
     }
 
-    fn result(&mut self) -> io::Result<()> {
+    pub(super) fn result(&mut self) -> io::Result<()> {
         self.error.take().map_or(Ok(()), Err)
     }
 }
@@ -193,7 +193,7 @@ fn print_json(generation: &Generation) -> anyhow::Result<()> {
     Ok(writeln!(stdout)?)
 }
 
-fn print_summary(generation: &Generation) {
+pub(super) fn print_summary(generation: &Generation) {
     let stats = &generation.stats;
     output::note("");
     output::note(&format!(
@@ -205,12 +205,17 @@ fn print_summary(generation: &Generation) {
         stats.decode_tokens_per_s,
         generation.seed,
     ));
+    let experts = match stats.experts_per_token {
+        0 => "no experts".to_string(),
+        k => format!(
+            "experts {k} a token and layer, {:.0} % found in {} slots, {} read per token",
+            100.0 * stats.hit_rate,
+            stats.expert_slots,
+            human_bytes(stats.expert_bytes_per_token as u64),
+        ),
+    };
     output::note(&format!(
-        "experts {} a token and layer, {:.0} % found in {} slots, {} read per token · peak memory {} of {} · lossy: {}",
-        stats.experts_per_token,
-        100.0 * stats.hit_rate,
-        stats.expert_slots,
-        human_bytes(stats.expert_bytes_per_token as u64),
+        "{experts} · peak memory {} of {} · lossy: {}",
         stats.peak_resident_bytes.map_or("unknown".into(), human_bytes),
         human_bytes(stats.memory_budget_bytes),
         output::lossy(&stats.lossy),

@@ -11,16 +11,18 @@ use safetensors::SafeTensors;
 /// Directories with a checkpoint and a `golden.safetensors`: the committed ones, and those under the directory named by
 /// `FLASH_MOE_FIXTURES`, if set.
 pub(crate) fn fixtures() -> Vec<PathBuf> {
-    let committed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/qwen35moe");
+    let committed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let extra = std::env::var_os("FLASH_MOE_FIXTURES").map(PathBuf::from);
     let mut found = Vec::new();
-    for root in [Some(committed), extra].into_iter().flatten() {
+    for root in
+        [Some(committed.join("qwen35moe")), Some(committed.join("dense")), extra].into_iter().flatten()
+    {
         let entries = fs::read_dir(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
         let dirs = entries.map(|entry| entry.unwrap().path());
         found.extend(dirs.filter(|dir| dir.join("golden.safetensors").exists()));
     }
     found.sort();
-    assert!(found.len() >= 5, "fixtures are missing: {found:?}");
+    assert!(found.len() >= 8, "fixtures are missing: {found:?}");
     found
 }
 
@@ -41,13 +43,18 @@ pub(crate) fn models() -> Vec<(PathBuf, PathBuf)> {
             }
         }
     }
-    assert!(found.len() >= 7, "GGUF fixtures are missing: {found:?}");
+    assert!(found.len() >= 12, "GGUF fixtures are missing: {found:?}");
     found
 }
 
 /// A committed GGUF file.
 pub(crate) fn gguf(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf").join(name)
+}
+
+/// A tiny dense checkpoint.
+pub(crate) fn dense(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/dense").join(name)
 }
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
@@ -57,9 +64,9 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 /// What transformers computed for one checkpoint.
 pub(crate) struct Golden {
     pub(crate) prompt: Vec<u32>,
-    /// [300, V]
+    /// [T, V], T the length of the prompt
     pub(crate) logits_f32: Vec<f32>,
-    /// [300, V]
+    /// [T, V]
     pub(crate) logits_f64: Vec<f32>,
     pub(crate) vocab: usize,
     /// 64 ids each.

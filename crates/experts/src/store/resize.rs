@@ -9,14 +9,14 @@ use super::{ExpertStore, NONE, Slot};
 use crate::ExpertsError;
 
 impl ExpertStore {
-    /// Sets the number of slots: at least 1, at most one for each expert. Memory of slots that go is returned to the
+    /// Sets the number of slots: at most one for each expert, and at least 1 if there is any. Memory of slots that go is returned to the
     /// system; the experts that the policy would keep are kept. Returns the number of slots there are now.
     ///
     /// # Errors
     /// [`ExpertsError::NoSlots`] for 0; no memory for more slots, which leaves them as they were.
     pub fn resize(&mut self, slots: usize) -> Result<usize, ExpertsError> {
-        let slots = slots.min(self.layout.record_count.max(1));
-        if slots == 0 {
+        let slots = slots.min(self.layout.record_count);
+        if slots == 0 && self.layout.record_count > 0 {
             return Err(ExpertsError::NoSlots);
         }
         self.settle();

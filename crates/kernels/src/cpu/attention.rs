@@ -33,7 +33,7 @@ pub(super) struct Inputs<'a> {
     pub(super) shape: &'a AttentionShape,
     pub(super) pos: usize,
     pub(super) n: usize,
-    /// `[n, heads, 2, head_dim]`
+    /// `[n, heads, 2, head_dim]`, or without the 2 where there are no gates.
     pub(super) qg: &'a [f32],
     pub(super) k_cache: &'a CpuKvCache,
     pub(super) v_cache: &'a CpuKvCache,
@@ -210,10 +210,10 @@ impl Inputs<'_> {
         }
     }
 
-    /// Query and gate of one head of one token.
+    /// Query and gate of one head of one token; the gate is empty where there is none.
     fn query_and_gate(&self, token: usize, head: usize) -> (&[f32], &[f32]) {
-        let dim = self.shape.head_dim;
-        self.qg[(token * self.shape.heads + head) * 2 * dim..][..2 * dim].split_at(dim)
+        let len = self.shape.query_len();
+        self.qg[(token * self.shape.heads + head) * len..][..len].split_at(self.shape.head_dim)
     }
 
     /// Queries of the group's heads for each token, scaled by head_dim^-1/2: [tokens, group,
@@ -265,14 +265,17 @@ impl Inputs<'_> {
         });
     }
 
-    /// `out = values / sum * sigmoid(gate)` for one token and one key/value head; `out` is [group,
-    /// head_dim].
+    /// `out = values / sum`, times sigmoid(gate) where there is one, for one token and one key/value
+    /// head; `out` is [group, head_dim].
     fn finish(&self, ops: F32Ops, token: usize, kv_head: usize, rows: (&[f32], &[f32]), out: &mut [f32]) {
         let (dim, (values, sums)) = (self.shape.head_dim, rows);
         let heads = values.chunks_exact(dim).zip(sums).zip(out.chunks_exact_mut(dim));
         for (head, ((values, sum), out)) in heads.enumerate() {
             let (_, gate) = self.query_and_gate(token, kv_head * self.group() + head);
-            ops.scaled_sigmoid_mul(1.0 / sum, values, gate, out);
+            match gate.is_empty() {
+                true => out.iter_mut().zip(values).for_each(|(out, value)| *out = value / sum),
+                false => ops.scaled_sigmoid_mul(1.0 / sum, values, gate, out),
+            }
         }
     }
 }

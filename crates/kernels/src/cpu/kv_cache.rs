@@ -144,12 +144,21 @@ fn encode_q8_0(format: KvFormat, values: &[f32], block: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::RopePairing;
     use crate::conformance::numbers;
     use crate::cpu::{CpuBackend, CpuOptions};
     use crate::dot::Isa;
 
-    const SHAPE: AttentionShape =
-        AttentionShape { heads: 4, kv_heads: 3, head_dim: 43, rotary_dim: 8, rope_theta: 1e4, eps: 1e-6 };
+    const SHAPE: AttentionShape = AttentionShape {
+        heads: 4,
+        kv_heads: 3,
+        head_dim: 43,
+        rotary_dim: 8,
+        rope_theta: 1e4,
+        pairing: RopePairing::Halves,
+        gated: true,
+        eps: 1e-6,
+    };
     const ROW: usize = SHAPE.kv_heads * SHAPE.head_dim;
 
     fn stored(isa: Isa, threads: usize, format: KvFormat, values: &[f32]) -> Vec<f32> {

@@ -220,18 +220,18 @@ impl Backend for CpuBackend {
         shape: &AttentionShape,
         pos: usize,
         n: usize,
-        q_norm: &CpuBuffer,
-        k_norm: &CpuBuffer,
+        norms: Option<[&CpuBuffer; 2]>,
+        rope_factors: Option<&CpuBuffer>,
         qg: &mut CpuBuffer,
         k: &mut CpuBuffer,
         v: &CpuBuffer,
         k_cache: &mut CpuKvCache,
         v_cache: &mut CpuKvCache,
     ) {
-        let norms = rope::Norms { q: &q_norm.0, k: &k_norm.0 };
-        self.rope.set_up(shape);
-        rope::queries(&mut self.context, &mut self.rope, shape, pos, n, norms, &mut qg.0);
-        rope::keys(&mut self.context, &mut self.rope, shape, pos, n, norms, &mut k.0);
+        let [q_norm, k_norm] = [0, 1].map(|which| norms.map(|norms| &norms[which].0[..]));
+        self.rope.set_up(shape, rope_factors.map(|factors| &factors.0[..shape.rotary_dim / 2]));
+        rope::queries(&mut self.context, &mut self.rope, shape, pos, n, q_norm, &mut qg.0);
+        rope::keys(&mut self.context, &mut self.rope, shape, pos, n, k_norm, &mut k.0);
         let len = n * shape.kv_heads * shape.head_dim;
         k_cache.store(&mut self.context, pos, &k.0[..len]);
         v_cache.store(&mut self.context, pos, &v.0[..len]);
@@ -305,13 +305,14 @@ impl Backend for CpuBackend {
         gate: &CpuMatrix,
         up: &CpuMatrix,
         down: &CpuMatrix,
-        gate_row: &CpuMatrix,
+        gate_row: Option<&CpuMatrix>,
         x: &CpuBuffer,
         n: usize,
         out: &mut CpuBuffer,
     ) {
         let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
-        moe::shared_expert(&mut self.context, &mut self.moe, weights, gate_row.view(), &x.0, n, &mut out.0);
+        let gate_row = gate_row.map(CpuMatrix::view);
+        moe::shared_expert(&mut self.context, &mut self.moe, weights, gate_row, &x.0, n, &mut out.0);
     }
 
     fn experts(&mut self, experts: &[ExpertRows<'_>], x: &CpuBuffer, out: &mut CpuBuffer) {

@@ -92,24 +92,27 @@ pub(super) fn experts(
     down_rows(context, memory, experts, None, out);
 }
 
-/// `out[i] = sigmoid(gate_row x[i]) * down(silu(gate x[i]) * (up x[i]))` for the `n` rows of x.
+/// `out[i] = sigmoid(gate_row x[i]) * down(silu(gate x[i]) * (up x[i]))` for the `n` rows of x; without
+/// the first factor if there is no `gate_row`.
 pub(super) fn shared_expert(
     context: &mut Context,
     memory: &mut MoeScratch,
     weights: ExpertWeights<'_>,
-    gate_row: MatrixView<'_>,
+    gate_row: Option<MatrixView<'_>>,
     x: &[f32],
     n: usize,
     out: &mut [f32],
 ) {
     let mut scales = std::mem::take(&mut memory.scales);
     scales.clear();
-    scales.resize(n, 0.0);
-    memory.gate_row_inputs.prepare(context, gate_row.format, x, n, gate_row.cols);
-    for (first, inputs) in memory.gate_row_inputs.blocks() {
-        mul_rows(context.isa, &gate_row, 0, 1, inputs, &mut scales[first..first + inputs.n()]);
+    scales.resize(n, 1.0);
+    if let Some(gate_row) = gate_row {
+        memory.gate_row_inputs.prepare(context, gate_row.format, x, n, gate_row.cols);
+        for (first, inputs) in memory.gate_row_inputs.blocks() {
+            mul_rows(context.isa, &gate_row, 0, 1, inputs, &mut scales[first..first + inputs.n()]);
+        }
+        scales.iter_mut().for_each(|scale| *scale = sigmoid(*scale));
     }
-    scales.iter_mut().for_each(|scale| *scale = sigmoid(*scale));
 
     let mut rows = std::mem::take(&mut memory.rows);
     rows.clear();

@@ -2,8 +2,9 @@
 
 use kernels::backend::{Backend, DeltaNetShape};
 
+use crate::ModelError;
+use crate::config::WeightForm;
 use crate::load::DenseLoader;
-use crate::{Config, ModelError};
 
 /// Weights of one Gated DeltaNet layer.
 pub struct DeltaNet<B: Backend> {
@@ -78,11 +79,10 @@ impl<B: Backend> DeltaNet<B> {
         backend: &mut B,
         loader: &mut DenseLoader<'_>,
         base: &str,
-        config: &Config,
+        (shape, form): (DeltaNetShape, WeightForm),
     ) -> Result<Self, ModelError> {
-        let form = config.weight_form;
         Ok(Self {
-            shape: config.delta_net,
+            shape,
             in_proj_qkv: loader.matrix(backend, &format!("{base}in_proj_qkv.weight"))?,
             in_proj_z: loader.matrix(backend, &format!("{base}in_proj_z.weight"))?,
             in_proj_b: loader.matrix(backend, &format!("{base}in_proj_b.weight"))?,

@@ -2,8 +2,10 @@
 
 pub mod attention;
 pub mod delta_net;
+pub mod mlp;
 pub mod moe;
 
 pub use attention::{Attention, AttentionScratch, KvCache};
 pub use delta_net::{DeltaNet, DeltaNetScratch, DeltaNetState};
+pub use mlp::Mlp;
 pub use moe::{Moe, MoeScratch};

@@ -5,6 +5,7 @@ use std::time::Instant;
 use experts::{ExpertStore, LoadedExpert};
 use kernels::backend::{Backend, ExpertRows, ExpertWeights};
 
+use crate::layers::Mlp;
 use crate::load::DenseLoader;
 use crate::phases::Laps;
 use crate::{Config, ModelError, Phases};
@@ -18,11 +19,9 @@ pub struct Moe<B: Backend> {
     num_experts: usize,
     experts_per_token: usize,
     hidden: usize,
-    router: B::Matrix,      // [E, H]
-    shared_gate: B::Matrix, // [Fs, H]
-    shared_up: B::Matrix,   // [Fs, H]
-    shared_down: B::Matrix, // [H, Fs]
-    shared_row: B::Matrix,  // [1, H], the shared expert's own gate
+    router: B::Matrix,     // [E, H]
+    shared: Mlp<B>,        // inner width Fs
+    shared_row: B::Matrix, // [1, H], the shared expert's own gate
 }
 
 /// Activations of a chunk inside the layer, and the host's view of the routing.
@@ -42,7 +41,7 @@ impl<B: Backend> MoeScratch<B> {
         Self {
             logits: backend.buffer(n * experts),
             routed: backend.buffer(n * k * config.hidden_size),
-            shared: backend.buffer(n * config.hidden_size),
+            shared: backend.buffer(if experts > 0 { n * config.hidden_size } else { 0 }),
             host_logits: vec![0.0; n * experts],
             routing: Routing::new(experts, k, n),
             phases: Phases::default(),
@@ -51,8 +50,10 @@ impl<B: Backend> MoeScratch<B> {
 
     /// Floats per token that [`MoeScratch::new`] takes.
     pub fn len_per_token(config: &Config) -> usize {
-        let k = config.num_experts_per_tok;
-        2 * config.num_experts + (k + 1) * config.hidden_size + 6 * k
+        match (config.num_experts, config.num_experts_per_tok) {
+            (0, _) => 0,
+            (experts, k) => 2 * experts + (k + 1) * config.hidden_size + 6 * k,
+        }
     }
 }
 
@@ -166,9 +167,7 @@ impl<B: Backend> Moe<B> {
             experts_per_token: config.num_experts_per_tok,
             hidden: config.hidden_size,
             router: loader.matrix(backend, &format!("{base}gate.weight"))?,
-            shared_gate: loader.matrix(backend, &format!("{base}shared_expert.gate_proj.weight"))?,
-            shared_up: loader.matrix(backend, &format!("{base}shared_expert.up_proj.weight"))?,
-            shared_down: loader.matrix(backend, &format!("{base}shared_expert.down_proj.weight"))?,
+            shared: Mlp::load(backend, loader, &format!("{base}shared_expert."))?,
             shared_row: loader.matrix(backend, &format!("{base}shared_expert_gate.weight"))?,
         })
     }
@@ -226,15 +225,7 @@ impl<B: Backend> Moe<B> {
         let mut laps = Laps::start();
         let mut fetch = store.fetch_for(n, self.layer as u32, &s.routing.used)?;
         s.phases.fetch += laps.lap();
-        backend.shared_expert(
-            &self.shared_gate,
-            &self.shared_up,
-            &self.shared_down,
-            &self.shared_row,
-            h,
-            n,
-            &mut s.shared,
-        );
+        self.shared.forward(backend, Some(&self.shared_row), h, n, &mut s.shared);
         laps.lap();
         // A chunk gives each expert enough to do; in decoding, what is ready is computed together.
         let together = if n == 1 { EXPERTS_TOGETHER_MAX } else { 1 };

@@ -1,4 +1,4 @@
-use crate::backend::{AttentionShape, Backend, KvFormat};
+use crate::backend::{AttentionShape, Backend, KvFormat, RopePairing};
 use crate::conformance::numbers;
 use crate::cpu::{CpuBackend, CpuKvCache, CpuOptions};
 use crate::dot::Isa;
@@ -6,8 +6,16 @@ use crate::dot::Isa;
 /// Attention over a cache is that over f32 rows of what the cache stands for, to the bit.
 #[test]
 fn the_format_of_a_cache_changes_its_values_and_nothing_else() {
-    let shape =
-        AttentionShape { heads: 6, kv_heads: 2, head_dim: 40, rotary_dim: 16, rope_theta: 1e6, eps: 1e-6 };
+    let shape = AttentionShape {
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 40,
+        rotary_dim: 16,
+        rope_theta: 1e6,
+        pairing: RopePairing::Halves,
+        gated: true,
+        eps: 1e-6,
+    };
     let (ctx, row, q_row) = (300, shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
     for isa in [Isa::Scalar, Isa::detect()] {
         let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) });

@@ -1,0 +1,116 @@
+//! Models without experts: nothing is streamed, and everything that speaks of experts says so or has nothing to say.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Golden, dense, gguf, logit_bits, open, options};
+use engine::bench::{BenchOptions, bench};
+use engine::forecast::{ForecastOptions, Target, forecast};
+use engine::inspect::inspect;
+use engine::{Engine, EngineOptions, Format, QuantTiers, pack};
+use experts::pack::{NoProgress, PackOptions};
+
+/// Slots, threads and containers are no matter.
+#[test]
+fn packed_logits_are_the_same_bits() {
+    let directory = tempfile::tempdir().unwrap();
+    for (index, source) in [dense("llama"), dense("qwen2"), gguf("llama.gguf")].into_iter().enumerate() {
+        let prompt = &Golden::read(&dense("llama")).prompt[..60];
+        let bits = logit_bits(&mut open(&source, options()), prompt, 4);
+        let other = EngineOptions { slots: Some(3), threads: Some(1), chunk_tokens: Some(64), ..options() };
+        assert!(logit_bits(&mut open(&source, other), prompt, 4) == bits, "{}", source.display());
+        let target = directory.path().join(index.to_string());
+        let tiers = QuantTiers::of(Format::BF16);
+        pack(&source, &target, &tiers, &PackOptions::default(), &NoProgress).unwrap();
+        assert!(logit_bits(&mut open(&target, options()), prompt, 4) == bits, "{}", source.display());
+        let found = inspect(&target).unwrap();
+        assert_eq!((found.num_experts, found.bytes_per_expert, found.expert_bytes_per_token), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_budget_is_planned_and_can_change() {
+    let mut engine = open(&gguf("llama.gguf"), options());
+    assert_eq!((engine.plan().slots, engine.plan().slot_bytes), (0, 0));
+    assert_eq!(engine.set_memory_budget(500 << 20).unwrap(), 0);
+    assert!(engine.set_memory_budget(1 << 20).is_err());
+    let error = Engine::open(
+        &gguf("llama.gguf"),
+        EngineOptions { memory_bytes: Some(1 << 20), ..options() },
+        &mut |_| (),
+    );
+    assert!(error.err().unwrap().to_string().contains("--memory"));
+}
+
+#[test]
+fn measurements_divide_by_no_expert() {
+    let path = gguf("qwen3.gguf");
+    let found = inspect(&path).unwrap();
+    assert_eq!((found.architecture.as_str(), found.layers, found.attention_layers), ("Qwen3", 2, 2));
+    assert!(found.active_weights_per_token > 0 && found.recurrent_state_bytes == 0);
+    let choice = BenchOptions { prompt_tokens: 8, decode_tokens: 4, repeats: 1, ..BenchOptions::default() };
+    let report = bench(&path, &options(), &choice, &mut |_| ()).unwrap();
+    assert_eq!((report.rates.hit_rate, report.rates.expert_bytes_per_token), (1.0, 0.0));
+    assert!(report.rates.decode_tokens_per_s > 0.0 && report.limits.roofline_fraction.is_finite());
+    no_nulls(&serde_json::to_value(&report).unwrap(), "");
+    let choice =
+        ForecastOptions { prompt_tokens: 16, disk_dir: std::env::temp_dir(), probe_file_bytes: 1 << 20 };
+    let forecast = forecast(&Target::Model(path), &options(), &choice, &mut |_| ()).unwrap();
+    assert!(forecast.fits && forecast.prefill_tokens_per_s.unwrap() > 0.0);
+    let asked = forecast.asked.unwrap();
+    assert_eq!((asked.slots, asked.typical.hit_rate, asked.typical.expert_bytes_per_token), (0, 1.0, 0.0));
+    assert!(asked.typical.decode_tokens_per_s.is_finite());
+}
+
+/// Numbers that are not finite become nulls in JSON.
+fn no_nulls(value: &serde_json::Value, path: &str) {
+    match value {
+        serde_json::Value::Null => {
+            let fine = ["/shared_records", "/synthetic", "/io_fallback", "/peak_resident_bytes"];
+            assert!(fine.contains(&path), "{path}");
+        }
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(key, value)| no_nulls(value, &format!("{path}/{key}")));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|value| no_nulls(value, path)),
+        _ => {}
+    }
+}
+
+fn config_error(directory: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> String {
+    let target = directory.join("edited");
+    let _ = fs::remove_dir_all(&target);
+    fs::create_dir(&target).unwrap();
+    fs::copy(dense("llama").join("model.safetensors"), target.join("model.safetensors")).unwrap();
+    let config = fs::read(dense("llama").join("config.json")).unwrap();
+    let mut config = serde_json::from_slice(&config).unwrap();
+    edit(&mut config);
+    fs::write(target.join("config.json"), config.to_string()).unwrap();
+    match Engine::open(&PathBuf::from(&target), options(), &mut |_| ()) {
+        Ok(_) => panic!("opens"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_is_not_computed_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |key: &str, value: serde_json::Value, expected: &str| {
+        let error = config_error(directory.path(), |config| config[key] = value);
+        assert!(error.contains(&format!("`{key}` is")) && error.contains(expected), "{error}");
+    };
+    refused("hidden_act", "gelu".into(), "expected silu");
+    refused("mlp_bias", true.into(), "expected false");
+    refused("sliding_window", 4096.into(), "expected null");
+    refused("num_key_value_heads", 3.into(), "expected a divisor");
+    let rope = |kind: &str| serde_json::json!({ "rope_type": kind, "high_freq_factor": 0.5 });
+    let error = config_error(directory.path(), |config| config["rope_parameters"] = rope("yarn"));
+    assert!(error.contains("`rope_type` is yarn, expected default, linear or llama3"), "{error}");
+    let error = config_error(directory.path(), |config| config["rope_parameters"] = rope("llama3"));
+    assert!(error.contains("`high_freq_factor` is 0.5, expected more than"), "{error}");
+    let error = config_error(directory.path(), |config| config["attention_bias"] = true.into());
+    assert!(error.contains("tensors are missing") && error.contains("q_proj.bias"), "{error}");
+}

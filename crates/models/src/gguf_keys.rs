@@ -1,0 +1,234 @@
+//! The metadata of GGUF files as the config.json that the model would have had.
+//!
+//! Source: llama.cpp's `gguf-py/gguf/constants.py` and its converters. What all architectures have is here; the rest is in
+//! their own files.
+
+use std::path::Path;
+
+use checkpoint::gguf::{Metadata, Value};
+use checkpoint::{Checkpoint, TensorInfo};
+use serde_json::json;
+
+use crate::config::{DIM_MAX, WeightForm};
+use crate::gguf_names::QUERY_BIAS;
+use crate::{Architecture, ModelError, architecture, gguf_names};
+
+/// Keys of config.json and what they are called in the metadata, without the architecture's prefix.
+const KEYS: &[(&str, &str)] = &[
+    ("hidden_size", "embedding_length"),
+    ("num_attention_heads", "attention.head_count"),
+    ("num_key_value_heads", "attention.head_count_kv"),
+    ("head_dim", "attention.key_length"),
+    ("rope_theta", "rope.freq_base"),
+    ("partial_rotary_factor", "rope.dimension_count"),
+    ("linear_num_key_heads", "ssm.group_count"),
+    ("linear_num_value_heads", "ssm.time_step_rank"),
+    ("linear_key_head_dim", "ssm.state_size"),
+    ("linear_value_head_dim", "ssm.inner_size"),
+    ("linear_conv_kernel_dim", "ssm.conv_kernel"),
+    ("num_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
+    ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+    ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    ("num_hidden_layers", "block_count"),
+    ("max_position_embeddings", "context_length"),
+];
+
+/// The metadata of one file, read with errors that name its keys.
+pub(crate) struct Keys<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) metadata: &'a Metadata,
+    /// `general.architecture`, the prefix of its keys.
+    pub(crate) prefix: &'static str,
+    pub(crate) architecture: Architecture,
+}
+
+impl Keys<'_> {
+    pub(crate) fn path(&self) -> &Path {
+        self.checkpoint.root()
+    }
+
+    pub(crate) fn bad(&self, key: &str, got: impl ToString, expected: impl Into<String>) -> ModelError {
+        ModelError::BadMetadata {
+            path: self.path().to_path_buf(),
+            key: format!("{}.{key}", self.prefix),
+            got: got.to_string().chars().take(80).collect(),
+            expected: expected.into(),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(&format!("{}.{key}", self.prefix))
+    }
+
+    pub(crate) fn missing(&self, key: &str) -> ModelError {
+        ModelError::MissingMetadata {
+            path: self.path().to_path_buf(),
+            key: format!("{}.{key}", self.prefix),
+            architecture: self.architecture.name(),
+        }
+    }
+
+    /// A whole number from 1 to `max`, or a list of one number per block that are all the same (or 0, in blocks that
+    /// have no such thing).
+    pub(crate) fn count(&self, key: &str, default: Option<u64>, max: u64) -> Result<u64, ModelError> {
+        let Some(value) = self.get(key) else { return default.ok_or_else(|| self.missing(key)) };
+        let expected = || format!("a whole number from 1 to {max}, the same for all blocks");
+        let within = |number: &u64| (1..=max).contains(number);
+        let Some(list) = value.as_array() else {
+            return value.as_u64().filter(within).ok_or_else(|| self.bad(key, value, expected()));
+        };
+        let mut found = None;
+        for value in list.values() {
+            match value.as_u64() {
+                Some(0) => {}
+                Some(number) if found.is_none_or(|found| found == number) => found = Some(number),
+                _ => return Err(self.bad(key, value, expected())),
+            }
+        }
+        found.filter(within).ok_or_else(|| self.bad(key, value, expected()))
+    }
+
+    pub(crate) fn dim(&self, key: &str, default: Option<u64>) -> Result<u64, ModelError> {
+        self.count(key, default, DIM_MAX)
+    }
+
+    pub(crate) fn number(&self, key: &str, default: Option<f64>) -> Result<f64, ModelError> {
+        let Some(value) = self.get(key) else { return default.ok_or_else(|| self.missing(key)) };
+        let number = value.as_f64().filter(|number| number.is_finite() && *number > 0.0);
+        number.ok_or_else(|| self.bad(key, value, "a number above 0"))
+    }
+
+    /// The configuration that every architecture has. `layers` is the number of blocks of the model itself.
+    pub(crate) fn config_json(&self, model_type: &str, layers: u64) -> Result<serde_json::Value, ModelError> {
+        let heads = self.dim("attention.head_count", None)?;
+        let hidden = self.dim("embedding_length", None)?;
+        let head_dim = self.dim("attention.key_length", Some(hidden / heads))?;
+        let value_length = self.dim("attention.value_length", Some(head_dim))?;
+        if value_length != head_dim {
+            return Err(self.bad("attention.value_length", value_length, format!("{head_dim}, as keys")));
+        }
+        let mut json = json!({
+            "model_type": model_type,
+            "vocab_size": self.rows_of("token_embd.weight"),
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": self.dim("attention.head_count_kv", Some(heads))?,
+            "head_dim": head_dim,
+            "attention_bias": self.has(QUERY_BIAS),
+            "rope_parameters": self.rope(head_dim)?,
+            "rms_norm_eps": self.number("attention.layer_norm_rms_epsilon", None)?,
+            "tie_word_embeddings": self.checkpoint.tensor("output.weight").is_none(),
+            "max_position_embeddings": self.dim("context_length", Some(CONTEXT_DEFAULT))?,
+            "eos_token_id": self.eos_token_ids()?,
+        });
+        json[WeightForm::KEY] = WeightForm::GGUF.into();
+        if json["vocab_size"].is_null() {
+            let (path, first) = (self.path().to_path_buf(), "token_embd.weight".to_string());
+            return Err(ModelError::MissingTensors { path, count: 1, first });
+        }
+        Ok(json)
+    }
+
+    /// The tensors under our names, and the configuration that `json` says; errors are about the metadata.
+    pub(crate) fn adopted(
+        &self,
+        json: serde_json::Value,
+    ) -> Result<(serde_json::Value, Vec<TensorInfo>), ModelError> {
+        let config = architecture::config(self.path(), &json);
+        let config = config.map_err(|error| self.in_terms_of_metadata(error))?;
+        Ok((json, gguf_names::renamed(self.checkpoint, &config)))
+    }
+
+    /// Whether any block has this tensor.
+    pub(crate) fn has(&self, suffix: &str) -> bool {
+        let named = |tensor: &TensorInfo| {
+            tensor
+                .name
+                .strip_suffix(suffix)
+                .is_some_and(|block| block.starts_with("blk.") && block.ends_with('.'))
+        };
+        self.checkpoint.tensors().any(named)
+    }
+
+    /// `rope_parameters` of config.json.
+    fn rope(&self, head_dim: u64) -> Result<serde_json::Value, ModelError> {
+        let mut rope = json!({
+            "rope_type": "default",
+            "rope_theta": self.number("rope.freq_base", Some(ROPE_FREQ_BASE_DEFAULT))?,
+            "partial_rotary_factor": self.rotary_factor(head_dim)?,
+        });
+        match self.get("rope.scaling.type") {
+            None => {}
+            Some(value) if value.as_str() == Some("none") => {}
+            Some(value) if value.as_str() == Some("linear") => {
+                rope["rope_type"] = "linear".into();
+                rope["factor"] = self.number("rope.scaling.factor", None)?.into();
+            }
+            Some(value) => {
+                let expected = "none or linear (other scaled rotary embeddings are not supported yet)";
+                return Err(self.bad("rope.scaling.type", value, expected));
+            }
+        }
+        Ok(rope)
+    }
+
+    /// The part of a head that is rotated, such that times `head_dim` it is `rope.dimension_count` and not a bit less.
+    pub(crate) fn rotary_factor(&self, head_dim: u64) -> Result<f64, ModelError> {
+        let key = "rope.dimension_count";
+        let rotated = self.dim(key, Some(head_dim))?;
+        if rotated > head_dim || rotated % 2 != 0 {
+            let expected = format!("an even number of at most attention.key_length = {head_dim}");
+            return Err(self.bad(key, rotated, expected));
+        }
+        let factor = rotated as f64 / head_dim as f64;
+        let exact = (head_dim as f64 * factor) as u64 == rotated;
+        Ok(if exact { factor } else { factor.next_up() })
+    }
+
+    pub(crate) fn rows_of(&self, name: &str) -> Option<u64> {
+        self.checkpoint.tensor(name).and_then(|tensor| tensor.shape.first()).map(|rows| *rows as u64)
+    }
+
+    fn eos_token_ids(&self) -> Result<Vec<u64>, ModelError> {
+        let mut ids = Vec::new();
+        for key in EOS_KEYS {
+            let Some(value) = self.metadata.get(key) else { continue };
+            let id = value.as_u64().filter(|id| *id <= u64::from(u32::MAX));
+            let id = id.ok_or_else(|| ModelError::BadMetadata {
+                path: self.path().to_path_buf(),
+                key: key.to_string(),
+                got: value.to_string().chars().take(80).collect(),
+                expected: "a token id".into(),
+            })?;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// An error about the configuration that was made of the metadata, as one about the metadata.
+    pub(crate) fn in_terms_of_metadata(&self, error: ModelError) -> ModelError {
+        match error {
+            ModelError::BadValue { key, got, expected, .. } => {
+                let source = KEYS.iter().find(|(ours, _)| *ours == key);
+                match source {
+                    Some((_, theirs)) => self.bad(theirs, got, expected),
+                    None => self.bad(&key, got, expected),
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Rotary base of files that name none; llama.cpp's default.
+const ROPE_FREQ_BASE_DEFAULT: f64 = 10_000.0;
+/// Longest context of files that name none; Hugging Face's default for the family.
+const CONTEXT_DEFAULT: u64 = 32_768;
+/// Tokens that end a text or a turn.
+const EOS_KEYS: [&str; 3] =
+    ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
