@@ -33,6 +33,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text from a prompt.
     Run(RunArgs),
+    /// Talk with a model.
+    Chat(ChatArgs),
     /// Convert a checkpoint into the container that streams fastest (one aligned record per expert).
     Pack(PackArgs),
     /// Write a model of a published one's shapes with random weights, for measurements.
@@ -161,6 +163,29 @@ pub(crate) struct RunArgs {
     /// Print one JSON object with the text and the statistics instead of streaming the text.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Within the conversation: /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends. When standard \
+    input is no terminal, each line of it is a turn of the user."
+)]
+pub(crate) struct ChatArgs {
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
+    pub(crate) model: String,
+    /// Most tokens of an answer [default: until the model ends or the context is full].
+    #[arg(short = 'n', long = "max-tokens", value_name = "N", value_parser = positive)]
+    pub(crate) max_tokens: Option<usize>,
+    /// A system message before the conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Ask the chat template for answers with or without thinking, where it knows the difference.
+    #[arg(long, value_name = "on|off", value_parser = on_off)]
+    pub(crate) thinking: Option<bool>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]

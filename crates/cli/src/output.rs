@@ -19,6 +19,11 @@ pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
+/// Prints what is there for those who look for it: dim on a terminal.
+pub(crate) fn aside(text: &str) {
+    eprintln!("{}", console::style(text).for_stderr().dim());
+}
+
 /// A bar over bytes with rate and time left; drawn only on a terminal.
 pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
     let style =

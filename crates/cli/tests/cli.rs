@@ -1,6 +1,7 @@
 //! The command line as scripts see it: streams, exit codes, JSON, and one line for each thing that can be wrong.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "what other tests use")]
 mod common;
 
 use std::fs;
@@ -11,7 +12,7 @@ use serde_json::Value;
 #[test]
 fn help_teaches_and_bad_usage_exits_2() {
     let help = ok(&["--help"]);
-    for command in ["run", "pack", "inspect", "logits", "eval", "synth"] {
+    for command in ["run", "chat", "pack", "inspect", "logits", "eval", "synth"] {
         assert!(help.contains(command), "{help}");
     }
     for args in [

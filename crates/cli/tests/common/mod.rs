@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot set itself up should panic.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -33,6 +34,21 @@ pub(crate) fn flash_moe(args: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .unwrap()
+}
+
+/// Runs the binary with `input` on its standard input.
+pub(crate) fn piped(args: &[&str], input: &str) -> Output {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_flash-moe"))
+        .args(args)
+        .env("FLASH_MOE_CACHE", cache)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 /// Standard output of a run that succeeds.
