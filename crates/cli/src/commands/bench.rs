@@ -188,7 +188,8 @@ fn print_split(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
     writeln!(out, "first token after {:.3} s\n", report.rates.time_to_first_token_s)
 }
 
-fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+/// What the drive gave; a model without experts reads nothing while it runs.
+fn print_drive(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
     let rate = |bytes: f64| format!("{}/s", human_bytes(bytes as u64));
     writeln!(
         out,
@@ -204,7 +205,14 @@ fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
         rate(report.rates.read_bytes_per_s),
         100.0 * report.limits.read_rate_fraction,
         rate(report.rates.read_bytes_per_s_busy),
-    )?;
+    )
+}
+
+fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    let rate = |bytes: f64| format!("{}/s", human_bytes(bytes as u64));
+    if report.about.experts_per_layer > 0 {
+        print_drive(out, report)?;
+    }
     writeln!(
         out,
         "memory     {} by {} threads over {}",
