@@ -91,7 +91,7 @@ impl FileStorage {
             .checked_next_multiple_of(BLOCK_BYTES)
             .filter(|bytes| isize::try_from(*bytes).is_ok())
             .ok_or(StorageError::TooLarge { offset: 0, bytes: piece_bytes })?;
-        let (ring, engine_fallback) = open_ring(mode, threads, engine);
+        let (ring, engine_fallback) = open_ring(threads, engine);
         let reader = match ring {
             Some(reader) => reader,
             None => Reader::Pool(Pool::new(threads, piece_bytes.saturating_add(2 * BLOCK_BYTES))?),
@@ -128,8 +128,9 @@ impl FileStorage {
 
 /// The ring, if it is wanted and can be had; why not, if it was asked for.
 #[cfg(target_os = "linux")]
-fn open_ring(mode: IoMode, depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>) {
-    if engine == IoEngine::Pread || (engine == IoEngine::Auto && !auto_is_ring(mode)) {
+fn open_ring(depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>) {
+    // What `Auto` takes is measured: docs/experiments/2026-11-streaming-full-size.md.
+    if engine != IoEngine::Uring {
         return (None, None);
     }
     match Uring::new(depth) {
@@ -142,15 +143,9 @@ fn open_ring(mode: IoMode, depth: usize, engine: IoEngine) -> (Option<Reader>, O
 
 /// There is no ring on this system.
 #[cfg(not(target_os = "linux"))]
-fn open_ring(_mode: IoMode, _depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>) {
+fn open_ring(_depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>) {
     let reason = "io_uring is for Linux, reading by a pool of threads";
     (None, (engine == IoEngine::Uring).then(|| reason.into()))
-}
-
-/// What [`IoEngine::Auto`] chooses.
-#[cfg(target_os = "linux")]
-fn auto_is_ring(mode: IoMode) -> bool {
-    mode == IoMode::Direct
 }
 
 /// Length of the piece at `offset` of a range that ends at `end`. Every piece but the last ends on

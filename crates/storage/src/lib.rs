@@ -63,7 +63,7 @@ pub enum IoMode {
 /// What does the reading.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum IoEngine {
-    /// Whichever is better for the mode and can be had.
+    /// Whichever was measured to be better: the pool.
     #[default]
     Auto,
     /// A pool of threads that block in reads.
