@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Print the logits after a list of token ids, for comparisons with other programs.
     Logits(LogitsArgs),
-    /// Measure the perplexity of a text.
+    /// Measure the perplexity of a text, or how far a model is from a reference on it.
     Eval(EvalArgs),
     /// Replay a trace (--trace) against cache policies and sizes, and against the optimum.
     Simulate(SimulateArgs),
@@ -317,7 +317,13 @@ pub(crate) struct LogitsArgs {
     pub(crate) load: LoadArgs,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
+#[command(
+    after_help = "What a quantisation costs:  flash-moe eval model-q4 --text book.txt --against model-bf16\n\n\
+    The divergence (Kullback-Leibler, of MODEL from MODEL2) is 0 where both predict the same; unlike perplexity it sees \
+    every difference, and its error is small on short texts. --memory holds both models where both fit; otherwise \
+    MODEL2 runs first and its logits wait in a temporary file: 4 bytes a token and vocabulary entry."
+)]
 pub(crate) struct EvalArgs {
     /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
     pub(crate) model: String,
@@ -327,6 +333,15 @@ pub(crate) struct EvalArgs {
     /// Tokens by which the window of --ctx tokens moves on [default: half the window].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) stride: Option<usize>,
+    /// The reference: how far MODEL's predictions are from those of MODEL2, which has the same vocabulary.
+    #[arg(long, value_name = "MODEL2")]
+    pub(crate) against: Option<String>,
+    /// Format of MODEL2's keys and values [default: as --kv].
+    #[arg(long, value_name = "f16|q8_0|f32", requires = "against")]
+    pub(crate) against_kv: Option<KvFormat>,
+    /// Where MODEL2's logits wait if both models do not fit into memory [default: the cache directory].
+    #[arg(long, value_name = "DIR", requires = "against")]
+    pub(crate) spill_dir: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

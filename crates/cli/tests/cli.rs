@@ -83,6 +83,20 @@ fn inspect_and_eval_print_tables_and_json() {
     let perplexity = report["perplexity"].as_f64().unwrap();
     assert!((2.0..200.0).contains(&perplexity), "{report}");
     assert_eq!((report["ctx"].as_u64(), report["stride"].as_u64()), (Some(16), Some(8)));
+    let against = ["eval", "demo", "--text", text.to_str().unwrap(), "--ctx", "16", "--against", "demo"];
+    let report = json(&[&against[..], &["--kv", "q8_0", "--against-kv", "f32", "--json"]].concat());
+    for key in
+        ["kl_mean_nats", "kl_error_nats", "kl_median_nats", "kl_p99_nats", "kl_max_nats", "top1_agreement"]
+    {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key}: {report}");
+    }
+    assert_eq!(report["lossy"], serde_json::json!(["kv q8_0"]));
+    assert!((report["perplexity"].as_f64().unwrap() / perplexity - 1.0).abs() < 0.1, "{report} {perplexity}");
+    let table = ok(&against);
+    assert!(table.contains("divergence  0.000e0 ±") && table.contains("same top 1  100.000"), "{table}");
+    let other = copy_fixture("flat", dir.path());
+    let error = [&against[..6], &["--against", other.to_str().unwrap()]].concat();
+    fails(&error, &["different vocabularies (8192 and 224 entries)", "--against"]);
 }
 
 #[test]

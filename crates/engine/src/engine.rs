@@ -415,6 +415,14 @@ pub(crate) fn memory_plan(
     options: &EngineOptions,
     block_bytes: usize,
 ) -> Result<MemoryPlan, EngineError> {
+    MemoryPlan::new(&plan_input(opened, options, block_bytes)?)
+}
+
+pub(crate) fn plan_input<'a>(
+    opened: &'a Opened,
+    options: &EngineOptions,
+    block_bytes: usize,
+) -> Result<PlanInput<'a>, EngineError> {
     let limit = opened.config.max_position_embeddings;
     let ctx = options.ctx.unwrap_or(CTX_DEFAULT.min(limit)).max(1);
     if ctx > limit {
@@ -426,7 +434,7 @@ pub(crate) fn memory_plan(
         Some(gguf) => gguf::tokenizer_json_bytes(gguf),
         None => tokenizer.map_or(0, |file| file.len()),
     };
-    MemoryPlan::new(&PlanInput {
+    Ok(PlanInput {
         config: &opened.config,
         budget_bytes: options.memory_bytes.unwrap_or_else(default_budget_bytes),
         dense_bytes: opened.dense_bytes(),

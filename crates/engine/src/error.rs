@@ -127,6 +127,44 @@ pub enum EngineError {
         /// Free space, readable.
         free: String,
     },
+    /// Two models whose tokens mean different things.
+    #[error(
+        "{model} and {reference} have different vocabularies ({detail}), so that their predictions cannot be compared; \
+         --against takes another precision or version of the same model"
+    )]
+    VocabulariesDiffer {
+        /// The model.
+        model: PathBuf,
+        /// The reference.
+        reference: PathBuf,
+        /// Where they differ.
+        detail: String,
+    },
+    /// The temporary file for a reference's logits failed.
+    #[error(
+        "{dir}: the temporary file for the reference's logits failed ({source}); choose a directory with --spill-dir"
+    )]
+    Spill {
+        /// Where it is.
+        dir: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The disk is too full for a reference's logits.
+    #[error(
+        "{dir}: the reference's logits need {needed}, and {free} are free; use a shorter --text, another --spill-dir, or \
+         --memory {suggestion} or more for both models at once"
+    )]
+    SpillTooLarge {
+        /// Where they were to be.
+        dir: PathBuf,
+        /// Their size, readable.
+        needed: String,
+        /// Free space, readable.
+        free: String,
+        /// Budget in which nothing needs to be written, in the form that the flag takes.
+        suggestion: String,
+    },
     /// Evaluation windows that make no sense.
     #[error("--stride {stride} must be from 1 to --ctx {ctx}")]
     BadStride {

@@ -1,6 +1,6 @@
 //! Perplexity of a text: sliding windows, context and stride stated.
 
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, Session};
 
 /// How a text is cut into windows.
 #[derive(Copy, Clone, Debug)]
@@ -31,6 +31,46 @@ pub struct EvalReport {
     pub stride: usize,
     /// Tokens a second, everything included.
     pub tokens_per_s: f64,
+    /// Number format of keys and values.
+    pub kv: String,
+    /// Lossy options that were on.
+    pub lossy: Vec<String>,
+}
+
+/// Some tokens of a text, and which of them are scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    begin: usize,
+    pub(crate) end: usize,
+    /// First token that is scored; the last one is the window's.
+    scored_from: usize,
+}
+
+impl EvalOptions {
+    /// The windows of a text of so many tokens. Each token but the first is scored in one of them.
+    ///
+    /// # Errors
+    /// A text of fewer than two tokens, a stride of 0 or beyond the window.
+    pub(crate) fn windows(&self, tokens: usize) -> Result<Vec<Window>, EngineError> {
+        let EvalOptions { ctx, stride } = *self;
+        if stride == 0 || stride > ctx {
+            return Err(EngineError::BadStride { stride, ctx });
+        }
+        if tokens < 2 {
+            return Err(EngineError::TextTooShort { tokens });
+        }
+        let mut windows = Vec::new();
+        let mut scored_from = 1; // The first token has nothing before it.
+        for begin in (0..tokens).step_by(stride) {
+            let end = tokens.min(begin + ctx);
+            windows.push(Window { begin, end, scored_from });
+            scored_from = end;
+            if end == tokens {
+                break;
+            }
+        }
+        Ok(windows)
+    }
 }
 
 impl Engine {
@@ -44,33 +84,48 @@ impl Engine {
         options: &EvalOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<EvalReport, EngineError> {
-        let EvalOptions { ctx, stride } = *options;
-        if stride == 0 || stride > ctx {
-            return Err(EngineError::BadStride { stride, ctx });
-        }
         let started = std::time::Instant::now();
         let tokens = self.tokenizer()?.encode(text, false)?;
-        if tokens.len() < 2 {
-            return Err(EngineError::TextTooShort { tokens: tokens.len() });
-        }
+        let windows = options.windows(tokens.len())?;
         let mut session = self.session()?;
         let mut sums = Sums::default();
-        let mut scored_to = 1; // The first token has nothing before it.
-        for begin in (0..tokens.len()).step_by(stride) {
-            let window = &tokens[begin..tokens.len().min(begin + ctx)];
-            self.logits_all(&mut session, window, &mut |row, logits| {
-                let next = begin + row + 1;
-                if next >= scored_to && next < tokens.len() && row + 1 < window.len() {
-                    sums.add(nll(logits, tokens[next] as usize));
-                }
+        for window in &windows {
+            self.score(&mut session, &tokens, window, &mut |token, logits| {
+                sums.add(nll(logits, token as usize));
             })?;
-            scored_to = begin + window.len();
-            progress(scored_to, tokens.len());
-            if scored_to == tokens.len() {
-                break;
-            }
+            progress(window.end, tokens.len());
         }
-        Ok(sums.report(options, text.len(), started.elapsed().as_secs_f64()))
+        let (nll_nats, nll_error_nats) = sums.mean_and_error();
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(EvalReport {
+            perplexity: nll_nats.exp(),
+            nll_nats,
+            nll_error_nats,
+            bits_per_byte: sums.sum / std::f64::consts::LN_2 / text.len() as f64,
+            tokens: sums.count,
+            ctx: options.ctx,
+            stride: options.stride,
+            tokens_per_s: sums.count as f64 / seconds,
+            kv: self.plan().kv.to_string(),
+            lossy: self.lossy.clone(),
+        })
+    }
+
+    /// Hands each token of a window that is scored to `sink`, in order, with the logits before it.
+    pub(crate) fn score(
+        &mut self,
+        session: &mut Session,
+        tokens: &[u32],
+        window: &Window,
+        sink: &mut dyn FnMut(u32, &[f32]),
+    ) -> Result<(), EngineError> {
+        let Window { begin, end, scored_from } = *window;
+        self.logits_all(session, &tokens[begin..end], &mut |row, logits| {
+            let next = begin + row + 1;
+            if (scored_from..end).contains(&next) {
+                sink(tokens[next], logits);
+            }
+        })
     }
 }
 
@@ -81,39 +136,33 @@ fn nll(logits: &[f32], target: usize) -> f64 {
     sum.ln() - f64::from(logits[target] - max)
 }
 
+/// Sums for a mean and its standard error.
 #[derive(Default)]
-struct Sums {
-    count: usize,
+pub(crate) struct Sums {
+    pub(crate) count: usize,
     sum: f64,
     squares: f64,
 }
 
 impl Sums {
-    fn add(&mut self, nll: f64) {
+    pub(crate) fn add(&mut self, value: f64) {
         self.count += 1;
-        self.sum += nll;
-        self.squares += nll * nll;
+        self.sum += value;
+        self.squares += value * value;
     }
 
-    fn report(&self, options: &EvalOptions, text_bytes: usize, seconds: f64) -> EvalReport {
+    pub(crate) fn mean_and_error(&self) -> (f64, f64) {
         let count = self.count as f64;
         let mean = self.sum / count;
         let variance = (self.squares / count - mean * mean).max(0.0);
-        EvalReport {
-            perplexity: mean.exp(),
-            nll_nats: mean,
-            nll_error_nats: (variance / count).sqrt(),
-            bits_per_byte: self.sum / std::f64::consts::LN_2 / text_bytes as f64,
-            tokens: self.count,
-            ctx: options.ctx,
-            stride: options.stride,
-            tokens_per_s: count / seconds,
-        }
+        (mean, (variance / count).sqrt())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -122,5 +171,23 @@ mod tests {
         let expected = -(3f64.exp() / (1f64.exp() + 2f64.exp() + 3f64.exp())).ln();
         assert!((nll(&logits, 2) - expected).abs() < 1e-12);
         assert!((nll(&[0.0; 8], 3) - 8f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn each_token_but_the_first_is_scored_once() {
+        for (ctx, stride) in [(4, 2), (5, 5), (3, 1), (7, 3), (64, 32)] {
+            for tokens in 2..40 {
+                let windows = EvalOptions { ctx, stride }.windows(tokens).unwrap();
+                let scored: Vec<usize> =
+                    windows.iter().flat_map(|w| w.scored_from.max(w.begin + 1)..w.end).collect();
+                // Where windows do not overlap nothing precedes the first token of each.
+                let expected = (1..tokens).filter(|token| stride < ctx || token % stride != 0);
+                assert_eq!(scored, expected.collect::<Vec<_>>(), "{tokens} tokens, {ctx}, {stride}");
+                assert!(windows.iter().all(|w| w.end - w.begin <= ctx));
+            }
+        }
+        assert!(EvalOptions { ctx: 4, stride: 5 }.windows(9).is_err());
+        assert!(EvalOptions { ctx: 4, stride: 0 }.windows(9).is_err());
+        assert!(EvalOptions { ctx: 4, stride: 4 }.windows(1).is_err());
     }
 }

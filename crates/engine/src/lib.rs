@@ -24,6 +24,7 @@
 
 pub mod bench;
 mod cgroup;
+mod compare;
 mod conversation;
 mod engine;
 mod error;
@@ -43,6 +44,7 @@ mod stats;
 pub mod synth;
 pub mod system;
 
+pub use compare::{CompareEvent, CompareOptions, CompareReport, compare};
 pub use conversation::Conversation;
 pub use engine::{Engine, Loading};
 pub use error::EngineError;

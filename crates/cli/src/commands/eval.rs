@@ -1,13 +1,14 @@
-//! `flash-moe eval`: perplexity of a text.
+//! `flash-moe eval`: perplexity of a text, or how far a model is from a reference on it.
 
 use std::fs;
 use std::io::{self, Write};
 
 use anyhow::Context;
-use engine::EvalOptions;
+use engine::system::human_bytes;
+use engine::{CompareEvent, CompareOptions, CompareReport, EvalOptions, EvalReport, compare};
 
 use crate::args::EvalArgs;
-use crate::output;
+use crate::{demo, output};
 
 /// Window when none is asked for, tokens.
 const CTX_DEFAULT: usize = 512;
@@ -16,33 +17,144 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let path = args.text.display();
     let text =
         fs::read_to_string(&args.text).with_context(|| format!("{path}: cannot be read as UTF-8 text"))?;
-    let mut load = args.load.clone();
-    let ctx = *load.ctx.get_or_insert(CTX_DEFAULT);
-    let mut engine = super::open(&args.model, &load)?;
+    let mut args = args.clone();
+    let ctx = *args.load.ctx.get_or_insert(CTX_DEFAULT);
     let options = EvalOptions { ctx, stride: args.stride.unwrap_or(ctx.div_ceil(2)) };
-    let mut bar = None;
-    let report = engine.eval(&text, &options, &mut |done, total| {
-        bar.get_or_insert_with(|| output::tokens_bar("eval", total as u64)).set_position(done as u64);
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    let report = report?;
     let mut stdout = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer(&mut stdout, &report).map_err(io::Error::from)?;
-        return Ok(writeln!(stdout)?);
+    match &args.against {
+        Some(reference) => {
+            let report = run_comparison(&args, reference, &text, options)?;
+            match args.json {
+                true => print_json(&mut stdout, &report),
+                false => print_comparison(&mut stdout, &report),
+            }
+        }
+        None => {
+            let report = run_eval(&args, &text, &options)?;
+            match args.json {
+                true => print_json(&mut stdout, &report),
+                false => print_eval(&mut stdout, &report),
+            }
+        }
     }
+}
+
+fn print_json(out: &mut impl Write, report: &impl serde::Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *out, report).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+fn run_eval(args: &EvalArgs, text: &str, options: &EvalOptions) -> anyhow::Result<EvalReport> {
+    let mut engine = super::open(&args.model, &args.load)?;
+    let mut bar = Bar::default();
+    let report = engine.eval(text, options, &mut |done, total| bar.set(done, total));
+    bar.finish();
+    Ok(report?)
+}
+
+fn run_comparison(
+    args: &EvalArgs,
+    reference: &str,
+    text: &str,
+    eval: EvalOptions,
+) -> anyhow::Result<CompareReport> {
+    let (model, reference) = (super::model_path(&args.model)?, super::model_path(reference)?);
+    let spill_dir = args.spill_dir.clone().unwrap_or_else(demo::cache_dir);
+    let options = CompareOptions { eval, reference_kv: args.against_kv, spill_dir };
+    let (mut loading, mut bar) = (output::LoadProgress::default(), Bar::default());
+    let report =
+        compare(&model, &reference, text, &args.load.options(), &options, &mut |event| match event {
+            CompareEvent::Loading(event) => {
+                bar.finish();
+                loading.on(event);
+            }
+            CompareEvent::Spilling(bytes) => output::note(&format!(
+                "both models do not fit into memory at once: {} of logits wait in a temporary file in {}",
+                human_bytes(bytes),
+                options.spill_dir.display()
+            )),
+            CompareEvent::Tokens { done, total } => {
+                std::mem::take(&mut loading).finish();
+                bar.set(done, total);
+            }
+            _ => {}
+        });
+    loading.finish();
+    bar.finish();
+    Ok(report?)
+}
+
+/// A bar over tokens that begins with the first of them.
+#[derive(Default)]
+struct Bar(Option<indicatif::ProgressBar>);
+
+impl Bar {
+    fn set(&mut self, done: usize, total: usize) {
+        self.0.get_or_insert_with(|| output::tokens_bar("eval", total as u64)).set_position(done as u64);
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn print_eval(out: &mut impl Write, report: &EvalReport) -> anyhow::Result<()> {
     writeln!(
-        stdout,
+        out,
         "perplexity  {:.4}   ({:.4} ± {:.4} nats a token)",
         report.perplexity, report.nll_nats, report.nll_error_nats
     )?;
-    writeln!(stdout, "bits/byte   {:.4}", report.bits_per_byte)?;
+    writeln!(out, "bits/byte   {:.4}", report.bits_per_byte)?;
     writeln!(
-        stdout,
+        out,
         "tokens      {} scored, windows of {} moved by {}",
         report.tokens, report.ctx, report.stride
     )?;
-    Ok(writeln!(stdout, "rate        {:.1} tokens/s", report.tokens_per_s)?)
+    writeln!(out, "kv          {} · lossy: {}", report.kv, output::lossy(&report.lossy))?;
+    Ok(writeln!(out, "rate        {:.1} tokens/s", report.tokens_per_s)?)
+}
+
+fn print_comparison(out: &mut impl Write, report: &CompareReport) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "divergence  {:.3e} ± {:.1e} nats a token · median {:.2e} · 99 % below {:.2e} · most {:.2e}",
+        report.kl_mean_nats,
+        report.kl_error_nats,
+        report.kl_median_nats,
+        report.kl_p99_nats,
+        report.kl_max_nats
+    )?;
+    writeln!(
+        out,
+        "same top 1  {:.3} ± {:.3} % of the tokens",
+        100.0 * report.top1_agreement,
+        100.0 * report.top1_agreement_error
+    )?;
+    writeln!(
+        out,
+        "perplexity  {:.4}   ({:.4} ± {:.4} nats a token)",
+        report.perplexity, report.nll_nats, report.nll_error_nats
+    )?;
+    writeln!(
+        out,
+        "reference   {:.4}   ({:.4} ± {:.4} nats a token): {:+.3} %",
+        report.reference_perplexity,
+        report.reference_nll_nats,
+        report.reference_nll_error_nats,
+        100.0 * (report.perplexity / report.reference_perplexity - 1.0)
+    )?;
+    writeln!(
+        out,
+        "tokens      {} scored, windows of {} moved by {}",
+        report.tokens, report.ctx, report.stride
+    )?;
+    let reference = if report.reference_kv == report.kv {
+        String::new()
+    } else {
+        format!(" against {}", report.reference_kv)
+    };
+    writeln!(out, "kv          {}{reference} · lossy: {}", report.kv, output::lossy(&report.lossy))?;
+    Ok(writeln!(out, "rate        {:.1} tokens/s by both models", report.tokens_per_s)?)
 }
