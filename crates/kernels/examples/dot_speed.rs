@@ -30,7 +30,7 @@ fn main() {
         "one thread: fastest tenth (median) of the calls; {threads} threads: fastest of {PASSES} passes"
     );
     println!(
-        "format   isa          n=1 GB/s     {threads} threads        n=4 GFLOP/s       n={BATCH} GFLOP/s"
+        "format   isa                n=1 GB/s     {threads} threads        n=4 GFLOP/s       n={BATCH} GFLOP/s"
     );
     for &format in Format::ALL {
         if !named.is_empty() && !named.iter().any(|name| Format::parse(name) == Ok(format)) {
@@ -49,7 +49,7 @@ fn main() {
                 format!("{:7.1} ({:6.1})", amount / fastest / 1e9, amount / median / 1e9)
             };
             println!(
-                "{format:8} {isa:6} {}   {:7.1}   {}  {}",
+                "{format:8} {isa:12} {}   {:7.1}   {}  {}",
                 rates(call_bytes, &decode),
                 weights.bytes.len() as f64 / all_threads[i] / 1e9,
                 rates(call_flop(4), &few),

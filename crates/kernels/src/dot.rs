@@ -23,6 +23,8 @@ use std::fmt;
 
 use tensor::MatrixView;
 
+#[cfg(target_arch = "aarch64")]
+use crate::cpu::arch::aarch64::neon_dot;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::arch::x86_64::{avx2_dot, avx512_dot};
 pub use activations::{ActivationClass, Activations};
@@ -38,11 +40,17 @@ pub enum Isa {
     /// x86-64 with AVX-512 (F, BW, VL, VNNI) and GFNI on top of [`Isa::Avx2`]: Ice Lake, Zen 4 and
     /// what followed them. What gains nothing from it runs as on AVX2.
     Avx512,
+    /// 64-bit ARM with NEON, which is all of them.
+    Neon,
+    /// 64-bit ARM with the dot product instruction (`sdot`) on top of [`Isa::Neon`]: most of
+    /// ARMv8.2, all of ARMv8.4 and what followed. Among them Apple's from the A13 and M1 on,
+    /// Cortex-A55, A75, A76 and Neoverse N1.
+    NeonDotprod,
 }
 
 impl Isa {
-    /// Every instruction set, the slowest first.
-    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    /// Every instruction set, the slowest of each architecture first.
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDotprod];
 
     /// The best instruction set of this machine. It does not change while the process lives.
     pub fn detect() -> Isa {
@@ -60,16 +68,29 @@ impl Isa {
             Isa::Avx512 => avx512_dot::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon_dot::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => neon_dot::has_dotprod(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::NeonDotprod => false,
         }
     }
 
-    /// Its name in lower case, as users write it.
+    /// Its name in lower case, as users write it (`--isa`).
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
         }
+    }
+
+    /// The instruction set of that name, if there is one.
+    pub fn parse(name: &str) -> Option<Isa> {
+        Isa::ALL.iter().copied().find(|isa| isa.name() == name)
     }
 }
 
@@ -120,6 +141,10 @@ pub fn mul_rows(
         Isa::Avx512 if isa.is_available() && avx512_dot::gains(w.format) => avx512_dot::mul_rows(&job, out),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 if avx2_dot::is_available() => avx2_dot::mul_rows(&job, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod if isa.is_available() => neon_dot::mul_rows_dotprod(&job, out),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon if isa.is_available() => neon_dot::mul_rows(&job, out),
         _ => scalar::mul_rows(&job, out),
     }
 }

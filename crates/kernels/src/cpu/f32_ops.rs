@@ -10,6 +10,8 @@ use tensor::Format;
 
 use crate::dot::Isa;
 
+#[cfg(target_arch = "aarch64")]
+use super::arch::aarch64::f32_ops::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::arch::x86_64::f32_ops::Avx2;
 
@@ -81,6 +83,8 @@ pub(crate) enum F32Ops {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 macro_rules! dispatch {
@@ -89,6 +93,8 @@ macro_rules! dispatch {
             F32Ops::Scalar => scalar::$name($($argument),*),
             #[cfg(target_arch = "x86_64")]
             F32Ops::Avx2(avx2) => avx2.$name($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            F32Ops::Neon(neon) => neon.$name($($argument),*),
         }
     };
 }
@@ -99,6 +105,8 @@ impl F32Ops {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => Avx2::new().map_or(F32Ops::Scalar, F32Ops::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod => Neon::new().map_or(F32Ops::Scalar, F32Ops::Neon),
             _ => F32Ops::Scalar,
         }
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::conformance::numbers;
 
 fn all() -> [F32Ops; 2] {
-    [F32Ops::new(Isa::Scalar), F32Ops::new(Isa::Avx2)]
+    [F32Ops::new(Isa::Scalar), F32Ops::new(Isa::detect())]
 }
 
 fn silu(ops: F32Ops, x: &mut [f32]) {
@@ -198,7 +198,7 @@ fn state_step_is_decay_write_read() {
 fn a_product_outside_its_operand_is_refused() {
     let (a, mut c) = ([0.0; 11], [0.0; 16]);
     let dims = Dims { m: 4, n: 4, k: 3 };
-    F32Ops::new(Isa::Avx2).dots(dims, Rows::new(&a, 3), Rows::new(&a, 3), RowsMut::new(&mut c, 4));
+    F32Ops::new(Isa::detect()).dots(dims, Rows::new(&a, 3), Rows::new(&a, 3), RowsMut::new(&mut c, 4));
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn assert_close(expected: &[f32], got: &[f32], what: &str) {
 }
 
 fn instruction_sets() -> [Isa; 2] {
-    [Isa::Scalar, Isa::Avx2]
+    [Isa::Scalar, Isa::detect()]
 }
 
 #[test]

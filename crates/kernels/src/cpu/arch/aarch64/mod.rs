@@ -1,0 +1,9 @@
+//! NEON, which every 64-bit ARM processor has, and the dot product instruction where present.
+
+#[cfg(target_endian = "big")]
+compile_error!("the NEON kernels read blocks as little-endian vectors");
+
+pub(crate) mod f32_ops;
+mod neon_blocks;
+pub(crate) mod neon_dot;
+mod neon_signed;
