@@ -178,6 +178,29 @@ fn instruction_sets_agree_on_any_bits() {
     }
 }
 
+/// AVX2 and NEON add floats in the same order and round alike: the numbers are those of either.
+#[test]
+fn floats_have_the_same_bits_on_all_processors() {
+    for isa in vector_sets() {
+        let fingerprint = |format| {
+            let products = [100, 1024, 4096].map(|cols| Case::new(format, cols, 5).products(isa)).concat();
+            // FNV-1a
+            products
+                .iter()
+                .flat_map(|product| product.to_bits().to_le_bytes())
+                .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+                })
+        };
+        let fingerprints = [Format::F32, Format::F16, Format::BF16].map(fingerprint);
+        assert_eq!(
+            fingerprints,
+            [8_391_732_568_966_061_590, 4_275_003_088_665_376_237, 17_095_104_425_100_251_274],
+            "{isa}"
+        );
+    }
+}
+
 /// The promise that makes streaming, threads and prefill invisible in the result.
 #[test]
 fn a_product_depends_on_its_two_rows_only() {

@@ -225,6 +225,8 @@ impl Storage for FileStorage {
 
 /// A file of the table.
 pub(crate) struct OpenFile {
+    /// Used by the ring only.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     index: usize,
     path: PathBuf,
     len_bytes: u64,
@@ -294,7 +296,8 @@ impl OpenFile {
         self.direct.as_ref().filter(|_| direct).unwrap_or(&self.buffered)
     }
 
-    /// Its number in the file table.
+    /// Its number in the file table, by which the ring knows it.
+    #[cfg(target_os = "linux")]
     pub(crate) fn index(&self) -> usize {
         self.index
     }

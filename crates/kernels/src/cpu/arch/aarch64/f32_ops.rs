@@ -4,8 +4,8 @@
 //! [`Neon::new`], so its methods are safe. Shapes have been checked by the caller in `f32_ops.rs`;
 //! the pointer kernels rely on that.
 //!
-//! Two vectors of four stand for one of eight, and the order of summation is that of the AVX2 code,
-//! whose results these are, bit for bit: a dot product has one accumulator of 8 lanes and adds the
+//! Two vectors of four stand for one of eight, and the order of summation is that of the AVX2 code
+//! (that the bits are the same too is not tested): a dot product has one accumulator of 8 lanes and adds the
 //! last `k % 8` products one by one; a matrix product adds over k in ascending order. Neither
 //! depends on which tile an element falls into.
 
