@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::{EngineOptions, Format, KvFormat, PolicyKind};
+use engine::{EngineOptions, Format, Isa, KvFormat, PolicyKind};
 
 /// A mistake in the arguments that the parser cannot see by itself: exit code 2.
 #[derive(Debug)]
@@ -69,6 +69,10 @@ pub(crate) struct LoadArgs {
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    /// Instruction set: scalar, avx2, avx512, neon or neon-dotprod [default: the best of this machine]. It may change the last
+    /// bits of a result.
+    #[arg(long, value_name = "NAME", value_parser = isa)]
+    pub(crate) isa: Option<Isa>,
     /// How experts are read: past the page cache, or through it.
     #[arg(long, value_enum, default_value_t = Io::Direct)]
     pub(crate) io: Io,
@@ -120,6 +124,7 @@ impl LoadArgs {
             kv: self.kv,
             chunk_tokens: self.chunk,
             threads: self.threads,
+            isa: self.isa,
             io_threads: Some(self.io_threads),
             io: Some(match self.io {
                 Io::Direct => engine::IoMode::Direct,
@@ -441,6 +446,19 @@ fn size(text: &str) -> Result<u64, String> {
 fn positive(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=1usize << 32).contains(number));
     number.ok_or_else(|| "not a whole number above 0".into())
+}
+
+/// An instruction set that this machine has: asking for another must not end in a silent substitute.
+fn isa(text: &str) -> Result<Isa, String> {
+    match Isa::parse(text) {
+        Some(isa) if isa.is_available() => Ok(isa),
+        known => {
+            let here: Vec<_> =
+                Isa::ALL.iter().filter(|isa| isa.is_available()).map(|isa| isa.name()).collect();
+            let what = if known.is_some() { "not on this machine" } else { "not an instruction set" };
+            Err(format!("{what}; here it can be {}", here.join(", ")))
+        }
+    }
 }
 
 fn on_off(text: &str) -> Result<bool, String> {

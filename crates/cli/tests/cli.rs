@@ -20,6 +20,7 @@ fn help_teaches_and_bad_usage_exits_2() {
         &["nonsense"],
         &["run", "demo", "x", "--memory", "6QB"],
         &["run", "demo", "x", "-n", "0"],
+        &["run", "demo", "x", "--isa", "mmx"],
         &["pack", "somewhere"],
         &["pack", "a", "b", "--quant", "q9_Z"],
         &["logits", "demo"],
@@ -58,6 +59,17 @@ fn demo_speaks_and_streams_the_same_text_whatever_the_memory() {
         let args: Vec<&str> = base.iter().chain(&extra).chain(&["--chunk", "4096"]).copied().collect();
         assert_eq!(ok(&args), text, "{extra:?}");
     }
+}
+
+#[test]
+fn an_instruction_set_can_be_asked_for_if_the_machine_has_it() {
+    let logits = |isa: &str| json(&["logits", "demo", "--tokens", "1,2,3", "--json", "--isa", isa]);
+    assert!(logits("scalar")["logits"].as_array().unwrap().len() > 256);
+    let elsewhere = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    let output = flash_moe(&["logits", "demo", "--tokens", "1", "--isa", elsewhere]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("not on this machine; here it can be scalar"), "{message}");
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub use eval::{EvalOptions, EvalReport};
 pub use experts::{PolicyKind, Verify};
 pub use generate::{Event, FinishReason, Generation, Request};
 pub use kernels::backend::KvFormat;
+pub use kernels::dot::Isa;
 pub use options::EngineOptions;
 pub use packing::{QuantTiers, pack, plan_pack};
 pub use session::Session;
