@@ -79,7 +79,7 @@ pub(crate) struct LoadArgs {
     /// Reads in flight.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub(crate) io_threads: usize,
-    /// What does the reading: a pool of threads, a ring of io_uring (Linux), or whichever is better here.
+    /// What does the reading: a pool of threads, a ring of io_uring (Linux), or auto: the pool, which was faster.
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub(crate) io_engine: Engine,
     /// Verify the checksum of an expert on every read, not only on the first.

@@ -27,7 +27,7 @@ pub struct EngineOptions {
     pub io_threads: Option<usize>,
     /// Direct or through the page cache; `None`: direct, with a fall-back that is reported.
     pub io: Option<IoMode>,
-    /// What does the reading; `None`: whichever is better here.
+    /// What does the reading; `None`: the pool of threads.
     pub io_engine: Option<IoEngine>,
     /// Whether checksums are verified on the first load of a record or on each; `None`: first.
     pub verify: Option<Verify>,
