@@ -69,8 +69,8 @@ pub(crate) struct LoadArgs {
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
-    /// Instruction set: scalar, avx2, avx512, neon or neon-dotprod [default: the best of this machine]. It may change the last
-    /// bits of a result.
+    /// Instruction set: scalar, avx2, avx512 (with VBMI, VNNI and GFNI), neon or neon-dotprod [default: the best of this machine]. It
+    /// may change the last bits of a result.
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<Isa>,
     /// How experts are read: past the page cache, or through it.

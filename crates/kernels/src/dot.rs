@@ -37,8 +37,9 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// x86-64 with AVX-512 (F, BW, VL, VNNI) and GFNI on top of [`Isa::Avx2`]: Ice Lake, Zen 4 and
-    /// what followed them. What gains nothing from it runs as on AVX2.
+    /// x86-64 with AVX-512 (F, BW, VL, VBMI, VNNI) and GFNI on top of [`Isa::Avx2`]: Ice Lake, Zen 4
+    /// and what followed them. No processor is known that has GFNI and VNNI in 512 bits without VBMI;
+    /// a machine that lacks any of them counts as [`Isa::Avx2`]. What gains nothing runs as there.
     Avx512,
     /// 64-bit ARM with NEON, which is all of them.
     Neon,

@@ -29,7 +29,7 @@ pub static IQ1: [u64; 2048] = eights(AT_IQ1, [-8_i8 as u8, 0, 8, 0]);
 const IQ2_VALUES: [u8; 4] = [8, 25, 43, 0];
 
 /// The eight sign bits that seven bits stand for: the eighth makes the number of minus signs even.
-pub static EVEN_SIGN_BITS: [u8; 128] = {
+const EVEN_SIGN_BITS: [u8; 128] = {
     let mut signs = [0; 128];
     let mut bits = 0_u8;
     while bits < 128 {

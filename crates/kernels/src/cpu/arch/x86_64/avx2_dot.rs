@@ -286,15 +286,33 @@ fn open_q4_1(block: &BlockQ4_1) -> Open32 {
     Open32 { d: half_to_f32(block.d), m: half_to_f32(block.m), codes: nibbles_32(&block.nibbles) }
 }
 
+/// Bit i in byte i, at its place in its byte of the four that each 32-bit lane of `bits` has.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bit_per_byte(bits: __m256i) -> __m256i {
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    _mm256_and_si256(_mm256_shuffle_epi8(bits, spread), bit_places())
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bit_places() -> __m256i {
+    _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed())
+}
+
 /// All ones in byte i where bit i is clear.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn bits_are_clear(bits: [u8; 4]) -> __m256i {
-    // Byte i of the vector gets the byte of `bits` that has bit i, and keeps that bit only.
+fn bits_are_clear(bits: [u8; 4]) -> __m256i {
     let bits = _mm256_set1_epi32(i32::from_le_bytes(bits));
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(bits, spread), bit), _mm256_setzero_si256())
+    _mm256_cmpeq_epi8(bit_per_byte(bits), _mm256_setzero_si256())
+}
+
+/// All ones in byte i where bit i is set, of the four bytes that each 32-bit lane has.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn bits_are_set(bits: __m256i) -> __m256i {
+    _mm256_cmpeq_epi8(bit_per_byte(bits), bit_places())
 }
 
 #[inline]

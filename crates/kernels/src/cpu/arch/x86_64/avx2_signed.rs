@@ -3,21 +3,19 @@
 //!
 //! The multiplication takes one unsigned factor, so a weight's sign moves to the activation. Most of
 //! these formats store magnitudes and signs apart anyway: vectors of magnitudes are fetched from
-//! tables of 2 to 16 KB, which the first-level cache holds, and signs from one of 1 KB or from bits.
-//! Formats that nobody decodes at speed take the scalar code's way of opening a block.
+//! tables of 1 to 16 KB, which the first-level cache holds, and signs made from bits.
 
 use std::arch::x86_64::*;
 
 use tensor::Format;
-use tensor::blocks::iq_grids::{EVEN_SIGNS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+use tensor::blocks::iq_grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use tensor::blocks::{
     BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, BlockTq1_0,
     BlockTq2_0, IQ4_VALUES, SignedBlock, from_bytes,
 };
 
 use super::avx2_dot::{
-    bits_are_clear, even_then_odd, fold, half_to_f32, load_i8x16, load_i8x32, load_u8x16, load_u8x32,
-    pick_scales, prefetch,
+    bits_are_set, fold, half_to_f32, load_i8x16, load_i8x32, load_u8x16, load_u8x32, pick_scales, prefetch,
 };
 use crate::dot::Job;
 use crate::dot::activations::Row256;
@@ -27,14 +25,14 @@ use crate::dot::activations::Row256;
 pub(super) fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
         Format::IQ1S => rows::<T, BlockIq1S>(job, t, out, |block| open_iq1_s(block)),
-        Format::IQ1M => rows::<T, BlockIq1M>(job, t, out, |block| open_any(block)),
+        Format::IQ1M => rows::<T, BlockIq1M>(job, t, out, |block| open_iq1_m(block)),
         Format::IQ2XXS => rows::<T, BlockIq2Xxs>(job, t, out, |block| open_iq2_xxs(block)),
         Format::IQ2XS => rows::<T, BlockIq2Xs>(job, t, out, |block| open_iq2_xs(block)),
         Format::IQ2S => rows::<T, BlockIq2S>(job, t, out, |block| open_iq2_s(block)),
         Format::IQ3XXS => rows::<T, BlockIq3Xxs>(job, t, out, |block| open_iq3_xxs(block)),
         Format::IQ3S => rows::<T, BlockIq3S>(job, t, out, |block| open_iq3_s(block)),
         Format::IQ4XS => rows::<T, BlockIq4Xs>(job, t, out, |block| open_iq4_xs(block)),
-        Format::TQ1_0 => rows::<T, BlockTq1_0>(job, t, out, |block| open_any(block)),
+        Format::TQ1_0 => rows::<T, BlockTq1_0>(job, t, out, |block| open_tq1_0(block)),
         Format::TQ2_0 => rows::<T, BlockTq2_0>(job, t, out, |block| open_tq2_0(block)),
         other => unreachable!("{other} has no AVX2 dot product; add it here or in avx2_dot.rs"),
     }
@@ -64,19 +62,51 @@ pub(super) fn set_32(v: [u32; 8]) -> __m256i {
     _mm256_setr_epi32(a, b, c, d, e, f, g, h)
 }
 
-/// A sign for each of 32 bits.
+/// A sign for each of 32 bits, which are in all lanes of 32.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn signs_of_bits(bits: &[u8; 4]) -> __m256i {
-    // 0 becomes 1, and all ones, 0 or 1.
-    _mm256_or_si256(_mm256_andnot_si256(bits_are_clear(*bits), _mm256_set1_epi8(-1)), _mm256_set1_epi8(1))
+fn signs_of_bits(bits: __m256i) -> __m256i {
+    // 0 becomes 1, and all ones stay.
+    _mm256_or_si256(bits_are_set(bits), _mm256_set1_epi8(1))
 }
 
-/// Signs of four eights, seven bits each, from the lowest bit on.
+/// A sign for each bit of a block.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn even_signs(bits: u32) -> __m256i {
-    set_64(fill!([0; 4], k => EVEN_SIGNS[(bits >> (7 * k) & 127) as usize]))
+fn signs_of_bytes(bytes: &[u8; 32]) -> [__m256i; 8] {
+    let fours = bytes.as_chunks::<4>().0;
+    fill!([_mm256_setzero_si256(); 8], j => {
+        signs_of_bits(_mm256_set1_epi32(i32::from_le_bytes(fours[j])))
+    })
+}
+
+/// Signs of 32 eights, each in the lower seven bits of a byte: the eighth sign makes the number of
+/// minus signs even. The top bits do not count.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn even_signs(sevens: __m256i) -> [__m256i; 8] {
+    const ODD: i8 = i8::MIN;
+    // 0x80 for the numbers with an odd number of bits.
+    let parities = load_i8x16(&[0, ODD, ODD, 0, ODD, 0, 0, ODD, ODD, 0, 0, ODD, 0, ODD, ODD, 0]);
+    let parities = _mm256_broadcastsi128_si256(parities);
+    let sevens = _mm256_and_si256(sevens, _mm256_set1_epi8(127));
+    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(sevens), _mm256_set1_epi8(15));
+    let parity = _mm256_xor_si256(_mm256_shuffle_epi8(parities, sevens), _mm256_shuffle_epi8(parities, high));
+    let eights = _mm256_or_si256(sevens, parity);
+    fill!([_mm256_setzero_si256(); 8], j => {
+        signs_of_bits(_mm256_permutevar8x32_epi32(eights, _mm256_set1_epi32(j as i32)))
+    })
+}
+
+/// [`even_signs`] of eight numbers whose lower 28 bits are four sevens, from the lowest on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn even_signs_of_words(words: __m256i) -> [__m256i; 8] {
+    let byte = |k: i32| _mm256_set1_epi32(0xFF << (8 * k));
+    // Seven bits move to the byte of their number; what is above them in it does not count.
+    let low = _mm256_blendv_epi8(_mm256_slli_epi32::<1>(words), words, byte(0));
+    let high = _mm256_blendv_epi8(_mm256_slli_epi32::<3>(words), _mm256_slli_epi32::<2>(words), byte(2));
+    even_signs(_mm256_blend_epi16::<0b1010_1010>(low, high))
 }
 
 /// Scales of 32 weights each: 2 * nibble + 1.
@@ -108,15 +138,6 @@ pub(super) fn odd_scales_of_16(nibbles: &[u8; 8]) -> __m256i {
 fn with_signed_codes(d: f32, codes: [__m256i; 8], scales: __m256i) -> Open {
     let magnitudes = fill!([_mm256_setzero_si256(); 8], j => _mm256_abs_epi8(codes[j]));
     Open { d, magnitudes, signs: codes, scales }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn open_any<B: SignedBlock>(block: &B) -> Open {
-    let opened = block.open();
-    let groups = opened.codes.as_chunks::<32>().0;
-    let codes = fill!([_mm256_setzero_si256(); 8], j => load_i8x32(&groups[j]));
-    with_signed_codes(opened.d, codes, even_then_odd(load_i8x16(&opened.scales)))
 }
 
 #[inline]
@@ -153,20 +174,27 @@ pub(super) fn scales_iq4_xs(block: &BlockIq4Xs) -> __m256i {
     _mm256_broadcastsi128_si256(_mm_sub_epi16(scales, _mm_set1_epi16(32)))
 }
 
+/// Scales of 32 weights each, in the top four bits of eight numbers: 2 * n + 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn odd_scales_of_words(words: __m256i) -> __m256i {
+    let scales = _mm256_or_si256(_mm256_srli_epi32::<27>(words), _mm256_set1_epi32(1));
+    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
+    _mm256_broadcastsi128_si256(scales)
+}
+
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq3_xxs(block: &BlockIq3Xxs) -> Open {
-    let words = fill!([0; 8], j => u32::from_le_bytes(block.signs_and_scale[j]));
+    let words = load_u8x32(&block.signs_and_scale.as_flattened().as_chunks().0[0]);
     let grid = block.grid.as_chunks::<8>().0;
-    let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 28) + 1));
-    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
     Open {
         d: half_to_f32(block.d) * 0.25,
         magnitudes: fill!([_mm256_setzero_si256(); 8], j => {
             set_32(fill!([0; 8], k => IQ3_XXS[usize::from(grid[j][k])]))
         }),
-        signs: fill!([_mm256_setzero_si256(); 8], j => even_signs(words[j])),
-        scales: _mm256_broadcastsi128_si256(scales),
+        signs: even_signs_of_words(words),
+        scales: odd_scales_of_words(words),
     }
 }
 
@@ -181,7 +209,7 @@ fn open_iq3_s(block: &BlockIq3S) -> Open {
     Open {
         d: half_to_f32(block.d),
         magnitudes,
-        signs: fill!([_mm256_setzero_si256(); 8], j => signs_of_bits(&block.signs.as_chunks().0[j])),
+        signs: signs_of_bytes(&block.signs),
         scales: odd_scales_of_32(u32::from_le_bytes(block.scales)),
     }
 }
@@ -189,16 +217,14 @@ fn open_iq3_s(block: &BlockIq3S) -> Open {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq2_xxs(block: &BlockIq2Xxs) -> Open {
-    let words = fill!([0; 8], j => u32::from_le_bytes(block.subs[j][1]));
-    let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 28) + 1));
-    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
+    let words = set_32(fill!([0; 8], j => u32::from_le_bytes(block.subs[j][1])));
     Open {
         d: half_to_f32(block.d) * 0.125,
         magnitudes: fill!([_mm256_setzero_si256(); 8], j => {
             set_64(fill!([0; 4], k => IQ2_XXS[usize::from(block.subs[j][0][k])]))
         }),
-        signs: fill!([_mm256_setzero_si256(); 8], j => even_signs(words[j])),
-        scales: _mm256_broadcastsi128_si256(scales),
+        signs: even_signs_of_words(words),
+        scales: odd_scales_of_words(words),
     }
 }
 
@@ -206,14 +232,16 @@ fn open_iq2_xxs(block: &BlockIq2Xxs) -> Open {
 #[target_feature(enable = "avx2,f16c")]
 fn open_iq2_xs(block: &BlockIq2Xs) -> Open {
     let both = block.grid_and_signs.as_chunks::<4>().0;
+    let halves = block.grid_and_signs.as_flattened().as_chunks::<32>().0;
+    let tops = fill!([_mm256_setzero_si256(); 2], i => _mm256_srli_epi16::<9>(load_u8x32(&halves[i])));
+    // Packing takes the vectors' halves in turn.
+    let sevens = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(tops[0], tops[1]));
     Open {
         d: half_to_f32(block.d) * 0.125,
         magnitudes: fill!([_mm256_setzero_si256(); 8], j => {
             set_64(fill!([0; 4], k => IQ2_XS[usize::from(u16::from_le_bytes(both[j][k])) & 511]))
         }),
-        signs: fill!([_mm256_setzero_si256(); 8], j => {
-            set_64(fill!([0; 4], k => EVEN_SIGNS[usize::from(u16::from_le_bytes(both[j][k])) >> 9]))
-        }),
+        signs: even_signs(sevens),
         scales: odd_scales_of_16(&block.scales),
     }
 }
@@ -229,7 +257,7 @@ fn open_iq2_s(block: &BlockIq2S) -> Open {
     Open {
         d: half_to_f32(block.d) * 0.125,
         magnitudes,
-        signs: fill!([_mm256_setzero_si256(); 8], j => signs_of_bits(&block.signs.as_chunks().0[j])),
+        signs: signs_of_bytes(&block.signs),
         scales: odd_scales_of_16(&block.scales),
     }
 }
@@ -248,6 +276,82 @@ fn open_iq1_s(block: &BlockIq1S) -> Open {
     let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 12 & 7) + 1));
     let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
     with_signed_codes(half_to_f32(block.d) * 0.125, codes, _mm256_broadcastsi128_si256(scales))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn open_iq1_m(block: &BlockIq1M) -> Open {
+    const SHIFTS: [u64; 2] = [0x0101_0101_0101_0101, u64::MAX];
+    let (low, high) = (block.grid_low.as_chunks::<4>().0, block.grid_high.as_chunks::<2>().0);
+    let codes = fill!([_mm256_setzero_si256(); 8], j => {
+        let nibbles = usize::from(u16::from_le_bytes(high[j]));
+        let values = fill!([0; 4], k => IQ1[usize::from(low[j][k]) | (nibbles >> (4 * k) & 7) << 8]);
+        let shifts = fill!([0; 4], k => SHIFTS[nibbles >> (4 * k + 3) & 1]);
+        _mm256_add_epi8(set_64(values), set_64(shifts))
+    });
+    with_signed_codes(block.d() * 0.125, codes, scales_iq1_m(&block.scales))
+}
+
+/// Sixteen scales of three bits, four in each number of sixteen, from the lowest on: 2 * n + 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scales_iq1_m(scales: &[[u8; 2]; 4]) -> __m256i {
+    let numbers = fill!([0; 4], i => u64::from(u16::from_le_bytes(scales[i])) << (16 * i));
+    let numbers = _mm256_set1_epi64x(numbers.iter().fold(0, |all, number| all | number).cast_signed());
+    let twice = _mm256_setr_epi64x(
+        0x0302_0302_0100_0100,
+        0x0706_0706_0504_0504,
+        0x0302_0302_0100_0100,
+        0x0706_0706_0504_0504,
+    );
+    // A multiplication moves a scale to the top; the lower half has the even ones.
+    let (even, odd) = (0x0080_2000_0080_2000, 0x0010_0400_0010_0400);
+    let moves = _mm256_setr_epi64x(even, even, odd, odd);
+    let at_top = _mm256_mullo_epi16(_mm256_shuffle_epi8(numbers, twice), moves);
+    _mm256_or_si256(_mm256_srli_epi16::<12>(at_top), _mm256_set1_epi16(1))
+}
+
+/// The first digits after the point of fractions of 256 in base 3, less 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first_digits(fractions: __m256i) -> __m256i {
+    // -1 where a fraction reaches one third, and two.
+    let reaches = |limit: u8| {
+        let limit = _mm256_set1_epi8(limit.cast_signed());
+        _mm256_cmpeq_epi8(_mm256_max_epu8(fractions, limit), fractions)
+    };
+    _mm256_sub_epi8(_mm256_sub_epi8(_mm256_set1_epi8(-1), reaches(86)), reaches(171))
+}
+
+/// Moves the point by one digit.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn times_3(fractions: __m256i) -> __m256i {
+    _mm256_add_epi8(_mm256_add_epi8(fractions, fractions), fractions)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn open_tq1_0(block: &BlockTq1_0) -> Open {
+    let (first, second) = block.fives.split_at(32);
+    let mut codes = [_mm256_setzero_si256(); 8];
+    let mut fractions = load_u8x32(&first.as_chunks().0[0]);
+    for codes in &mut codes[..5] {
+        *codes = first_digits(fractions);
+        fractions = times_3(fractions);
+    }
+    // Sixteens: digits 0 and 1 of the other fives side by side, then 2 and 3, then 4 and the fours.
+    let sixteen = _mm256_broadcastsi128_si256(load_u8x16(&second.as_chunks().0[0]));
+    let mut fractions = _mm256_blend_epi32::<0b1111_0000>(sixteen, times_3(sixteen));
+    codes[5] = first_digits(fractions);
+    fractions = times_3(times_3(fractions));
+    codes[6] = first_digits(fractions);
+    fractions = times_3(times_3(fractions));
+    let fours = _mm256_set1_epi32(i32::from_le_bytes(block.fours));
+    let fours = _mm256_blend_epi32::<0b1010_1010>(fours, times_3(fours));
+    let fours = _mm256_blend_epi32::<0b1100_1100>(fours, times_3(times_3(fours)));
+    codes[7] = first_digits(_mm256_blend_epi32::<0b1111_0000>(fractions, fours));
+    with_signed_codes(half_to_f32(block.d), codes, _mm256_set1_epi16(1))
 }
 
 #[inline]

@@ -31,17 +31,19 @@ pub(crate) fn is_available() -> bool {
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("gfni")
 }
 
 /// Whether this module multiplies weights of this format, faster than AVX2 does.
 pub(crate) fn gains(format: Format) -> bool {
-    use Format::{IQ2S, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4};
+    use Format::{IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4};
     use Format::{Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
     let blocks_of_32 = matches!(format, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | IQ4NL | MXFP4);
-    let blocks_of_256 = matches!(format, Q2K | Q3K | Q4K | Q5K | Q6K | IQ2S | IQ3XXS | IQ3S | IQ4XS);
-    blocks_of_32 || blocks_of_256
+    let blocks_of_256 = matches!(format, Q2K | Q3K | Q4K | Q5K | Q6K);
+    let signed = matches!(format, IQ2XXS | IQ2XS | IQ2S | IQ3XXS | IQ3S | IQ4XS);
+    blocks_of_32 || blocks_of_256 || signed
 }
 
 /// Computes all products of the job: `out` is [rows, n].
@@ -52,12 +54,12 @@ pub(crate) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
     unsafe { mul_rows_avx512(job, n, out) }
 }
 
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 fn mul_rows_avx512(job: &Job<'_>, n: usize, out: &mut [f32]) {
     for_token_tiles!(n, t => tile(job, t, out));
 }
 
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
         Format::Q4_0 => rows_32::<T, BlockQ4_0, false>(job, t, out, |even, odd| open_q4_0(even, odd)),
@@ -80,7 +82,7 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_64(bytes: &[u8; 64]) -> __m512i {
+pub(super) fn load_64(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: 64 bytes are readable there; the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
@@ -253,7 +255,7 @@ struct Sums32 {
 
 /// `OFFSET`: the blocks have an `m`.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 fn rows_32<const T: usize, B: Block, const OFFSET: bool>(
     job: &Job<'_>,
     t: usize,
@@ -441,7 +443,7 @@ fn open_q6_k(block: &BlockQ6K) -> Open256 {
 
 /// `FIXED_ZERO`: the minima are multiples of the scales and are subtracted as integers.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
     job: &Job<'_>,
     t: usize,

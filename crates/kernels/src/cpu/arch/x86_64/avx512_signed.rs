@@ -1,22 +1,29 @@
 //! AVX-512 dot products of blocks of 256 whose weights are a scale times a signed integer; as
-//! `avx2_signed.rs`, bit for bit. Signs are masks here, which costs one subtraction.
+//! `avx2_signed.rs`, bit for bit. Signs are masks here, which costs one subtraction, and where the
+//! table is small enough vectors of magnitudes are looked up in registers (`avx512_grids.rs`).
 
 use std::arch::x86_64::*;
 
 use tensor::Format;
-use tensor::blocks::iq_grids::{EVEN_SIGN_BITS, IQ2_S, IQ3_S, IQ3_XXS};
-use tensor::blocks::{BlockIq2S, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, IQ4_VALUES, SignedBlock, from_bytes};
+use tensor::blocks::iq_grids::IQ2_S;
+use tensor::blocks::{
+    BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, IQ4_VALUES, SignedBlock,
+    from_bytes,
+};
 
-use super::avx2_dot::{fold, half_to_f32, load_u8x16, prefetch};
-use super::avx2_signed::{odd_scales_of_16, odd_scales_of_32, scales_iq4_xs, set_32, set_64};
-use super::avx512_dot::{add_halves, join, load_i8x64, look_up, pick_scales, twice};
+use super::avx2_dot::{fold, half_to_f32, load_u8x16, load_u8x32, prefetch};
+use super::avx2_signed::{odd_scales_of_16, odd_scales_of_32, scales_iq4_xs, set_64};
+use super::avx512_dot::{add_halves, join, load_64, load_i8x64, look_up, pick_scales, twice};
+use super::avx512_grids;
 use crate::dot::Job;
 use crate::dot::activations::Row256;
 
 /// The products of all weight rows with activation rows `t..t + T`.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 pub(super) fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
+        Format::IQ2XXS => rows::<T, BlockIq2Xxs>(job, t, out, |block| open_iq2_xxs(block)),
+        Format::IQ2XS => rows::<T, BlockIq2Xs>(job, t, out, |block| open_iq2_xs(block)),
         Format::IQ2S => rows::<T, BlockIq2S>(job, t, out, |block| open_iq2_s(block)),
         Format::IQ3XXS => rows::<T, BlockIq3Xxs>(job, t, out, |block| open_iq3_xxs(block)),
         Format::IQ3S => rows::<T, BlockIq3S>(job, t, out, |block| open_iq3_s(block)),
@@ -54,41 +61,58 @@ fn open_iq4_xs(block: &BlockIq4Xs) -> Open {
     }
 }
 
+/// Scales of 32 weights each, of 16 bits in two halves: 2 * n + 1.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,f16c")]
+#[target_feature(enable = "avx2")]
+fn odd_scales(n: __m128i) -> __m256i {
+    _mm256_broadcastsi128_si256(_mm_add_epi16(_mm_add_epi16(n, n), _mm_set1_epi16(1)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,f16c,gfni")]
 fn open_iq3_xxs(block: &BlockIq3Xxs) -> Open {
-    let words = fill!([0; 8], j => u32::from_le_bytes(block.signs_and_scale[j]));
-    let grid = block.grid.as_chunks::<8>().0;
-    let magnitudes = fill!([_mm256_setzero_si256(); 8], j => {
-        set_32(fill!([0; 8], k => IQ3_XXS[usize::from(grid[j][k])]))
-    });
-    let signs = fill!([0; 8], j => {
-        let eights = fill!([0; 4], k => EVEN_SIGN_BITS[(words[j] >> (7 * k) & 127) as usize]);
-        u64::from(u32::from_le_bytes(eights))
-    });
-    let scales = set_32(fill!([0; 8], j => 2 * (words[j] >> 28) + 1));
-    let scales = _mm_packs_epi32(_mm256_castsi256_si128(scales), _mm256_extracti128_si256::<1>(scales));
+    let words = load_u8x32(&block.signs_and_scale.as_flattened().as_chunks().0[0]);
     Open {
         d: half_to_f32(block.d) * 0.25,
-        magnitudes: fill!([_mm512_setzero_si512(); 4], p => join(magnitudes[2 * p], magnitudes[2 * p + 1])),
-        negative: fill!([0; 4], p => signs[2 * p] | signs[2 * p + 1] << 32),
-        scales: _mm256_broadcastsi128_si256(scales),
+        magnitudes: avx512_grids::iq3_xxs(&block.grid),
+        negative: avx512_grids::even_signs(words),
+        scales: odd_scales(_mm256_cvtepi32_epi16(_mm256_srli_epi32::<28>(words))),
     }
 }
 
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,f16c")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,f16c,gfni")]
 fn open_iq3_s(block: &BlockIq3S) -> Open {
-    let grid = block.grid_low.as_chunks::<8>().0;
-    let magnitudes = fill!([_mm256_setzero_si256(); 8], j => {
-        let high = usize::from(block.grid_high[j]);
-        set_32(fill!([0; 8], k => IQ3_S[usize::from(grid[j][k]) | (high >> k & 1) << 8]))
-    });
     Open {
         d: half_to_f32(block.d),
-        magnitudes: fill!([_mm512_setzero_si512(); 4], p => join(magnitudes[2 * p], magnitudes[2 * p + 1])),
+        magnitudes: avx512_grids::iq3_s(&block.grid_low, u64::from_le_bytes(block.grid_high)),
         negative: fill!([0; 4], p => u64::from_le_bytes(block.signs.as_chunks().0[p])),
         scales: odd_scales_of_32(u32::from_le_bytes(block.scales)),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,f16c,gfni")]
+fn open_iq2_xxs(block: &BlockIq2Xxs) -> Open {
+    let subs = load_64(&block.subs.as_flattened().as_flattened().as_chunks().0[0]);
+    let words = _mm512_cvtepi64_epi32(_mm512_srli_epi64::<32>(subs));
+    Open {
+        d: half_to_f32(block.d) * 0.125,
+        magnitudes: avx512_grids::iq2_xxs(subs),
+        negative: avx512_grids::even_signs(words),
+        scales: odd_scales(_mm512_cvtepi64_epi16(_mm512_srli_epi64::<60>(subs))),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,f16c,gfni")]
+fn open_iq2_xs(block: &BlockIq2Xs) -> Open {
+    let numbers = load_64(&block.grid_and_signs.as_flattened().as_chunks().0[0]);
+    Open {
+        d: half_to_f32(block.d) * 0.125,
+        magnitudes: avx512_grids::iq2_xs(numbers),
+        negative: avx512_grids::even_signs_of_top_bits(numbers),
+        scales: odd_scales_of_16(&block.scales),
     }
 }
 
@@ -109,7 +133,7 @@ fn open_iq2_s(block: &BlockIq2S) -> Open {
 }
 
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 fn rows<const T: usize, B: SignedBlock>(job: &Job<'_>, t: usize, out: &mut [f32], open: impl Fn(&B) -> Open) {
     let n = job.acts.n();
     let acts: [Row256<'_>; T] = std::array::from_fn(|i| job.acts.row_256(t + i));
