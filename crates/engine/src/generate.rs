@@ -19,6 +19,9 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Tokens that end the text.
     pub stop_ids: Vec<u32>,
+    /// Whether the text goes on where the prompt ends, rather than being an answer of its own: SentencePiece
+    /// vocabularies drop a space at the beginning of a text.
+    pub continues_text: bool,
 }
 
 impl Request {
@@ -30,6 +33,7 @@ impl Request {
             max_tokens: usize::MAX,
             sampling: defaults.params,
             stop_ids: defaults.eos_token_ids.clone(),
+            continues_text: false,
         }
     }
 }
@@ -129,6 +133,9 @@ impl Engine {
     ) -> Result<FinishReason, EngineError> {
         let tokenizer = self.shared_tokenizer()?;
         let mut decoder = tokenizer.stream_decoder(true);
+        if request.continues_text {
+            decoder = decoder.after(&request.prompt);
+        }
         let mut sequence = request.prompt.clone();
         let finish_reason = loop {
             if run.tokens.len() >= request.max_tokens {

@@ -60,11 +60,19 @@ pub(crate) fn vocabulary(checkpoint: &Checkpoint, gguf: &Gguf) -> Result<GgufVoc
             .map(|types| types.values().filter_map(|value| value.as_i64()).collect())
             .unwrap_or_default(),
         merges: metadata.array("tokenizer.ggml.merges").map(texts).unwrap_or_default(),
+        scores: metadata.array("tokenizer.ggml.scores").map(numbers).unwrap_or_default(),
         special: TOKEN_KEYS.into_iter().filter_map(id).collect(),
+        add_space_prefix: flag("tokenizer.ggml.add_space_prefix"),
         add_bos: flag("tokenizer.ggml.add_bos_token"),
         add_eos: flag("tokenizer.ggml.add_eos_token"),
         chat_templates: chat_templates(metadata),
     })
+}
+
+/// Numbers of any kind; what is none is not a number.
+fn numbers(array: &checkpoint::gguf::Array) -> Vec<f32> {
+    let number = |value: Value| value.as_f64().or_else(|| value.as_i64().map(|number| number as f64));
+    array.values().map(|value| number(value).map_or(f32::NAN, |number| number as f32)).collect()
 }
 
 fn chat_templates(metadata: &Metadata) -> Vec<(String, String)> {
@@ -125,7 +133,20 @@ mod tests {
     #[ignore = "needs files of llama.cpp"]
     fn vocabularies_of_llama_cpp() {
         let root = PathBuf::from(std::env::var_os("FLASH_MOE_GGUF_VOCABULARIES").unwrap());
-        for name in ["qwen35", "qwen2", "llama-bpe", "gpt-2"] {
+        for name in [
+            "qwen35",
+            "qwen2",
+            "llama-bpe",
+            "gpt-2",
+            "llama-spm",
+            "phi-3",
+            "command-r",
+            "deepseek-coder",
+            "deepseek-llm",
+            "mpt",
+            "refact",
+            "starcoder",
+        ] {
             let read = |extension: &str| {
                 let path = root.join(format!("ggml-vocab-{name}.gguf{extension}"));
                 String::from_utf8(std::fs::read(path).unwrap()).unwrap()
@@ -151,6 +172,41 @@ mod tests {
             }
             assert!(composed <= 3, "{name}: {composed} texts were changed");
         }
+    }
+
+    /// A SentencePiece vocabulary against SentencePiece itself; and the tokenizer.json that packing writes.
+    #[test]
+    fn a_sentence_piece_vocabulary_gives_its_own_ids() {
+        let checkpoint = Checkpoint::open(&fixture("gguf/sentencepiece.gguf")).unwrap();
+        let vocabulary = vocabulary(&checkpoint, checkpoint.gguf().unwrap()).unwrap();
+        let found = tokenizer::Tokenizer::from_gguf(&vocabulary).unwrap();
+        let json = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(fixture("tokenizer").join(name)).unwrap()).unwrap()
+        };
+        let (cases, mixed) = (json("cases.json"), json("mixed.json"));
+        let cases = cases["texts"].as_array().unwrap().iter().map(|case| case["text"].as_str().unwrap());
+        let mixed = mixed.as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap());
+        let expected: [Vec<Vec<u32>>; 2] = serde_json::from_value(json("sentencepiece.json")).unwrap();
+        let texts: Vec<&str> = cases.chain(mixed).collect();
+        let expected = expected.concat();
+        assert!(texts.len() == expected.len() && texts.len() > 300);
+        for (text, expected) in texts.iter().zip(&expected) {
+            assert_eq!(&found.encode_plain(text).unwrap(), expected, "{text:?}");
+            let shown = text.replace('\u{2581}', " ");
+            assert_eq!(found.decode(expected, false).unwrap(), shown, "{text:?}");
+            let mut stream = found.stream_decoder(false);
+            let mut out: String = expected.iter().filter_map(|id| stream.push(*id).unwrap()).collect();
+            out.extend(stream.flush().unwrap());
+            // U+FFFD at the end of what is there waits for what comes.
+            assert_eq!(out, shown, "{text:?}");
+        }
+        let bos = found.token_to_id("<s>").unwrap();
+        assert_eq!(found.encode("a", true).unwrap()[0], bos);
+        let messages = [tokenizer::Message::user("Why <|im_end|>?")];
+        let chat = found.encode_chat(&messages, &tokenizer::TemplateOptions::default()).unwrap();
+        let end = found.token_to_id("<|im_end|>").unwrap();
+        assert_eq!(chat.iter().filter(|id| **id == end).count(), 1);
+        assert_eq!(vocabulary.end_token_ids(), [2, end]);
     }
 
     /// The tokenizer that llama.cpp's converter put into a GGUF file against the one that it was made of.

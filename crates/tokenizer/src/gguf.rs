@@ -2,7 +2,11 @@
 //!
 //! The vocabulary becomes the `tokenizer.json` and `tokenizer_config.json` that the model would have
 //! had, so that there is one way to make a tokenizer, and packing can write the files. What GGUF does
-//! not say (pattern, normaliser) follows from the name of the pre-tokeniser, see [`PRE_TOKENIZERS`].
+//! not say (pattern, normaliser) follows from the name of the pre-tokeniser, see [`pre_tokenizers`];
+//! [`sentence_piece`] has the other kind of vocabulary.
+
+mod pre_tokenizers;
+mod sentence_piece;
 
 use std::path::PathBuf;
 
@@ -11,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::one_line;
 use crate::{Tokenizer, TokenizerError};
+use pre_tokenizers::PreTokenizer;
 
 /// What a GGUF file says about its tokenizer, as it is in the metadata. The prefix of the keys is
 /// `tokenizer.ggml.`.
@@ -18,18 +23,22 @@ use crate::{Tokenizer, TokenizerError};
 pub struct GgufVocabulary {
     /// The file, for messages.
     pub path: PathBuf,
-    /// `model`: `gpt2` is byte-level BPE.
+    /// `model`: `gpt2` is byte-level BPE, `llama` is SentencePiece's BPE.
     pub model: String,
-    /// `pre`: name of the pre-tokeniser.
+    /// `pre`: name of the pre-tokeniser; of no meaning in SentencePiece vocabularies.
     pub pre: String,
     /// `tokens`, by id.
     pub tokens: Vec<String>,
     /// `token_type`, by id; empty if the file has none.
     pub token_types: Vec<i64>,
-    /// `merges`, best first, each two tokens with a space in between.
+    /// `merges`, best first, each two tokens with a space in between. SentencePiece vocabularies have none.
     pub merges: Vec<String>,
+    /// `scores`, by id, of SentencePiece vocabularies.
+    pub scores: Vec<f32>,
     /// `bos_token_id` and so on: name without `_id`, and id.
     pub special: Vec<(String, u32)>,
+    /// `add_space_prefix`: whether a SentencePiece vocabulary puts a space before a text.
+    pub add_space_prefix: Option<bool>,
     /// `add_bos_token`.
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
@@ -38,85 +47,21 @@ pub struct GgufVocabulary {
     pub chat_templates: Vec<(String, String)>,
 }
 
-/// How one family splits text before it merges.
-struct PreTokenizer {
-    /// Names in `tokenizer.ggml.pre`.
-    names: &'static [&'static str],
-    splits: Splits,
-    /// Whether text is brought into Unicode's form C first.
-    nfc: bool,
-    /// Whether a word that is a token is taken whole, without merging.
-    ignore_merges: bool,
-    /// Whether texts begin with the beginning-of-text token if the file does not say.
-    add_bos: bool,
-}
-
-/// What a text is split by.
-enum Splits {
-    /// A pattern, each match a word.
-    Pattern(&'static str),
-    /// GPT-2's own pattern.
-    Gpt2,
-    /// Digits one by one, then GPT-2's pattern.
-    DigitsGpt2,
-}
-
-/// The pre-tokenisers that are known, from the families' own `tokenizer.json`.
-const PRE_TOKENIZERS: &[PreTokenizer] = &[
-    PreTokenizer {
-        names: &["qwen35"],
-        splits: Splits::Pattern(concat!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|",
-            r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        )),
-        nfc: true,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    PreTokenizer {
-        names: &["qwen2", "deepseek-r1-qwen", "megrez"],
-        splits: Splits::Pattern(concat!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
-            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        )),
-        nfc: true,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        splits: Splits::Pattern(concat!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
-            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        )),
-        nfc: false,
-        ignore_merges: true,
-        add_bos: true,
-    },
-    PreTokenizer {
-        names: &["smollm"],
-        splits: Splits::DigitsGpt2,
-        nfc: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-    PreTokenizer {
-        names: &["gpt-2"],
-        splits: Splits::Gpt2,
-        nfc: false,
-        ignore_merges: false,
-        add_bos: false,
-    },
-];
-
 /// `tokenizer.ggml.model` of byte-level BPE.
 const BYTE_LEVEL_BPE: &str = "gpt2";
+/// `tokenizer.ggml.model` of SentencePiece's BPE.
+const SENTENCE_PIECE: &str = "llama";
 /// Values of `token_type`.
+const NORMAL: i64 = 1;
+const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
+const BYTE: i64 = 6;
+/// Ids that SentencePiece vocabularies have where the file names none.
+const SENTENCE_PIECE_IDS: [(&str, u32); 3] = [("unk_token", 0), ("bos_token", 1), ("eos_token", 2)];
 /// Texts of tokens that end a turn or a text in every family that has them.
-const END_TEXTS: [&str; 8] = [
+const END_TEXTS: [&str; 10] = [
     "<|im_end|>",
     "<|endoftext|>",
     "<|eot_id|>",
@@ -125,6 +70,8 @@ const END_TEXTS: [&str; 8] = [
     "<end_of_turn>",
     "<|return|>",
     "</s>",
+    "<｜end▁of▁sentence｜>",
+    "[EOT]",
 ];
 
 impl Tokenizer {
@@ -144,46 +91,41 @@ impl GgufVocabulary {
     /// # Errors
     /// As [`Tokenizer::from_gguf`].
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, TokenizerError> {
-        let unsupported = |key: &str, got: &str, known: String| TokenizerError::UnsupportedGguf {
-            path: self.path.clone(),
-            key: format!("tokenizer.ggml.{key}"),
-            got: one_line(got),
-            known,
+        let content = match self.model.as_str() {
+            BYTE_LEVEL_BPE => {
+                let pre = PreTokenizer::named(&self.pre)
+                    .ok_or_else(|| self.unsupported("pre", &self.pre, PreTokenizer::known()))?;
+                self.check()?;
+                self.byte_level_bpe(pre)?
+            }
+            SENTENCE_PIECE => {
+                self.check()?;
+                self.sentence_piece()?
+            }
+            other => {
+                let known = format!("{BYTE_LEVEL_BPE}, {SENTENCE_PIECE}");
+                return Err(self.unsupported("model", other, known));
+            }
         };
-        if self.model != BYTE_LEVEL_BPE {
-            return Err(unsupported("model", &self.model, BYTE_LEVEL_BPE.to_owned()));
+        let file = File { version: "1.0", truncation: (), padding: (), added_tokens: self.added(), content };
+        serde_json::to_vec(&file).map_err(|error| self.malformed(&error.to_string()))
+    }
+
+    fn byte_level_bpe(&self, pre: &PreTokenizer) -> Result<Content<'_>, TokenizerError> {
+        if self.merges.is_empty() {
+            return Err(self.malformed("tokenizer.ggml.merges is missing or empty"));
         }
-        let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&self.pre.as_str()));
-        let pre = pre.ok_or_else(|| {
-            let known: Vec<&str> = PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied().collect();
-            unsupported("pre", &self.pre, known.join(", "))
-        })?;
-        self.check()?;
-        let added = self.added();
-        let in_vocabulary = self.in_vocabulary();
-        let file = File {
-            version: "1.0",
-            truncation: (),
-            padding: (),
-            added_tokens: added,
+        let merges = self.merges.iter().map(|merge| self.pair(merge)).collect::<Result<_, _>>()?;
+        Ok(Content {
             normalizer: pre.nfc.then(|| json!({"type": "NFC"})),
-            pre_tokenizer: pre.splits.json(),
-            post_processor: self.post_processor(pre),
+            pre_tokenizer: Some(pre.json()),
+            post_processor: self.template(pre.add_bos).or_else(|| Some(byte_level(false))),
             decoder: byte_level(true),
             model: Model {
-                r#type: "BPE",
-                dropout: (),
-                unk_token: (),
-                continuing_subword_prefix: (),
-                end_of_word_suffix: (),
-                fuse_unk: false,
-                byte_fallback: false,
                 ignore_merges: pre.ignore_merges,
-                vocab: Vocabulary { tokens: &self.tokens, included: &in_vocabulary },
-                merges: self.merges.iter().map(|merge| self.pair(merge)).collect::<Result<_, _>>()?,
+                ..Model::new(&self.tokens, self.in_vocabulary(), merges)
             },
-        };
-        serde_json::to_vec(&file).map_err(|error| self.malformed(&error.to_string()))
+        })
     }
 
     /// The `tokenizer_config.json`: special tokens by name, and the chat templates.
@@ -218,12 +160,21 @@ impl GgufVocabulary {
         (0..self.tokens.len() as u32).filter(is_end).collect()
     }
 
+    fn unsupported(&self, key: &str, got: &str, known: String) -> TokenizerError {
+        TokenizerError::UnsupportedGguf {
+            path: self.path.clone(),
+            key: format!("tokenizer.ggml.{key}"),
+            got: one_line(got),
+            known,
+        }
+    }
+
     fn malformed(&self, what: &str) -> TokenizerError {
         TokenizerError::Malformed { path: self.path.clone(), what: one_line(what) }
     }
 
     fn token_type(&self, id: usize) -> i64 {
-        self.token_types.get(id).copied().unwrap_or(1)
+        self.token_types.get(id).copied().unwrap_or(NORMAL)
     }
 
     fn is_added(&self, id: usize) -> bool {
@@ -249,10 +200,15 @@ impl GgufVocabulary {
                 );
             }
         }
-        if self.merges.is_empty() {
-            return Err(self.malformed("tokenizer.ggml.merges is missing or empty"));
-        }
         Ok(())
+    }
+
+    /// The id of a token that has a name, such as `bos_token`.
+    fn special_id(&self, name: &str) -> Option<u32> {
+        let named = self.special.iter().find(|(known, _)| known == name).map(|(_, id)| *id);
+        // Very old files name none; they are all of the one kind.
+        let usual = || SENTENCE_PIECE_IDS.iter().find(|(known, _)| *known == name).map(|(_, id)| *id);
+        named.or_else(|| usual().filter(|_| self.model == SENTENCE_PIECE))
     }
 
     fn added<'a>(&'a self) -> Vec<AddedToken<'a>> {
@@ -285,17 +241,17 @@ impl GgufVocabulary {
         })
     }
 
-    /// What is put around every text.
-    fn post_processor(&self, pre: &PreTokenizer) -> Value {
+    /// What is put around every text, if anything is.
+    fn template(&self, add_bos: bool) -> Option<Value> {
         let wanted = |flag: Option<bool>, default: bool, name: &str| {
-            let id = self.special.iter().find(|(known, _)| known == name)?.1;
+            let id = self.special_id(name)?;
             let token = self.tokens.get(id as usize)?;
             flag.unwrap_or(default).then_some((token.as_str(), id))
         };
-        let bos = wanted(self.add_bos, pre.add_bos, "bos_token");
+        let bos = wanted(self.add_bos, add_bos, "bos_token");
         let eos = wanted(self.add_eos, false, "eos_token");
         if bos.is_none() && eos.is_none() {
-            return byte_level(false);
+            return None;
         }
         let special =
             |(token, _): (&str, u32), kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
@@ -310,24 +266,9 @@ impl GgufVocabulary {
             tokens.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
         }
         let pair: Vec<Value> = text("A", 0).into_iter().chain(text("B", 1)).collect();
-        json!({"type": "TemplateProcessing", "single": text("A", 0), "pair": pair, "special_tokens": tokens})
-    }
-}
-
-impl Splits {
-    fn json(&self) -> Value {
-        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
-        match self {
-            Splits::Pattern(pattern) => json!({"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
-                byte_level(false),
-            ]}),
-            Splits::Gpt2 => byte_level(true),
-            Splits::DigitsGpt2 => json!({"type": "Sequence", "pretokenizers": [
-                {"type": "Digits", "individual_digits": true},
-                byte_level(true),
-            ]}),
-        }
+        Some(
+            json!({"type": "TemplateProcessing", "single": text("A", 0), "pair": pair, "special_tokens": tokens}),
+        )
     }
 }
 
@@ -343,9 +284,16 @@ struct File<'a> {
     truncation: (),
     padding: (),
     added_tokens: Vec<AddedToken<'a>>,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+/// What differs from kind to kind.
+#[derive(Serialize)]
+struct Content<'a> {
     normalizer: Option<Value>,
-    pre_tokenizer: Value,
-    post_processor: Value,
+    pre_tokenizer: Option<Value>,
+    post_processor: Option<Value>,
     decoder: Value,
     model: Model<'a>,
 }
@@ -365,7 +313,7 @@ struct AddedToken<'a> {
 struct Model<'a> {
     r#type: &'static str,
     dropout: (),
-    unk_token: (),
+    unk_token: Option<&'a str>,
     continuing_subword_prefix: (),
     end_of_word_suffix: (),
     fuse_unk: bool,
@@ -375,15 +323,32 @@ struct Model<'a> {
     merges: Vec<(&'a str, &'a str)>,
 }
 
+impl<'a> Model<'a> {
+    fn new(tokens: &'a [String], included: Vec<bool>, merges: Vec<(&'a str, &'a str)>) -> Model<'a> {
+        Model {
+            r#type: "BPE",
+            dropout: (),
+            unk_token: None,
+            continuing_subword_prefix: (),
+            end_of_word_suffix: (),
+            fuse_unk: false,
+            byte_fallback: false,
+            ignore_merges: false,
+            vocab: Vocabulary { tokens, included },
+            merges,
+        }
+    }
+}
+
 /// Token to id, without making a map of hundreds of thousands of entries first.
 struct Vocabulary<'a> {
     tokens: &'a [String],
-    included: &'a [bool],
+    included: Vec<bool>,
 }
 
 impl Serialize for Vocabulary<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let tokens = self.tokens.iter().zip(self.included).enumerate();
+        let tokens = self.tokens.iter().zip(&self.included).enumerate();
         serializer
             .collect_map(tokens.filter(|(_, (_, included))| **included).map(|(id, (token, _))| (token, id)))
     }
@@ -447,7 +412,7 @@ mod tests {
             let error = Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string();
             assert!(error.starts_with("m.gguf: ") && error.contains(expected), "{error}");
         };
-        check(&|v| v.model = "llama".into(), "`tokenizer.ggml.model` is \"llama\"");
+        check(&|v| v.model = "t5".into(), "`tokenizer.ggml.model` is \"t5\"");
         check(&|v| v.pre = "viking".into(), "`tokenizer.ggml.pre` is \"viking\"");
         check(&|v| v.tokens.clear(), "tokens is missing or empty");
         check(&|v| v.token_types.truncate(2), "token_type has 2 entries for 6 tokens");

@@ -42,6 +42,19 @@ impl<'a> StreamDecoder<'a> {
         Self { tokenizer, skip_special, state }
     }
 
+    /// Lets the text go on where that of `ids` ends: the space that a SentencePiece text begins with is then part of
+    /// the text that comes. Without it, the first space is dropped, as [`Tokenizer::decode`] drops it.
+    #[must_use]
+    pub fn after(mut self, ids: &[u32]) -> Self {
+        if let State::Window { ids: context, given } = &mut self.state {
+            let text = ids.iter().copied().filter(|id| !self.skip_special || !self.tokenizer.is_special(*id));
+            let text: Vec<u32> = text.collect();
+            *context = text[text.len().saturating_sub(PENDING_MAX)..].to_vec();
+            *given = context.len();
+        }
+        self
+    }
+
     /// Takes the next id; returns the characters that are now complete, if any. An id outside the
     /// vocabulary has no text.
     ///

@@ -314,7 +314,7 @@ fn byte_of_char(c: char) -> Option<u8> {
 }
 
 /// The byte of a token `<0xAB>`.
-fn byte_token(token: &str) -> Option<u8> {
+pub(crate) fn byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
 }

@@ -109,6 +109,28 @@ fn what_never_becomes_a_character_is_replaced() {
 }
 
 #[test]
+fn a_text_that_goes_on_keeps_its_first_space() {
+    let stream = |context: &[u32], ids: &[u32]| {
+        let mut stream = SENTENCE_PIECE.stream_decoder(true).after(context);
+        let mut out: String = ids.iter().filter_map(|id| stream.push(*id).unwrap()).collect();
+        out.extend(stream.flush().unwrap());
+        out
+    };
+    let ids = SENTENCE_PIECE.encode("ab a é🙂", false).unwrap();
+    assert_eq!(stream(&[], &ids), "ab a é🙂");
+    assert_eq!(stream(&ids, &ids), " ab a é🙂");
+    // Nothing but special tokens is the beginning of a text.
+    assert_eq!(stream(&[1], &ids), "ab a é🙂");
+    let long = SENTENCE_PIECE.encode(&"ab ".repeat(100), true).unwrap();
+    assert_eq!(stream(&long, &ids), " ab a é🙂");
+    // A character may begin in the prompt; what it gave is out already, and the rest is none.
+    let euro: Vec<u32> = "€".bytes().map(|byte| 3 + u32::from(byte)).collect();
+    assert!(stream(&euro[..1], &[&euro[1..], &ids[..]].concat()).ends_with("ab a é🙂"));
+    let mut bytes = BYTE_LEVEL.stream_decoder(true).after(&[single_byte(b'a')]);
+    assert_eq!(bytes.push(single_byte(b' ')).unwrap().as_deref(), Some(" "));
+}
+
+#[test]
 fn endless_broken_bytes_come_out_in_bounded_pieces() {
     let ids = [3 + 0xff; 1000];
     let pieces = pieces(&SENTENCE_PIECE, &ids, false);

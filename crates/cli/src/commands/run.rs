@@ -20,8 +20,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut engine = super::open(&args.model, &args.load)?;
     stop_on_ctrl_c(&engine)?;
     shrink_on_hangup(&engine)?;
-    let tokens = prompt_tokens(&engine, args, &prompt)?;
-    let mut request = Request::new(tokens, &engine);
+    let raw = args.raw || !engine.tokenizer()?.has_chat_template();
+    let tokens = prompt_tokens(&engine, args, raw, &prompt)?;
+    let mut request = Request { continues_text: raw, ..Request::new(tokens, &engine) };
     set_sampling(&args.sampling, &mut request);
     if let Some(n) = args.max_tokens {
         request.max_tokens = n;
@@ -82,9 +83,9 @@ pub(super) fn shrink_on_hangup(_engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prompt_tokens(engine: &Engine, args: &RunArgs, prompt: &str) -> anyhow::Result<Vec<u32>> {
+fn prompt_tokens(engine: &Engine, args: &RunArgs, raw: bool, prompt: &str) -> anyhow::Result<Vec<u32>> {
     let tokenizer = engine.tokenizer()?;
-    if args.raw || !tokenizer.has_chat_template() {
+    if raw {
         if !args.raw {
             output::note("note: this model has no chat template; completing the prompt as it is");
         }
