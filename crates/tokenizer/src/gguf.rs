@@ -385,6 +385,17 @@ mod tests {
         }
     }
 
+    /// A character that stands for a byte in other tokens, as DeepSeek's first vocabularies have them.
+    #[test]
+    fn an_added_token_is_text() {
+        let mut vocabulary = vocabulary(&[1, 1, 1, 3, 4, 5]);
+        vocabulary.tokens[4] = "ü".into();
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        assert_eq!(tokenizer.encode("abüb", false).unwrap(), [2, 4, 1]);
+        assert_eq!(tokenizer.decode(&[2, 4, 1, 3], false).unwrap(), "abüb<x>");
+        assert_eq!(tokenizer.decode(&[2, 4, 1, 3, 99], true).unwrap(), "abüb");
+    }
+
     #[test]
     fn a_beginning_of_text_is_added_where_it_belongs() {
         let mut vocabulary = vocabulary(&[1, 1, 1, 3, 3, 5]);

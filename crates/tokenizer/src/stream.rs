@@ -1,5 +1,6 @@
 //! Text from ids that come one at a time, in whole characters.
 
+use crate::tokenizer::Decoding;
 use crate::{Tokenizer, TokenizerError};
 
 /// Most ids that are held back while they end in an incomplete character. A character is at most
@@ -9,10 +10,10 @@ const PENDING_MAX: usize = 16;
 /// Turns ids into text as they come, and holds back bytes until they are a whole character.
 ///
 /// For byte-level tokenizers (Qwen, GPT, Llama 3, DeepSeek, GLM) everything pushed and flushed,
-/// put together, is exactly [`Tokenizer::decode`] of all ids, and at most 3 bytes are held
-/// back. For the others (SentencePiece conversions such as Mixtral's) it is, too, as long as runs
-/// of byte tokens are valid UTF-8; in an invalid run the stream keeps the valid characters, where
-/// `decode` replaces the whole run. Memory is bounded either way.
+/// put together, is exactly [`Tokenizer::decode`] of all ids. For SentencePiece's (Llama 2, Mixtral)
+/// it is, too, as long as runs of byte tokens are valid UTF-8; in an invalid run the stream keeps
+/// the valid characters, where `decode` replaces the whole run. For both at most 3 bytes are held
+/// back. Of tokenizers with another decoder, the text of some ids is held back where it may change.
 ///
 /// A U+FFFD that comes out stands for bytes that are no UTF-8, never for part of a character that
 /// the next ids complete.
@@ -25,8 +26,12 @@ pub struct StreamDecoder<'a> {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// Bytes that are the beginning of a character.
-    Bytes(Vec<u8>),
+    Bytes {
+        /// The beginning of a character.
+        held: Vec<u8>,
+        /// Whether the text has not begun and a space at its beginning is to be dropped.
+        drop_space: bool,
+    },
     /// Ids whose text was given out, which the next ones need as context (a leading space is
     /// dropped only at the very beginning), then ids held back.
     Window { ids: Vec<u32>, given: usize },
@@ -34,23 +39,21 @@ enum State {
 
 impl<'a> StreamDecoder<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        let state = if tokenizer.is_byte_level() {
-            State::Bytes(Vec::new())
-        } else {
-            State::Window { ids: Vec::new(), given: 0 }
-        };
-        Self { tokenizer, skip_special, state }
+        Self { tokenizer, skip_special, state: State::new(tokenizer) }
     }
 
     /// Lets the text go on where that of `ids` ends: the space that a SentencePiece text begins with is then part of
     /// the text that comes. Without it, the first space is dropped, as [`Tokenizer::decode`] drops it.
     #[must_use]
     pub fn after(mut self, ids: &[u32]) -> Self {
-        if let State::Window { ids: context, given } = &mut self.state {
-            let text = ids.iter().copied().filter(|id| !self.skip_special || !self.tokenizer.is_special(*id));
-            let text: Vec<u32> = text.collect();
-            *context = text[text.len().saturating_sub(PENDING_MAX)..].to_vec();
-            *given = context.len();
+        let text = ids.iter().copied().filter(|id| !self.skip_special || !self.tokenizer.is_special(*id));
+        match &mut self.state {
+            State::Bytes { drop_space, .. } => *drop_space &= text.count() == 0,
+            State::Window { ids: context, given } => {
+                let text: Vec<u32> = text.collect();
+                *context = text[text.len().saturating_sub(PENDING_MAX)..].to_vec();
+                *given = context.len();
+            }
         }
         self
     }
@@ -65,8 +68,12 @@ impl<'a> StreamDecoder<'a> {
             return Ok(None);
         }
         let text = match &mut self.state {
-            State::Bytes(held) => {
-                held.extend(self.tokenizer.token_bytes(id).unwrap_or_default());
+            State::Bytes { held, drop_space } => {
+                let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+                // The text begins with the first byte.
+                let dropped = usize::from(*drop_space && bytes.first() == Some(&b' '));
+                *drop_space &= bytes.is_empty();
+                held.extend(&bytes[dropped..]);
                 take_characters(held)
             }
             State::Window { ids, given } => {
@@ -85,15 +92,22 @@ impl<'a> StreamDecoder<'a> {
     /// [`TokenizerError::Decode`] if the tokenizer's decoder fails.
     pub fn flush(&mut self) -> Result<Option<String>, TokenizerError> {
         let text = match &mut self.state {
-            State::Bytes(held) => String::from_utf8_lossy(&std::mem::take(held)).into_owned(),
-            State::Window { ids, given } => {
-                let text = take_window(self.tokenizer, ids, given, true)?;
-                ids.clear();
-                *given = 0;
-                text
-            }
+            State::Bytes { held, .. } => String::from_utf8_lossy(held).into_owned(),
+            State::Window { ids, given } => take_window(self.tokenizer, ids, given, true)?,
         };
+        self.state = State::new(self.tokenizer);
         Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+}
+
+impl State {
+    fn new(tokenizer: &Tokenizer) -> State {
+        let bytes = |drop_space| State::Bytes { held: Vec::new(), drop_space };
+        match tokenizer.decoding() {
+            Decoding::ByteLevel => bytes(false),
+            Decoding::Pieces { drop_space } => bytes(drop_space),
+            Decoding::Other => State::Window { ids: Vec::new(), given: 0 },
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
 use tokenizers::{AddedVocabulary, DecoderWrapper, Model as _, NormalizerWrapper, PreTokenizer as _};
 
@@ -20,8 +20,49 @@ pub struct Tokenizer {
     plain: AddedVocabulary,
     /// The texts of the special tokens.
     control: Vec<String>,
-    byte_level: bool,
+    decoding: Decoding,
     templates: ChatTemplates,
+}
+
+/// How ids become text.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decoding {
+    /// Characters of tokens stand for bytes.
+    ByteLevel,
+    /// SentencePiece: U+2581 is a space, and some tokens are bytes.
+    Pieces {
+        /// Whether the space that a text begins with is no part of it.
+        drop_space: bool,
+    },
+    /// Whatever the file's decoder does.
+    Other,
+}
+
+impl Decoding {
+    fn of(decoder: Option<&DecoderWrapper>) -> Decoding {
+        if matches!(decoder, Some(DecoderWrapper::ByteLevel(_))) {
+            return Decoding::ByteLevel;
+        }
+        let found = serde_json::to_value(decoder).unwrap_or_default();
+        let pieces = |drop_space: &bool| found == pieces_decoder(*drop_space);
+        [true, false]
+            .into_iter()
+            .find(pieces)
+            .map_or(Decoding::Other, |drop_space| Decoding::Pieces { drop_space })
+    }
+}
+
+/// The `decoder` of tokenizer.json that SentencePiece vocabularies have.
+pub(crate) fn pieces_decoder(drop_space: bool) -> Value {
+    let mut steps = vec![
+        json!({"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if drop_space {
+        steps.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    json!({"type": "Sequence", "decoders": steps})
 }
 
 impl Tokenizer {
@@ -91,8 +132,8 @@ impl Tokenizer {
         plain.set_encode_special_tokens(true);
         let added = inner.get_added_vocabulary().get_added_tokens_decoder();
         let control = added.values().filter(|token| token.special).map(|t| t.content.clone()).collect();
-        let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        Ok(Self { inner, plain, control, byte_level, templates })
+        let decoding = Decoding::of(inner.get_decoder());
+        Ok(Self { inner, plain, control, decoding, templates })
     }
 
     /// The ids of a text. Special tokens in the text are recognised, as rendered templates need;
@@ -131,6 +172,11 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`] if the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        if self.decoding == Decoding::ByteLevel {
+            let shown = ids.iter().filter(|id| !skip_special || !self.is_special(**id));
+            let bytes: Vec<u8> = shown.filter_map(|id| self.token_bytes(*id)).flatten().collect();
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
         self.inner
             .decode(ids, skip_special)
             .map_err(|error| TokenizerError::Decode { count: ids.len(), what: one_line(&error.to_string()) })
@@ -145,13 +191,13 @@ impl Tokenizer {
     /// be part of a character. For SentencePiece conversions the leading space is there.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let token = self.token(id)?;
-        if self.byte_level {
-            // As the decoder does it: a token with any other character (an added one) is text.
-            let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
-            return Some(bytes.unwrap_or_else(|| token.into_bytes()));
-        }
+        // Added tokens are text, even DeepSeek's `ü`, whose character stands for a byte in others.
         if self.inner.get_added_vocabulary().simple_id_to_token(id).is_some() {
             return Some(token.into_bytes());
+        }
+        if self.decoding == Decoding::ByteLevel {
+            let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
+            return Some(bytes.unwrap_or_else(|| token.into_bytes()));
         }
         if let Some(byte) = byte_token(&token) {
             return Some(vec![byte]);
@@ -257,8 +303,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    pub(crate) fn is_byte_level(&self) -> bool {
-        self.byte_level
+    pub(crate) fn decoding(&self) -> Decoding {
+        self.decoding
     }
 }
 

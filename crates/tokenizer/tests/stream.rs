@@ -17,6 +17,14 @@ static BYTE_LEVEL: LazyLock<Tokenizer> = LazyLock::new(|| {
 static SENTENCE_PIECE: LazyLock<Tokenizer> =
     LazyLock::new(|| support::load(&support::sentence_piece(), None, None).unwrap());
 
+/// The same by a decoder that is not known: one step more, which changes nothing.
+static OTHER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let mut json = support::sentence_piece();
+    let steps = json["decoder"]["decoders"].as_array_mut().unwrap();
+    steps.insert(2, serde_json::json!({"type": "Fuse"}));
+    support::load(&json, None, None).unwrap()
+});
+
 /// The pieces that come out, the flushed rest last.
 fn pieces(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> Vec<String> {
     let mut stream = tokenizer.stream_decoder(skip_special);
@@ -54,9 +62,11 @@ proptest! {
         // A special token in the middle must not eat the space that follows it.
         ids.insert(special.min(ids.len()), 2);
         let whole = SENTENCE_PIECE.decode(&ids, true).unwrap();
-        let pieces = pieces(&SENTENCE_PIECE, &ids, true);
-        prop_assert!(!pieces.concat().contains(char::REPLACEMENT_CHARACTER));
-        prop_assert_eq!(pieces.concat(), whole);
+        for tokenizer in [&*SENTENCE_PIECE, &*OTHER] {
+            let pieces = pieces(tokenizer, &ids, true);
+            prop_assert!(!pieces.concat().contains(char::REPLACEMENT_CHARACTER));
+            prop_assert_eq!(pieces.concat(), whole.as_str());
+        }
     }
 
     /// Words and valid characters in bytes, in any order.
@@ -69,7 +79,8 @@ proptest! {
     ) {
         let ids = runs.concat();
         let whole = SENTENCE_PIECE.decode(&ids, false).unwrap();
-        prop_assert_eq!(pieces(&SENTENCE_PIECE, &ids, false).concat(), whole);
+        prop_assert_eq!(pieces(&SENTENCE_PIECE, &ids, false).concat(), whole.as_str());
+        prop_assert_eq!(pieces(&OTHER, &ids, false).concat(), whole);
     }
 
     /// Whatever comes, it does not fail, and every valid character is there.
@@ -110,8 +121,14 @@ fn what_never_becomes_a_character_is_replaced() {
 
 #[test]
 fn a_text_that_goes_on_keeps_its_first_space() {
+    [&*SENTENCE_PIECE, &*OTHER].into_iter().for_each(check_first_space);
+    let mut bytes = BYTE_LEVEL.stream_decoder(true).after(&[single_byte(b'a')]);
+    assert_eq!(bytes.push(single_byte(b' ')).unwrap().as_deref(), Some(" "));
+}
+
+fn check_first_space(tokenizer: &Tokenizer) {
     let stream = |context: &[u32], ids: &[u32]| {
-        let mut stream = SENTENCE_PIECE.stream_decoder(true).after(context);
+        let mut stream = tokenizer.stream_decoder(true).after(context);
         let mut out: String = ids.iter().filter_map(|id| stream.push(*id).unwrap()).collect();
         out.extend(stream.flush().unwrap());
         out
@@ -126,8 +143,14 @@ fn a_text_that_goes_on_keeps_its_first_space() {
     // A character may begin in the prompt; what it gave is out already, and the rest is none.
     let euro: Vec<u32> = "€".bytes().map(|byte| 3 + u32::from(byte)).collect();
     assert!(stream(&euro[..1], &[&euro[1..], &ids[..]].concat()).ends_with("ab a é🙂"));
-    let mut bytes = BYTE_LEVEL.stream_decoder(true).after(&[single_byte(b'a')]);
-    assert_eq!(bytes.push(single_byte(b' ')).unwrap().as_deref(), Some(" "));
+}
+
+#[test]
+fn literal_replacement_characters_are_whole() {
+    // Many in a row, for each is three bytes that look like nothing until they are all there.
+    let text = "\u{fffd}".repeat(40);
+    let ids = SENTENCE_PIECE.encode(&text, false).unwrap();
+    assert_eq!(pieces(&SENTENCE_PIECE, &ids, false).concat(), text);
 }
 
 #[test]

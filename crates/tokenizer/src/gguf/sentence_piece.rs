@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{BYTE, Content, GgufVocabulary, Model, NORMAL, UNKNOWN};
 use crate::TokenizerError;
+use crate::tokenizer::{byte_token, pieces_decoder};
 
 /// How SentencePiece writes a space.
 const SPACE: &str = "\u{2581}";
@@ -36,7 +37,7 @@ impl GgufVocabulary {
             normalizer: Some(normalizer(prefix)),
             pre_tokenizer: None,
             post_processor: self.template(true),
-            decoder: decoder(prefix),
+            decoder: pieces_decoder(prefix),
             model: Model {
                 unk_token: unknown,
                 fuse_unk: true,
@@ -66,7 +67,7 @@ impl GgufVocabulary {
         let mut seen = [false; 256];
         let is_byte = |id: &usize| matches!(self.token_type(*id), BYTE | NORMAL);
         for id in (0..self.tokens.len()).filter(is_byte) {
-            if let Some(byte) = crate::tokenizer::byte_token(&self.tokens[id]) {
+            if let Some(byte) = byte_token(&self.tokens[id]) {
                 seen[usize::from(byte)] = true;
             }
         }
@@ -113,18 +114,6 @@ fn normalizer(prefix: bool) -> Value {
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let steps: Vec<Value> = prepend.into_iter().chain([replace]).collect();
     json!({"type": "Sequence", "normalizers": steps})
-}
-
-fn decoder(prefix: bool) -> Value {
-    let mut steps = vec![
-        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
-        json!({"type": "ByteFallback"}),
-        json!({"type": "Fuse"}),
-    ];
-    if prefix {
-        steps.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
-    }
-    json!({"type": "Sequence", "decoders": steps})
 }
 
 #[cfg(test)]
