@@ -4,6 +4,7 @@
 //! the store ([`Fetching`]), in vectors that are used again: after the first few tokens a fetch
 //! allocates nothing that stays.
 
+mod ahead;
 mod measure;
 mod resize;
 
@@ -18,7 +19,7 @@ use tensor::MatrixView;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::layout::{self, Layout};
-use crate::lookahead::{Lookahead, LookaheadStats};
+use crate::lookahead::Lookahead;
 use crate::trace::{TraceHeader, TraceWriter};
 use crate::{ExpertId, ExpertsError, PART_NAMES, Policy, PolicyKind};
 
@@ -129,6 +130,8 @@ struct Slot {
     pinned: bool,
     /// Whether it is being read into.
     reading: bool,
+    /// Whether its bytes have not been given out since they landed, so that a checksum may have to be compared first.
+    fresh: bool,
 }
 
 /// The fetch under way.
@@ -478,18 +481,30 @@ impl ExpertStore {
         }
         self.stats.bytes_read += bytes_read;
         let id = slot.id.expect("a slot that is read into has an expert since submit_reads");
+        slot.fresh = true;
         let ExpertId { layer, expert } = id;
-        let checked = match result {
-            Ok(()) => self.verify(id, slot_index),
-            Err(source) => Err(ExpertsError::Read { layer, expert, source }),
-        };
-        if let Err(error) = checked {
+        if let Err(source) = result {
+            self.vacate(slot_index);
+            self.free.push(slot_index);
+            return Err(ExpertsError::Read { layer, expert, source });
+        }
+        self.slot_of[self.layout.record(id)] = slot_index as u32; // Fewer than NONE slots.
+        Ok(slot_index)
+    }
+
+    /// Makes an expert that is in memory one of those given out. What was read is verified only now: it takes time, and by
+    /// now the fetch's other reads keep the drive busy.
+    fn give(&mut self, slot_index: usize) -> Result<(), ExpertsError> {
+        if mem::take(&mut self.slots[slot_index].fresh)
+            && let Some(id) = self.slots[slot_index].id
+            && let Err(error) = self.verify(id, slot_index)
+        {
             self.vacate(slot_index);
             self.free.push(slot_index);
             return Err(error);
         }
-        self.slot_of[self.layout.record(id)] = slot_index as u32; // Fewer than NONE slots.
-        Ok(slot_index)
+        self.fetching.current.push(slot_index);
+        Ok(())
     }
 
     /// Compares the checksum of what was read with that of the container, if that is called for.
@@ -525,12 +540,14 @@ impl ExpertStore {
         }
         self.unpin_current();
         self.submit_reads()?;
-        let fetching = &mut self.fetching;
-        let resident = &fetching.resident[fetching.resident_given..];
-        if !resident.is_empty() {
-            let given = max.min(resident.len());
-            fetching.current.extend_from_slice(&resident[..given]);
-            fetching.resident_given += given;
+        let fetching = &self.fetching;
+        if fetching.resident_given < fetching.resident.len() {
+            let given = max.min(fetching.resident.len() - fetching.resident_given);
+            for _ in 0..given {
+                let slot_index = self.fetching.resident[self.fetching.resident_given];
+                self.fetching.resident_given += 1;
+                self.give(slot_index)?;
+            }
         } else if fetching.reading > 0 {
             self.land_ready(max)?;
         } else if fetching.missing_submitted < fetching.missing.len() && self.guesses_reading > 0 {
@@ -554,11 +571,11 @@ impl ExpertStore {
     /// demanded reads are under way.
     fn land_ready(&mut self, max: usize) -> Result<(), ExpertsError> {
         let first = self.land_wanted()?;
-        self.fetching.current.push(first);
+        self.give(first)?;
         while self.fetching.current.len() < max && self.fetching.reading > 0 {
             let Some(completion) = self.queue.try_next() else { break };
             if let Some(landed) = self.land_one(completion) {
-                self.fetching.current.push(landed?);
+                self.give(landed?)?;
             }
         }
         Ok(())
@@ -596,95 +613,6 @@ impl ExpertStore {
             let busy_us = submitted_at.elapsed().as_micros() as f32;
             self.lookahead.drive_took(self.fetching.missing.len(), busy_us);
         }
-    }
-
-    /// Whether [`ExpertStore::read_ahead`] has a use for a guess of the layer about to run: asked once a layer.
-    pub fn wants_guess(&mut self) -> bool {
-        self.lookahead.wants_guess()
-    }
-
-    /// What reading ahead has done.
-    pub fn lookahead_stats(&self) -> &LookaheadStats {
-        &self.lookahead.stats
-    }
-
-    /// Takes a guess of the experts that `layer` will ask for next, best first, and reads some of it on an idle drive.
-    /// `cost_us` is what the guess took to compute. Never waits, never evicts an expert that was used in the last token
-    /// (unless the slots cannot hold one token's experts, so that each of them was), and changes no answer. See
-    /// `lookahead.rs` for when it pays.
-    ///
-    /// # Errors
-    /// A layer or expert that does not exist, or one listed twice; nothing is read then.
-    pub fn read_ahead(&mut self, layer: u32, experts: &[u32], cost_us: f32) -> Result<(), ExpertsError> {
-        self.settle();
-        self.check_list(layer, experts)?;
-        let mut left = self.lookahead.guess(layer, experts, cost_us);
-        for &expert in experts {
-            if left == 0 {
-                break;
-            }
-            let id = ExpertId { layer, expert };
-            let known = self.slot_of[self.layout.record(id)] != NONE;
-            if known || self.ahead.iter().any(|slot| self.slots[*slot].id == Some(id)) {
-                continue;
-            }
-            let Some(slot_index) = self.slot_for_guess() else { break };
-            let slot = &mut self.slots[slot_index];
-            if let Err(error) = self.layout.reads(id, &mut slot.reads) {
-                self.free.push(slot_index);
-                return Err(error);
-            }
-            self.lookahead.stats.reads += 1;
-            self.ahead.push(slot_index);
-            self.guesses_reading += 1;
-            self.submit(slot_index, id);
-            left -= 1;
-        }
-        Ok(())
-    }
-
-    /// An empty slot for a guess: a free one, or one whose expert was not used in the last token.
-    fn slot_for_guess(&mut self) -> Option<usize> {
-        if let Some(slot_index) = self.free.pop() {
-            return Some(slot_index);
-        }
-        let (slots, used_in) = (&self.slots, &self.used_in);
-        // A token makes one fetch and at most one guess a layer, and each has a number.
-        let token = 2 * self.layout.layers.len() as u64;
-        let holds_a_token = slots.len() > self.fetching.experts.len() * self.layout.layers.len();
-        let recent = self.fetch_number.saturating_sub(token);
-        let kept = |slot: usize| {
-            slots[slot].pinned || slots[slot].reading || (holds_a_token && used_in[slot] > recent)
-        };
-        let slot_index = self.policy.victim(&kept)?;
-        self.vacate(slot_index);
-        self.stats.evictions += 1;
-        Some(slot_index)
-    }
-
-    /// The demand of `layer` is known: guesses for it that are right stay, or are joined by the fetch while they are still
-    /// being read. The others give their slots back once they have landed.
-    fn settle_guesses(&mut self, layer: u32) {
-        while let Some(completion) = self.queue.try_next() {
-            let _ = self.land(completion); // A guess: nothing else is under way between fetches.
-        }
-        let mut ahead = mem::take(&mut self.ahead);
-        ahead.retain(|&slot_index| {
-            let slot = &self.slots[slot_index];
-            let Some(id) = slot.id else { return false }; // Its read failed, which freed the slot.
-            let reading = slot.reading;
-            if id.layer == layer && self.listed_in[id.expert as usize] == self.fetch_number {
-                self.lookahead.used(!reading);
-            } else if !reading {
-                self.lookahead.wasted(self.layout.slot_bytes as u64);
-                self.vacate(slot_index);
-                self.free.push(slot_index);
-            } else if id.layer == layer {
-                self.lookahead.in_the_way();
-            }
-            reading
-        });
-        self.ahead = ahead;
     }
 
     /// The next completion. Only while reads are under way.
@@ -734,7 +662,15 @@ impl ExpertStore {
 
 impl Slot {
     fn new(buf: AlignedBuf) -> Self {
-        Slot { buf, reads: Widened::default(), id: None, index: 0, pinned: false, reading: false }
+        Slot {
+            buf,
+            reads: Widened::default(),
+            id: None,
+            index: 0,
+            pinned: false,
+            reading: false,
+            fresh: false,
+        }
     }
 
     /// XXH3-64 of the extents of these lengths, one after the other.

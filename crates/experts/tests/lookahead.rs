@@ -4,10 +4,11 @@
 
 mod bank;
 
+use std::thread;
 use std::time::Duration;
 
 use bank::{Bank, Container, file_storage, random_list, within};
-use experts::{Occupancy, Verify};
+use experts::{ExpertsError, Occupancy, Verify};
 use storage::{FaultPlan, FaultyStorage, IoMode, SplitMix64};
 
 #[test]
@@ -54,6 +55,10 @@ fn guesses_change_no_answer_and_leak_no_slot() {
                 assert_eq!(free + resident + reading, store.slot_count(), "{context}");
             }
             storage.set_calm(true);
+            // A guess still being read may fail yet, and the fetch that joins it with it.
+            while store.occupancy().reading > 0 {
+                drop(store.fetch(0, &[]));
+            }
             for layer in 0..3 {
                 let list: Vec<u32> = (0..bank.bytes[layer as usize].len() as u32).collect();
                 let fetch = store.fetch(layer, &list).unwrap();
@@ -73,4 +78,26 @@ fn guesses_that_make_no_sense_are_refused() {
     assert!(store.read_ahead(2, &[0], 1.0).is_err());
     assert!(store.read_ahead(0, &[4], 1.0).is_err());
     assert!(store.read_ahead(0, &[1, 1], 1.0).is_err());
+}
+
+#[test]
+fn a_damaged_expert_that_was_read_ahead_fails_the_fetch_that_asks_for_it() {
+    let bank = Bank::new(Container::Packed, &[4, 4], 1);
+    bank.damage(0, 2);
+    let mut store = bank.store(file_storage(IoMode::Direct), 5, Verify::FirstLoad);
+    store.read_ahead(0, &[2], 1.0).unwrap();
+    thread::sleep(Duration::from_millis(50)); // It has most likely landed; the outcome is the same if not.
+    let mut fetch = store.fetch(0, &[1, 2]).unwrap();
+    let error = loop {
+        match fetch.next() {
+            Ok(Some(loaded)) => assert_eq!(loaded.expert, 1),
+            Ok(None) => panic!("the damage was not seen"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ExpertsError::Checksum { layer: 0, expert: 2, .. }), "{error}");
+    drop(fetch);
+    let Occupancy { free, resident, reading } = store.occupancy();
+    assert_eq!((free, resident, reading), (4, 1, 0));
+    bank.check_all(0, &[0, 1, 3], store.fetch(0, &[0, 1, 3]).unwrap(), "after the damage");
 }
