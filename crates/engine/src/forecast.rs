@@ -3,11 +3,15 @@
 //! The forecast of a decoded token, layer by layer:
 //!
 //! ```text
-//! layer = dense + max(reads(m) + last expert, shared expert + K experts)        m misses, binomial with the hit rate
+//! layer = max(reads + last expert, dense + shared expert + K experts)
+//! reads = max(dense + burst(m - g p), burst(m + g (1 - p)))        m misses, binomial with the hit rate; g of them guessed
 //! token = all layers + head
 //! ```
 //!
-//! `reads(m)` is measured here: m records of the size of an expert at once, from the model's own files or from a temporary
+//! Without lookahead g is 0: reads begin when the dense part is done. With it, as many as fit into that time are read during
+//! it, and a share p of them is right.
+//!
+//! `burst(m)` is measured here: m records of the size of an expert at once, from the model's own files or from a temporary
 //! one. The times of the dense part and of an expert are measured with the model's own shapes and formats on matrices that
 //! no cache holds. Nothing of the model is loaded. `docs/benchmarking.md` compares forecasts with measurements.
 
@@ -58,6 +62,8 @@ pub struct ForecastOptions {
 /// DeepSeek V4 Flash; single points differ by up to 0.2). Between the points: linear in the logarithm of the share.
 const TYPICAL_HITS: [(f64, f64); 6] =
     [(0.03, 0.31), (0.06, 0.56), (0.125, 0.62), (0.25, 0.72), (0.5, 0.83), (1.0, 1.0)];
+/// Share of the experts read ahead that are then asked for: the middle of what engines of the field published (0.53 to 0.89).
+const GUESSES_RIGHT: f64 = 0.75;
 /// More slots have stopped to pay when twice as many gain less than this.
 const KNEE_GAIN: f64 = 1.10;
 /// The knee is looked for in steps of this share of a budget: 1/20.
@@ -139,14 +145,22 @@ pub struct Machine {
     /// (records at once, seconds until all are there)
     pub drive_bursts_s: Vec<(usize, f64)>,
     pub memory_bytes_per_s: f64,
-    /// A token's dense work without the shared experts.
+    /// A token's dense work without the shared experts and the head.
     pub dense_compute_s: f64,
+    pub head_compute_s: f64,
     /// The shared experts of a token.
     pub shared_compute_s: f64,
     /// The routed experts of a token.
     pub expert_compute_s: f64,
     /// Multiply-adds per second with as many tokens as an expert of a prompt has.
     pub prefill_products_per_s: BTreeMap<String, f64>,
+}
+
+impl Machine {
+    /// A token's arithmetic, all of it.
+    pub fn compute_s(&self) -> f64 {
+        self.dense_compute_s + self.head_compute_s + self.shared_compute_s + self.expert_compute_s
+    }
 }
 
 /// A forecast.
@@ -161,6 +175,7 @@ pub struct Forecast {
     pub experts_per_token: usize,
     pub lossy: Vec<String>,
     pub kv: String,
+    pub lookahead: bool,
     pub formats: BTreeMap<String, BTreeSet<String>>,
     pub fits: bool,
     pub memory_budget_bytes: u64,
@@ -219,7 +234,8 @@ pub fn forecast(
     };
     let machine = measure(target, &facts, storage.as_ref(), engine_options, options, progress)?;
     let lossy = engine_options.lossy();
-    let model = Model { facts: &facts, machine: &machine, input: &input, lossy: &lossy };
+    let lookahead = engine_options.lookahead.unwrap_or(true);
+    let model = Model { facts: &facts, machine: &machine, input: &input, lossy: &lossy, lookahead };
     Ok(model.forecast(target, options))
 }
 
@@ -244,6 +260,7 @@ struct Model<'a> {
     machine: &'a Machine,
     input: &'a PlanInput<'a>,
     lossy: &'a [String],
+    lookahead: bool,
 }
 
 impl Model<'_> {
@@ -267,6 +284,7 @@ impl Model<'_> {
             experts_per_token: config.num_experts_per_tok,
             lossy: self.lossy.to_vec(),
             kv: input.kv.to_string(),
+            lookahead: self.lookahead,
             formats: facts.formats(),
             fits: plan.is_some(),
             memory_budget_bytes: input.budget_bytes,
@@ -360,14 +378,15 @@ impl Model<'_> {
         let (layers, k) = (config.num_layers() as f64, config.num_experts_per_tok);
         let expert_s = machine.expert_compute_s / (layers * k as f64).max(1.0);
         let shared_s = machine.shared_compute_s / layers.max(1.0);
+        let dense_s = machine.dense_compute_s / layers.max(1.0);
+        let computed_s = dense_s + shared_s + k as f64 * expert_s;
         let (mut layer_s, mut reads_s) = (0.0, 0.0);
         for (misses, probability) in binomial(k, 1.0 - hit_rate).into_iter().enumerate() {
-            let reads = self.burst_s(misses);
             let tail = if misses > 0 { expert_s } else { 0.0 };
-            layer_s += probability * (reads + tail).max(shared_s + k as f64 * expert_s);
-            reads_s += probability * reads;
+            layer_s += probability * (self.reads_end_s(misses, dense_s) + tail).max(computed_s);
+            reads_s += probability * self.burst_s(misses as f64);
         }
-        let token_time_s = (machine.dense_compute_s + layers * layer_s).max(1e-9);
+        let token_time_s = (machine.head_compute_s + layers * layer_s).max(1e-9);
         Expected {
             hit_rate,
             expert_bytes_per_token: (1.0 - hit_rate) * layers * k as f64 * machine.drive_record_bytes as f64,
@@ -377,18 +396,32 @@ impl Model<'_> {
         }
     }
 
+    /// When the reads of a layer with so many misses are done, from the layer's beginning; its router has spoken after
+    /// `dense_s`.
+    fn reads_end_s(&self, misses: usize, dense_s: f64) -> f64 {
+        if misses == 0 {
+            return 0.0;
+        }
+        let k = self.facts.config.num_experts_per_tok.max(1) as f64;
+        let read_s = (self.burst_s(k) / k).max(1e-9);
+        let guessed = if self.lookahead { (dense_s / read_s).ceil().min(misses as f64) } else { 0.0 };
+        let right = GUESSES_RIGHT * guessed;
+        let misses = misses as f64;
+        (dense_s + self.burst_s(misses - right)).max(self.burst_s(misses + guessed - right))
+    }
+
     /// Time until `records` records that are asked for at once are there: between the numbers that were measured.
-    fn burst_s(&self, records: usize) -> f64 {
-        let mut from = (0usize, 0.0);
+    fn burst_s(&self, records: f64) -> f64 {
+        let mut from = (0.0, 0.0);
         for &(to, seconds) in &self.machine.drive_bursts_s {
+            let to = to as f64;
             if records <= to {
-                let part = (records - from.0) as f64 / (to - from.0).max(1) as f64;
-                return from.1 + part * (seconds - from.1);
+                return from.1 + (records - from.0) / (to - from.0).max(1.0) * (seconds - from.1);
             }
             from = (to, seconds);
         }
         // Beyond the last: in proportion.
-        from.1 * records as f64 / from.0.max(1) as f64
+        from.1 * records / from.0.max(1.0)
     }
 
     /// Time of a prompt: each expert that any token chose is read once a layer and chunk. Unless everything is resident a
@@ -452,7 +485,7 @@ fn measure(
     let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa });
     let (threads, isa) = (backend.threads(), backend.isa().to_string());
     let mut compute = Compute { backend, facts, kv: engine_options.kv() };
-    let (dense_compute_s, shared_compute_s) = compute.dense_s();
+    let [dense_compute_s, shared_compute_s, head_compute_s] = compute.dense_s();
     Ok(Machine {
         threads,
         isa,
@@ -464,6 +497,7 @@ fn measure(
         drive_bursts_s: drive.bursts_s,
         memory_bytes_per_s: median(&memory),
         dense_compute_s,
+        head_compute_s,
         shared_compute_s,
         expert_compute_s: compute.experts_s(),
         prefill_products_per_s: compute.prefill_rates(options.prompt_tokens),
@@ -588,23 +622,21 @@ struct Compute<'a> {
 }
 
 impl Compute<'_> {
-    /// One token's dense work: without and of the shared experts.
-    fn dense_s(&mut self) -> (f64, f64) {
+    /// One token's dense work: of the layers without the shared experts, of the shared experts, of the head.
+    fn dense_s(&mut self) -> [f64; 3] {
         let mut counts: BTreeMap<(Shape, bool), usize> = BTreeMap::new();
         let matrices = self.facts.dense.iter().filter(|dense| dense.shape.rows * dense.shape.cols > 0);
         let body = matrices.filter(|dense| matches!(dense.tier, Tier::Dense | Tier::Router));
         for dense in body {
             *counts.entry((dense.shape, dense.shared)).or_default() += 1;
         }
-        if let Some(head) = self.facts.head() {
-            *counts.entry((head, false)).or_default() += 1;
-        }
+        let head_s = self.facts.head().map_or(0.0, |head| self.matvec_s(head));
         let (mut dense_s, mut shared_s) = (self.small_ops_s(), 0.0);
         for ((shape, shared), count) in counts {
             let seconds = count as f64 * self.matvec_s(shape);
             *(if shared { &mut shared_s } else { &mut dense_s }) += seconds;
         }
-        (dense_s, shared_s)
+        [dense_s, shared_s, head_s]
     }
 
     /// One product of a matrix of this shape with one token.

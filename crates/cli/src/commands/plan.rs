@@ -132,9 +132,10 @@ fn print_machine(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "compute    {:.2} ms a token: dense {:.2}, shared experts {:.2}, routed experts {:.2}\n",
-        1e3 * (machine.dense_compute_s + machine.shared_compute_s + machine.expert_compute_s),
+        "compute    {:.2} ms a token: dense {:.2}, head {:.2}, shared experts {:.2}, routed experts {:.2}\n",
+        1e3 * machine.compute_s(),
         1e3 * machine.dense_compute_s,
+        1e3 * machine.head_compute_s,
         1e3 * machine.shared_compute_s,
         1e3 * machine.expert_compute_s,
     )
