@@ -59,6 +59,11 @@ pub struct FileStorage {
     engine_fallback: Option<String>,
 }
 
+/// Reads in flight in a ring for each thread that a pool would have. A ring starts what is beyond its depth only when somebody
+/// waits, so that it has to be deep; a read in it costs no thread.
+#[cfg(target_os = "linux")]
+const RING_DEPTH_PER_THREAD: usize = 4;
+
 /// What reads.
 enum Reader {
     Pool(Pool),
@@ -133,7 +138,7 @@ fn open_ring(depth: usize, engine: IoEngine) -> (Option<Reader>, Option<String>)
     if engine != IoEngine::Uring {
         return (None, None);
     }
-    match Uring::new(depth) {
+    match Uring::new(RING_DEPTH_PER_THREAD * depth) {
         Ok(ring) => (Some(Reader::Uring(ring)), None),
         Err(error) => {
             (None, Some(format!("io_uring is not available ({error}), reading by a pool of threads")))
@@ -201,7 +206,7 @@ impl Storage for FileStorage {
         match &self.reader {
             Reader::Pool(pool) => pool.submit(&job, plan),
             #[cfg(target_os = "linux")]
-            Reader::Uring(ring) => ring.submit(&job, plan),
+            Reader::Uring(ring) => ring.submit(&job, plan, queue),
         }
     }
 

@@ -68,7 +68,7 @@ pub enum IoEngine {
     Auto,
     /// A pool of threads that block in reads.
     Pread,
-    /// One ring of Linux' io_uring. Where it cannot be had the pool reads, and
+    /// One ring of Linux' io_uring, driven by those who submit and wait. Where it cannot be had the pool reads, and
     /// [`Storage::engine_fallback`] says so.
     Uring,
 }

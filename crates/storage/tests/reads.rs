@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use storage::{
@@ -224,6 +225,37 @@ fn what_cannot_be_opened_is_named() {
     for threads in [0, 257] {
         let options = StorageOptions { threads, ..Default::default() };
         assert!(matches!(FileStorage::new(options), Err(StorageError::Threads { .. })));
+    }
+}
+
+#[test]
+fn several_threads_that_wait_for_one_read_each_all_get_it() {
+    let dir = TempDir::new().unwrap();
+    let (path, contents) = random_file(&dir, "file", 1 << 16, 1);
+    for way in DIRECT {
+        let storage = storage(way);
+        let file = storage.open(&path).unwrap();
+        let (storage, contents) = (&storage, &contents);
+        let reader = |polls: bool| {
+            let queue = CompletionQueue::new();
+            for tag in 0..400 {
+                let offset = tag % 16 * 4096;
+                let buf = AlignedBuf::new(4096).unwrap();
+                let segments = vec![segment(file, offset, 4096, 0)];
+                storage.submit(ReadRequest { tag, buf, segments }, &queue);
+                // Looking without waiting takes from the engine what others wait for.
+                let polled = if polls { (0..50).find_map(|_| queue.try_next()) } else { None };
+                let completion = polled.or_else(|| queue.wait_timeout(Duration::from_secs(30)));
+                let completion = completion.expect("a completion");
+                assert_eq!(completion.tag, tag);
+                assert!(completion.buf[..] == contents[offset as usize..][..4096]);
+            }
+        };
+        thread::scope(|scope| {
+            for polls in [false, true, false, true] {
+                scope.spawn(move || reader(polls));
+            }
+        });
     }
 }
 
