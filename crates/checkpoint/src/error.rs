@@ -115,7 +115,7 @@ pub enum CheckpointError {
     /// A file of a split GGUF that belongs to another model.
     #[error(
         "{path}: does not belong to {first}: {item}: expected {expected}, got {got}; the files are \
-         of different models, download both again"
+         of different models or have changed names, download both again"
     )]
     GgufShardForeign {
         /// The file.

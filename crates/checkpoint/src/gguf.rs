@@ -78,7 +78,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, CheckpointError> {
         tensors.extend(header.tensors);
         files.push(shard);
     }
-    check_tensors(path, &files, &split, &tensors)?;
+    check_tensors(path, &files, &split, &tensors, &first.metadata)?;
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let gguf = Gguf { version: first.version, metadata: first.metadata, header_bytes: first.header_bytes };
     Ok(Opened { files, tensors, gguf })
@@ -148,6 +148,7 @@ fn check_tensors(
     files: &[PathBuf],
     split: &Split,
     tensors: &[TensorInfo],
+    of_first: &Metadata,
 ) -> Result<(), CheckpointError> {
     let mut seen = HashMap::with_capacity(tensors.len());
     for info in tensors {
@@ -162,7 +163,7 @@ fn check_tensors(
     match split.tensors {
         Some(expected) if expected != tensors.len() => Err(CheckpointError::GgufInvalid {
             path: path.to_path_buf(),
-            offset: 0,
+            offset: of_first.offset(SPLIT_TENSORS),
             item: SPLIT_TENSORS.to_owned(),
             expected: format!("{expected} tensors in {} files", files.len()),
             got: tensors.len().to_string(),
@@ -185,7 +186,7 @@ impl Split {
     fn of(path: &Path, metadata: &Metadata) -> Result<Split, CheckpointError> {
         let invalid = |key: &str, expected: String, got: String| CheckpointError::GgufInvalid {
             path: path.to_path_buf(),
-            offset: 0,
+            offset: metadata.offset(key),
             item: key.to_owned(),
             expected,
             got,

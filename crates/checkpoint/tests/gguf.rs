@@ -161,6 +161,11 @@ fn alignment_is_obeyed() {
     text_alignment.check("general.alignment: expected a power of two of at most 1048576, got \"32\"");
     let misaligned = Gguf::sound().tensors(&[tensor("a", &[3], 0, 4)]);
     misaligned.check("offset of tensor a: expected a multiple of 32, got 4");
+    // Where in the file it says so.
+    let sound = Gguf::sound().tensors(&[]).header().len();
+    misaligned.check(&format!("at offset {}: offset of tensor a", sound + text("a").len() + 4 + 8 + 4));
+    let behind_key = sound + text("general.alignment").len() + 4;
+    gguf(3).check(&format!("at offset {behind_key}: general.alignment"));
 }
 
 #[test]
@@ -173,14 +178,19 @@ fn other_files_and_versions_are_told_apart() {
     with(&|g| g.magic = *b"GGML").check("offset 0: magic: expected GGUF, got GGML");
     with(&|g| g.version = 1).check("GGUF version 1 is not supported; expected version 2 or 3");
     with(&|g| g.version = 4).check("GGUF version 4 is not supported");
+    with(&|g| g.version = 99).check("version 99 is not supported; expected version 2 or 3 in little-endian");
+    with(&|g| g.version = 0).check("GGUF version 0 is not supported");
     let big_endian = "GGUF version 3 in big-endian byte order is not supported";
     with(&|g| g.version = 3u32.swap_bytes()).check(big_endian);
     let model = Model::empty().file("m.gguf", "version https://git-lfs.github.com/spec/v1\n");
     assert!(model.error_at(&model.join("m.gguf")).contains("this is a Git LFS pointer"));
-    let model = Model::empty().file("m.gguf", "GG");
-    assert!(
-        model.error_at(&model.join("m.gguf")).contains("magic: expected at most the 2 bytes that are left")
-    );
+    let error = |content: &str| {
+        let model = Model::empty().file("m.gguf", content);
+        model.error_at(&model.join("m.gguf"))
+    };
+    assert!(error("GG").contains("magic: expected 4 more bytes, got the end of the file after 2 of them"));
+    assert!(error("").contains("at offset 0: magic: expected GGUF, got an empty file"));
+    assert!(error("").ends_with("download it again"));
     // A file is known by its first bytes, too.
     let model = Model::empty().file("renamed", Gguf::sound().bytes());
     assert_eq!(Checkpoint::open(&model.join("renamed")).unwrap().kind(), Kind::Gguf);
@@ -201,13 +211,13 @@ fn counts_beyond_file_or_limit_are_refused() {
         }
     }
     for length in [1u64 << 14, 1 << 32, u64::MAX] {
-        Gguf::sound().entry("k", 8, &length.to_le_bytes()).check("value of k: expected a");
+        Gguf::sound().entry("k", 8, &length.to_le_bytes()).check("value of k: expected ");
         let bytes = [&length.to_le_bytes()[..], b"name"].concat();
         let gguf = Gguf { entries: vec![bytes.clone()], ..Gguf::sound() };
-        gguf.check("key: expected a");
-        Gguf::sound().tensors(&[bytes]).check("tensor name: expected a");
+        gguf.check("key: expected ");
+        Gguf::sound().tensors(&[bytes]).check("tensor name: expected ");
         let one = array(8, 1, &length.to_le_bytes());
-        Gguf::sound().entry("k", 9, &one).check("value of k: expected a");
+        Gguf::sound().entry("k", 9, &one).check("value of k: expected ");
     }
 }
 
@@ -218,7 +228,10 @@ fn every_cut_is_an_error() {
         let model = Model::empty().file("m.gguf", &bytes[..len]);
         let error = model.error_at(&model.join("m.gguf"));
         assert!(
-            error.contains("bytes that are left") || error.contains("truncated: tensor"),
+            error.contains("got the end of the file after")
+                || error.contains("truncated: tensor")
+                || error.contains("that the rest of the file has room for")
+                || error.contains("got an empty file"),
             "{len}: {error}"
         );
     }
@@ -243,10 +256,22 @@ fn dimensions_that_overflow_are_refused() {
 
 #[test]
 fn offsets_outside_the_file_are_refused() {
-    for offset in [128, 1 << 40, u64::MAX - 31, u64::MAX - 63] {
-        let gguf = Gguf::sound().tensors(&[tensor("t", &[3], 0, offset)]);
-        gguf.check("truncated: tensor t at offset");
+    let at = |offset: u64| Gguf::sound().tensors(&[tensor("t", &[3], 0, offset)]);
+    for offset in [128, 1 << 40] {
+        at(offset).check("truncated: tensor t at offset");
     }
+    for offset in [u64::MAX - 31, u64::MAX - 63] {
+        at(offset).check(&format!(
+            "offset of tensor t: expected one within the {} bytes of the file, got {offset}",
+            at(offset).bytes().len()
+        ));
+    }
+    // The data ends before the last tensor does; it is named, and the size that the file should have.
+    let mut short = Gguf::sound();
+    short.data.truncate(100);
+    let (got, expected) = (short.bytes().len(), short.bytes().len() + 8);
+    short.check(&format!("is cut off; expected a file of {expected} bytes, got {got}; download it again"));
+    short.check("truncated: tensor a at offset");
     let shared = Gguf::sound().tensors(&[tensor("b", &[32, 2], 8, 0), tensor("a", &[3], 0, 64)]);
     shared.check("tensor a overlaps b");
 }
@@ -278,11 +303,17 @@ fn arrays_do_not_nest() {
     Gguf::sound()
         .entry("k", 9, &nested)
         .check("value of k: expected an array of plain values, got an array of");
+    Gguf::sound()
+        .entry("k", 9, &array(9, u64::MAX, &[]))
+        .check("value of k: expected an array of plain values");
 }
 
 #[test]
 fn nothing_is_listed_twice() {
     let twice = Gguf::sound().entry("k", 0, &[1]).entry("k", 0, &[2]);
+    twice.check("key k: expected each key once, got it twice");
+    // In whatever form, and far from each other.
+    let twice = Gguf::sound().entry("k", 8, &text("x")).entry("l", 0, &[0]).entry("k", 9, &array(0, 0, &[]));
     twice.check("key k: expected each key once, got it twice");
     let twice = Gguf::sound().tensors(&[tensor("a", &[3], 0, 0), tensor("a", &[3], 0, 32)]);
     twice.check("tensor a is listed twice");

@@ -123,7 +123,12 @@ fn what_the_metadata_lacks_is_named() {
     check(
         b"qwen35moe",
         b"qwen35mox",
-        "`qwen35mox` is not supported; this version runs GGUF files of qwen35moe, llama",
+        "general.architecture is \"qwen35mox\", which is not supported; this version runs GGUF files of qwen35moe, llama",
+    );
+    check(
+        &key("general.architecture"),
+        &key("general.architecturx"),
+        "general.architecture is missing, which is not supported; this version runs GGUF files of",
     );
     let shape = "tensor `blk.0.ffn_gate_exps.weight` has shape [12, 20, 96], expected [12, 21, 96]";
     check(&value("expert_feed_forward_length", 20), &value("expert_feed_forward_length", 21), shape);
@@ -132,6 +137,48 @@ fn what_the_metadata_lacks_is_named() {
     let missing = "1 tensors are missing, the first is `blk.2.ffn_up_exps.weight`";
     check(&key("blk.2.ffn_up_exps.weight"), &key("blk.2.ffn_up_expz.weight"), missing);
     check(&key("token_embd.weight"), &key("token_embx.weight"), "`token_embd.weight`");
+}
+
+/// The same for the families without experts.
+#[test]
+fn what_the_metadata_of_dense_models_lacks_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, prefix, family) in [("llama.gguf", "llama", "Llama"), ("qwen3.gguf", "qwen3", "Qwen3")] {
+        let check = |from: &[u8], to: &[u8], expected: &str| {
+            let error = open_error(&edited(directory.path(), name, from, to));
+            assert!(error.contains(expected), "{error}\nlacks {expected}");
+            assert!(error.starts_with(&directory.path().display().to_string()), "{error}");
+            assert!(error.contains("download"), "{error}");
+        };
+        for missing in
+            ["block_count", "embedding_length", "attention.head_count", "attention.layer_norm_rms_epsilon"]
+        {
+            let (from, to) = (format!("{prefix}.{missing}"), format!("{}x.{missing}", &prefix[1..]));
+            let expected = format!("the metadata has no `{from}`, which {family} needs");
+            check(&key(&from), &key(&to), &expected);
+        }
+        // Found by the tensors, where it is not said.
+        let width = format!("{prefix}.feed_forward_length");
+        let found = edited(directory.path(), name, &key(&width), &key(&width.replace("feed", "food")));
+        open(&found, options());
+        let entry = |kind: u32, value: [u8; 4]| {
+            [&key(&format!("{prefix}.block_count"))[..], &kind.to_le_bytes(), &value].concat()
+        };
+        let blocks = entry(4, 2u32.to_le_bytes());
+        let bad = |kind: u32, value: [u8; 4], shown: &str| {
+            let expected =
+                format!("`{prefix}.block_count` is {shown}, expected a whole number from 1 to 4096");
+            check(&blocks, &entry(kind, value), &expected);
+        };
+        bad(6, 2.0f32.to_le_bytes(), "2.0");
+        bad(4, [0; 4], "0");
+        bad(5, (-1i32).to_le_bytes(), "-1");
+        bad(4, u32::MAX.to_le_bytes(), "4294967295");
+        check(&blocks, &entry(4, 3u32.to_le_bytes()), "tensors are missing, the first is `blk.2.");
+        check(&key("token_embd.weight"), &key("token_embx.weight"), "`token_embd.weight`");
+        check(&key("output_norm.weight"), &key("output_norx.weight"), "`output_norm.weight`");
+        check(&key("blk.1.ffn_up.weight"), &key("blk.1.ffn_uq.weight"), "`blk.1.ffn_up.weight`");
+    }
 }
 
 /// Keys that files may lack, with their defaults.

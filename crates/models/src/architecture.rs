@@ -26,6 +26,9 @@ const MODEL_TYPES: &str = "qwen3_5_moe, qwen3_5_moe_text, llama, mistral, qwen2 
 /// What [`adopt`] knows, for messages.
 const GGUF_ARCHITECTURES: &str = "GGUF files of qwen35moe, llama, qwen2 and qwen3";
 
+/// Where a GGUF file names its architecture.
+const GGUF_KEY: &str = "general.architecture";
+
 impl Architecture {
     /// Name used in messages.
     pub fn name(self) -> &'static str {
@@ -62,11 +65,11 @@ impl Architecture {
 /// # Errors
 /// Another architecture, a missing key or a value out of range, each naming the key.
 pub fn config(path: &Path, json: &Value) -> Result<Config, ModelError> {
-    let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-    match Architecture::of_model_type(model_type) {
+    let model_type = json.get("model_type").and_then(Value::as_str);
+    match model_type.and_then(Architecture::of_model_type) {
         Some(Architecture::Qwen35Moe) => qwen35moe::config(path, json),
         Some(dense) => llama::config(dense, path, json),
-        None => Err(unknown(path, model_type, MODEL_TYPES)),
+        None => Err(unknown(path, "model_type of config.json", model_type, MODEL_TYPES)),
     }
 }
 
@@ -77,18 +80,19 @@ pub fn config(path: &Path, json: &Value) -> Result<Config, ModelError> {
 /// Another architecture; metadata that is missing or out of range, naming the key.
 pub fn adopt(checkpoint: Checkpoint) -> Result<Checkpoint, ModelError> {
     let Some(gguf) = checkpoint.gguf() else { return Ok(checkpoint) };
-    let name = gguf.metadata().text("general.architecture").unwrap_or("(none)");
-    let (json, tensors) = match name {
+    let name = gguf.metadata().text(GGUF_KEY);
+    let (json, tensors) = match name.unwrap_or_default() {
         qwen35moe_gguf::ARCHITECTURE => qwen35moe_gguf::translate(&checkpoint, gguf.metadata())?,
         "llama" => llama_gguf::translate(Architecture::Llama, &checkpoint, gguf.metadata())?,
         "qwen2" => llama_gguf::translate(Architecture::Qwen2, &checkpoint, gguf.metadata())?,
         "qwen3" => llama_gguf::translate(Architecture::Qwen3, &checkpoint, gguf.metadata())?,
-        other => return Err(unknown(checkpoint.root(), other, GGUF_ARCHITECTURES)),
+        _ => return Err(unknown(checkpoint.root(), GGUF_KEY, name, GGUF_ARCHITECTURES)),
     };
     Ok(checkpoint.adopt(json, tensors)?)
 }
 
-fn unknown(path: &Path, got: &str, known: &'static str) -> ModelError {
-    let got = got.chars().take(80).collect();
-    ModelError::UnknownArchitecture { path: path.to_path_buf(), got, known }
+fn unknown(path: &Path, key: &'static str, got: Option<&str>, known: &'static str) -> ModelError {
+    let quoted = |got: &str| format!("{:?}", got.chars().take(80).collect::<String>());
+    let got = got.map_or("missing".into(), quoted);
+    ModelError::UnknownArchitecture { path: path.to_path_buf(), key, got, known }
 }

@@ -43,7 +43,9 @@ pub enum ModelError {
         architecture: &'static str,
     },
     /// A GGUF file's metadata has a value that no model of the family can have.
-    #[error("{path}: metadata: `{key}` is {got}, expected {expected}")]
+    #[error(
+        "{path}: metadata: `{key}` is {got}, expected {expected}; the file is damaged or needs a newer flash-moe, download another conversion"
+    )]
     BadMetadata {
         /// The file.
         path: PathBuf,
@@ -58,11 +60,13 @@ pub enum ModelError {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
     /// The architecture is not one that this version knows.
-    #[error("{path}: model_type `{got}` is not supported; this version runs {known}")]
+    #[error("{path}: {key} is {got}, which is not supported; this version runs {known}")]
     UnknownArchitecture {
         /// The model directory.
         path: PathBuf,
-        /// `model_type` found, or `general.architecture` of a GGUF file.
+        /// Where the architecture is named.
+        key: &'static str,
+        /// What was found, quoted.
         got: String,
         /// Supported names.
         known: &'static str,
@@ -94,7 +98,9 @@ pub enum ModelError {
         architecture: &'static str,
     },
     /// A tensor's shape contradicts config.json.
-    #[error("{path}: tensor `{name}` has shape {got:?}, expected {expected:?} by the model's configuration")]
+    #[error(
+        "{path}: tensor `{name}` has shape {got:?}, expected {expected:?} by the model's configuration; the files are damaged or of different models, download them again"
+    )]
     WrongShape {
         /// The file or directory.
         path: PathBuf,

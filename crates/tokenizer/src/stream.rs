@@ -9,11 +9,10 @@ const PENDING_MAX: usize = 16;
 
 /// Turns ids into text as they come, and holds back bytes until they are a whole character.
 ///
-/// For byte-level tokenizers (Qwen, GPT, Llama 3, DeepSeek, GLM) everything pushed and flushed,
-/// put together, is exactly [`Tokenizer::decode`] of all ids. For SentencePiece's (Llama 2, Mixtral)
-/// it is, too, as long as runs of byte tokens are valid UTF-8; in an invalid run the stream keeps
-/// the valid characters, where `decode` replaces the whole run. For both at most 3 bytes are held
-/// back. Of tokenizers with another decoder, the text of some ids is held back where it may change.
+/// For byte-level tokenizers (Qwen, GPT, Llama 3, DeepSeek, GLM) and SentencePiece's (Llama 2,
+/// Mixtral) everything pushed and flushed, put together, is exactly [`Tokenizer::decode`] of all
+/// ids, and at most 3 bytes are held back. Of tokenizers with another decoder, the text of some ids
+/// is held back where it may change; for invalid bytes it may differ.
 ///
 /// A U+FFFD that comes out stands for bytes that are no UTF-8, never for part of a character that
 /// the next ids complete.

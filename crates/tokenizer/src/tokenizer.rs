@@ -172,10 +172,12 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`] if the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        if self.decoding == Decoding::ByteLevel {
+        if self.decoding != Decoding::Other {
             let shown = ids.iter().filter(|id| !skip_special || !self.is_special(**id));
             let bytes: Vec<u8> = shown.filter_map(|id| self.token_bytes(*id)).flatten().collect();
-            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+            let drop_space = self.decoding == Decoding::Pieces { drop_space: true };
+            let text = bytes.strip_prefix(b" ").filter(|_| drop_space).unwrap_or(&bytes);
+            return Ok(String::from_utf8_lossy(text).into_owned());
         }
         self.inner
             .decode(ids, skip_special)

@@ -1,18 +1,41 @@
 //! Keys and values of a GGUF file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 
 /// The metadata of one file, by key.
 #[derive(Debug, Default)]
 pub struct Metadata {
-    pub(super) entries: BTreeMap<String, Value>,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// A value and where it is.
+#[derive(Debug)]
+struct Entry {
+    value: Value,
+    offset: u64,
 }
 
 impl Metadata {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.get(key)
+        self.entries.get(key).map(|entry| &entry.value)
+    }
+
+    /// Where the value of a key begins in the file; 0 if there is none.
+    pub(super) fn offset(&self, key: &str) -> u64 {
+        self.entries.get(key).map_or(0, |entry| entry.offset)
+    }
+
+    /// Adds a value that begins at `offset`; `false` if the key has one.
+    pub(super) fn insert(&mut self, key: String, value: Value, offset: u64) -> bool {
+        match self.entries.entry(key) {
+            btree_map::Entry::Occupied(_) => false,
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Entry { value, offset });
+                true
+            }
+        }
     }
 
     /// The text of a key; `None` if absent or no text.
@@ -27,7 +50,7 @@ impl Metadata {
 
     /// All keys with their values, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+        self.entries.iter().map(|(key, entry)| (key.as_str(), &entry.value))
     }
 }
 
@@ -106,7 +129,8 @@ impl fmt::Display for Value {
         match self {
             Value::Unsigned(number) => number.fmt(f),
             Value::Signed(number) => number.fmt(f),
-            Value::Float(number) => number.fmt(f),
+            // With a point, for 2.0 is no whole number.
+            Value::Float(number) => write!(f, "{number:?}"),
             Value::Bool(flag) => flag.fmt(f),
             Value::Text(text) => write!(f, "{text:?}"),
             Value::Array(array) => write!(f, "an array of {} {}", array.len(), array.kind.name()),

@@ -68,7 +68,7 @@ fn alignment(path: &Path, metadata: &Metadata) -> Result<u64, CheckpointError> {
     let alignment = value.as_u64().filter(|bytes| bytes.is_power_of_two() && *bytes <= ALIGNMENT_MAX);
     alignment.ok_or_else(|| CheckpointError::GgufInvalid {
         path: path.to_path_buf(),
-        offset: 0,
+        offset: metadata.offset(ALIGNMENT),
         item: ALIGNMENT.to_owned(),
         expected: format!("a power of two of at most {ALIGNMENT_MAX}"),
         got: shown(&value.to_string()),
@@ -98,8 +98,8 @@ impl<R: Read> Source<'_, R> {
     fn check_room(&self, item: &str, bytes: u64) -> Result<(), CheckpointError> {
         let left = self.file_bytes.saturating_sub(self.offset);
         if bytes > left {
-            let expected = format!("at most the {left} bytes that are left of the file");
-            return Err(self.invalid(item, expected, format!("{bytes} bytes")));
+            let got = format!("the end of the file after {left} of them");
+            return Err(self.invalid(item, format!("{bytes} more bytes"), got));
         }
         // No sum of two lengths that files have overflows.
         let end = self.offset.saturating_add(bytes);
@@ -151,6 +151,14 @@ impl<R: Read> Source<'_, R> {
         if count > limit {
             return Err(self.invalid(item, format!("at most {limit}"), count));
         }
+        let room = self.file_bytes.saturating_sub(self.offset) / bytes_each.max(1);
+        if count > room {
+            return Err(self.invalid(
+                item,
+                format!("at most the {room} that the rest of the file has room for"),
+                count,
+            ));
+        }
         self.check_room(item, count.saturating_mul(bytes_each))?;
         Ok(count)
     }
@@ -178,6 +186,9 @@ impl<R: Read> Source<'_, R> {
 
     /// Magic and version.
     fn preamble(&mut self) -> Result<u32, CheckpointError> {
+        if self.file_bytes == 0 {
+            return Err(self.invalid("magic", "GGUF", "an empty file"));
+        }
         let mut magic = [0; 4];
         self.fill("magic", &mut magic)?;
         if magic == *b"vers" {
@@ -212,11 +223,12 @@ impl<R: Read> Source<'_, R> {
         for _ in 0..count {
             let key = self.name("key", KEY_BYTES_MAX)?;
             let kind = self.kind(&key)?;
+            let offset = self.offset;
             let value = self.value(&key, kind)?;
-            if metadata.entries.contains_key(&key) {
-                return Err(self.invalid(&format!("key {}", shown(&key)), "each key once", "it twice"));
+            let item = format!("key {}", shown(&key));
+            if !metadata.insert(key, value, offset) {
+                return Err(self.invalid(&item, "each key once", "it twice"));
             }
-            metadata.entries.insert(key, value);
         }
         Ok(metadata)
     }
@@ -280,8 +292,10 @@ impl<R: Read> Source<'_, R> {
             }
             // Slowest first, as everywhere else.
             dims.reverse();
-            let (kind, offset) = (self.u32(&item)?, self.u64(&item)?);
-            tensors.push(RawTensor { name, dims, kind, offset });
+            let kind = self.u32(&item)?;
+            let at = self.offset;
+            let offset = self.u64(&item)?;
+            tensors.push(RawTensor { name, dims, kind, offset, at });
         }
         Ok(tensors)
     }
@@ -295,6 +309,8 @@ struct RawTensor {
     kind: u32,
     /// From the start of the data.
     offset: u64,
+    /// Where the header says so.
+    at: u64,
 }
 
 /// Where tensors may lie.
@@ -309,7 +325,7 @@ struct Place<'a> {
 impl Place<'_> {
     /// One tensor's own consistency: type, size, alignment and end.
     fn tensor(&self, raw: RawTensor) -> Result<TensorInfo, CheckpointError> {
-        let RawTensor { name, dims, kind, offset } = raw;
+        let RawTensor { name, dims, kind, offset, at } = raw;
         let (path, tensor) = (|| self.path.to_path_buf(), || shown(&name));
         let format = types::format(kind).ok_or_else(|| CheckpointError::UnsupportedGgmlType {
             path: path(),
@@ -336,30 +352,26 @@ impl Place<'_> {
             .filter(|dim| **dim > 0)
             .try_fold(1usize, |n, &dim| n.checked_mul(dim))
             .ok_or_else(too_large)?;
+        let bad_offset = |expected: String| CheckpointError::GgufInvalid {
+            path: path(),
+            offset: at,
+            item: format!("offset of tensor {}", tensor()),
+            expected,
+            got: offset.to_string(),
+        };
         if offset % self.alignment != 0 {
-            return Err(CheckpointError::GgufInvalid {
-                path: path(),
-                offset: self.data_start,
-                item: format!("offset of tensor {}", tensor()),
-                expected: format!("a multiple of {}", self.alignment),
-                got: offset.to_string(),
-            });
+            return Err(bad_offset(format!("a multiple of {}", self.alignment)));
         }
         let start = self.data_start.checked_add(offset);
-        let end = start.and_then(|start| start.checked_add(bytes)).filter(|end| *end <= self.file_bytes);
-        match (start, end) {
-            (Some(offset), Some(_)) => {
-                let extent = Extent { file: self.file, offset, bytes };
-                Ok(TensorInfo { name, format, shape, extent, checksum: None })
-            }
-            _ => Err(CheckpointError::Truncated {
-                path: path(),
-                tensor: tensor(),
-                offset: start.unwrap_or(u64::MAX),
-                expected: start.map_or(u64::MAX, |start| start.saturating_add(bytes)),
-                got: self.file_bytes,
-            }),
+        let place = start.and_then(|start| Some((start, start.checked_add(bytes)?)));
+        let (offset, end) = place
+            .ok_or_else(|| bad_offset(format!("one within the {} bytes of the file", self.file_bytes)))?;
+        if end > self.file_bytes {
+            let (expected, got) = (end, self.file_bytes);
+            return Err(CheckpointError::Truncated { path: path(), tensor: tensor(), offset, expected, got });
         }
+        let extent = Extent { file: self.file, offset, bytes };
+        Ok(TensorInfo { name, format, shape, extent, checksum: None })
     }
 }
 
