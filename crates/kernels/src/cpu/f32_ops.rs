@@ -183,11 +183,7 @@ impl F32Ops {
     /// apart; there are as many as `out` holds.
     pub(crate) fn decode_f16(self, halves: &[u8], stride: usize, len: usize, out: &mut [f32]) {
         check_rows(halves.len(), stride, out.len() / len, 2 * len);
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            F32Ops::Avx2(avx2) => avx2.decode_f16(halves, stride, len, out),
-            _ => decode_rows(Format::F16, halves, stride, len, out),
-        }
+        dispatch!(self, decode_f16(halves, stride, len, out));
     }
 
     /// The same from blocks of q8_0; `len` is a whole number of them.
@@ -195,21 +191,13 @@ impl F32Ops {
         let format = Format::Q8_0;
         assert_eq!(len % format.block_len(), 0);
         check_rows(blocks.len(), stride, out.len() / len, len / format.block_len() * format.block_bytes());
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            F32Ops::Avx2(avx2) => avx2.decode_q8_0(blocks, stride, len, out),
-            _ => decode_rows(format, blocks, stride, len, out),
-        }
+        dispatch!(self, decode_q8_0(blocks, stride, len, out));
     }
 
     /// f32 to the nearest halves, little endian; finite values saturate.
     pub(crate) fn encode_f16(self, values: &[f32], out: &mut [u8]) {
         assert_eq!(out.len(), 2 * values.len());
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            F32Ops::Avx2(avx2) => avx2.encode_f16(values, out),
-            _ => Format::F16.encode_row(values, out).unwrap_or_else(|error| panic!("{error}")),
-        }
+        dispatch!(self, encode_f16(values, out));
     }
 
     /// `out[i] = silu(sum_j weight[i][j] * inputs[j][i])`: weight is `[out, inputs]`; added from
@@ -218,15 +206,6 @@ impl F32Ops {
         assert!(!inputs.is_empty() && weight.len() == inputs.len() * out.len());
         assert!(inputs.iter().all(|input| input.len() == out.len()));
         dispatch!(self, conv_silu(weight, inputs, out));
-    }
-}
-
-/// Rows by the codec of their format; the lengths have been checked.
-fn decode_rows(format: Format, bytes: &[u8], stride: usize, len: usize, out: &mut [f32]) {
-    let row_bytes = len / format.block_len() * format.block_bytes();
-    for (row, out) in out.chunks_exact_mut(len).enumerate() {
-        let decoded = format.decode_row(&bytes[row * stride..][..row_bytes], out);
-        decoded.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -256,9 +235,32 @@ pub(crate) fn softplus(x: f32) -> f32 {
 
 /// Plain loops that the compiler may vectorise for the baseline instruction set.
 mod scalar {
+    use tensor::Format;
+
     use super::{Dims, Rows, RowsMut, sigmoid};
 
     const LANES: usize = 8;
+
+    /// Rows by the codec of their format; the lengths have been checked.
+    fn decode_rows(format: Format, bytes: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+        let row_bytes = len / format.block_len() * format.block_bytes();
+        for (row, out) in out.chunks_exact_mut(len).enumerate() {
+            let decoded = format.decode_row(&bytes[row * stride..][..row_bytes], out);
+            decoded.unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    pub(super) fn decode_f16(halves: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+        decode_rows(Format::F16, halves, stride, len, out);
+    }
+
+    pub(super) fn decode_q8_0(blocks: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+        decode_rows(Format::Q8_0, blocks, stride, len, out);
+    }
+
+    pub(super) fn encode_f16(values: &[f32], out: &mut [u8]) {
+        Format::F16.encode_row(values, out).unwrap_or_else(|error| panic!("{error}"));
+    }
 
     fn dot(a: &[f32], b: &[f32]) -> f32 {
         let mut sums = [0.0_f32; LANES];

@@ -207,3 +207,61 @@ fn sums_of_squares_are_exact_enough() {
     let exact: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     assert!((sum_of_squares(&x) / exact - 1.0).abs() < 1e-14);
 }
+
+/// Rows of 21 at a stride of 25 halves, so that neither is a whole number of vectors: all that there are.
+#[test]
+fn every_half_is_decoded_as_the_codec_does() {
+    const LEN: usize = 21;
+    const STRIDE: usize = 25;
+    let halves: Vec<u8> = (0..=u16::MAX).cycle().take(STRIDE << 16).flat_map(u16::to_le_bytes).collect();
+    for ops in all() {
+        let mut out = vec![0.0; LEN << 16];
+        ops.decode_f16(&halves, 2 * STRIDE, LEN, &mut out);
+        for (row, out) in out.chunks(LEN).enumerate() {
+            let mut expected = [0.0; LEN];
+            Format::F16.decode_row(&halves[2 * STRIDE * row..][..2 * LEN], &mut expected).unwrap();
+            for (got, expected) in out.iter().zip(expected) {
+                assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan());
+            }
+        }
+    }
+}
+
+/// Around every half and every boundary of two, and far beyond them.
+#[test]
+fn values_become_the_halves_that_the_codec_says() {
+    let ties = (0..0x7C00_u32).map(|half| {
+        let of = |half: u32| {
+            let mut value = [0.0];
+            Format::F16.decode_row(&(half as u16).to_le_bytes(), &mut value).unwrap();
+            value[0]
+        };
+        of(half) / 2.0 + of((half + 1).min(0x7BFF)) / 2.0
+    });
+    let around = |x: f32| [x.next_down(), x, x.next_up(), -x];
+    let mut values: Vec<f32> = ties.flat_map(around).collect();
+    values.extend([65519.9, 65520.0, 1e6, -1e30, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, 1e-45, -0.0]);
+    for ops in all() {
+        let (mut got, mut expected) = (vec![0; 2 * values.len()], vec![0; 2 * values.len()]);
+        ops.encode_f16(&values, &mut got);
+        Format::F16.encode_row(&values, &mut expected).unwrap();
+        assert!(got == expected);
+    }
+}
+
+#[test]
+fn blocks_of_the_cache_are_decoded_as_the_codec_does() {
+    const ROW: usize = 3 * 34;
+    let blocks: Vec<u8> = (0..300 * (ROW + 34)).map(|i| (i * 167 % 251 + i / 91) as u8).collect();
+    for ops in all() {
+        let mut out = vec![0.0; 300 * 96];
+        ops.decode_q8_0(&blocks, ROW + 34, 96, &mut out);
+        for (row, out) in out.chunks(96).enumerate() {
+            let mut expected = [0.0; 96];
+            Format::Q8_0.decode_row(&blocks[(ROW + 34) * row..][..ROW], &mut expected).unwrap();
+            for (got, expected) in out.iter().zip(expected) {
+                assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan());
+            }
+        }
+    }
+}

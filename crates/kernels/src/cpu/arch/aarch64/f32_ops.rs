@@ -10,8 +10,11 @@
 //! depends on which tile an element falls into.
 
 use std::arch::aarch64::*;
-use std::arch::is_aarch64_feature_detected;
+use std::arch::{asm, is_aarch64_feature_detected};
 
+use tensor::blocks::{Block, BlockQ8_0, from_bytes};
+
+use super::neon_dot::{half_to_f32, halves_to_f32, load_u16x4};
 use crate::cpu::f32_ops::{Dims, Rows, RowsMut};
 
 const LANES: usize = 8;
@@ -42,6 +45,9 @@ forward! {
     scaled_mul_silu(a: f32, weight: &[f32], z: &[f32], o: &mut [f32]);
     axpby(a: f32, x: &[f32], b: f32, y: &mut [f32]);
     conv_silu(weight: &[f32], inputs: &[&[f32]], out: &mut [f32]);
+    decode_f16(halves: &[u8], stride: usize, len: usize, out: &mut [f32]);
+    encode_f16(values: &[f32], out: &mut [u8]);
+    decode_q8_0(blocks: &[u8], stride: usize, len: usize, out: &mut [f32]);
 }
 
 impl Neon {
@@ -296,6 +302,86 @@ fn axpby(a: f32, x: &[f32], b: f32, y: &mut [f32]) {
     for at in (0..y.len()).step_by(LANES) {
         let scaled = mul(b, load(y, at));
         store(y, at, fma(a, load(x, at), scaled));
+    }
+}
+
+/// Eight halves, little endian.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halves(bytes: &[u8; 2 * LANES]) -> Eight {
+    let (low, high) = (bytes[..LANES].as_chunks().0, bytes[LANES..].as_chunks().0);
+    Eight(halves_to_f32(load_u16x4(&low.as_chunks().0[0])), halves_to_f32(load_u16x4(&high.as_chunks().0[0])))
+}
+
+#[target_feature(enable = "neon")]
+fn decode_f16(bytes: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+    for (row, out) in out.chunks_exact_mut(len).enumerate() {
+        let (eights, rest) = bytes[row * stride..][..2 * len].as_chunks::<{ 2 * LANES }>();
+        for (i, eight) in eights.iter().enumerate() {
+            store(out, i * LANES, halves(eight));
+        }
+        if !rest.is_empty() {
+            let mut eight = [0; 2 * LANES];
+            eight[..rest.len()].copy_from_slice(rest);
+            store(out, eights.len() * LANES, halves(&eight));
+        }
+    }
+}
+
+/// To the nearest halves, ties to even; the conversion that every processor with NEON has.
+#[inline]
+#[target_feature(enable = "neon")]
+fn nearest_halves(values: float32x4_t) -> [u8; LANES] {
+    let halves: uint16x4_t;
+    // SAFETY: computes a register from a register.
+    unsafe {
+        asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) halves, in(vreg) values,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    let mut bytes = [0; LANES];
+    // SAFETY: 8 bytes; no alignment is needed.
+    unsafe { vst1_u8(bytes.as_mut_ptr(), vreinterpret_u8_u16(halves)) };
+    bytes
+}
+
+/// Values within what halves hold; what is not finite stays.
+#[inline]
+#[target_feature(enable = "neon")]
+fn saturated(values: float32x4_t) -> float32x4_t {
+    const LARGEST: f32 = 65504.0;
+    // Minimum and maximum of a NaN are a NaN.
+    let bounded = vmaxq_f32(vdupq_n_f32(-LARGEST), vminq_f32(vdupq_n_f32(LARGEST), values));
+    vbslq_f32(vceqq_f32(vabsq_f32(values), vdupq_n_f32(f32::INFINITY)), values, bounded)
+}
+
+#[target_feature(enable = "neon")]
+fn encode_f16(values: &[f32], out: &mut [u8]) {
+    for (out, at) in out.chunks_mut(2 * LANES).zip((0..).step_by(LANES)) {
+        let Eight(low, high) = load(values, at);
+        let mut bytes = [0; 2 * LANES];
+        bytes[..LANES].copy_from_slice(&nearest_halves(saturated(low)));
+        bytes[LANES..].copy_from_slice(&nearest_halves(saturated(high)));
+        out.copy_from_slice(&bytes[..out.len()]);
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn decode_q8_0(blocks: &[u8], stride: usize, len: usize, out: &mut [f32]) {
+    let row_bytes = len / BlockQ8_0::LEN * size_of::<BlockQ8_0>();
+    for (row, out) in out.chunks_exact_mut(len).enumerate() {
+        let blocks = from_bytes::<BlockQ8_0>(&blocks[row * stride..][..row_bytes]);
+        for (block, out) in blocks.iter().zip(out.chunks_exact_mut(BlockQ8_0::LEN)) {
+            let scale = splat(half_to_f32(block.d));
+            for (i, codes) in block.codes.as_chunks::<LANES>().0.iter().enumerate() {
+                // SAFETY: 8 bytes; no alignment is needed.
+                let codes = vmovl_s8(unsafe { vld1_s8(codes.as_ptr()) });
+                let codes = Eight(
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(codes))),
+                    vcvtq_f32_s32(vmovl_s16(vget_high_s16(codes))),
+                );
+                store(out, i * LANES, mul(scale, codes));
+            }
+        }
     }
 }
 

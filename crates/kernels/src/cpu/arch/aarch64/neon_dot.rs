@@ -59,7 +59,7 @@ pub(super) fn load_i8x16(values: &[i8; 16]) -> int8x16_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load_u16x4(values: &[[u8; 2]; 4]) -> uint16x4_t {
+pub(super) fn load_u16x4(values: &[[u8; 2]; 4]) -> uint16x4_t {
     // SAFETY: 8 bytes are readable there; the load needs no alignment.
     vreinterpret_u16_u8(unsafe { vld1_u8(values.as_flattened().as_ptr()) })
 }
@@ -95,7 +95,7 @@ pub(super) fn half_to_f32(half: HalfLe) -> f32 {
 /// As [`half_to_f32`], four at a time.
 #[inline]
 #[target_feature(enable = "neon")]
-fn halves_to_f32(halves: uint16x4_t) -> float32x4_t {
+pub(super) fn halves_to_f32(halves: uint16x4_t) -> float32x4_t {
     let values: float32x4_t;
     // SAFETY: computes a register from a register.
     unsafe {
@@ -344,14 +344,14 @@ macro_rules! loops {
                 Format::Q5K => rows_256::<T, BlockQ5K, SCALED_MINS>(job, t, out, |block| open_q5_k(block)),
                 Format::Q6K => rows_256::<T, BlockQ6K, FIXED_ZERO>(job, t, out, |block| open_q6_k(block)),
                 Format::IQ1S => rows_256::<T, BlockIq1S, NO_MINS>(job, t, out, |block| open_iq1_s(block)),
-                Format::IQ1M => rows_256::<T, BlockIq1M, NO_MINS>(job, t, out, |block| open_any(block)),
+                Format::IQ1M => rows_256::<T, BlockIq1M, NO_MINS>(job, t, out, |block| open_iq1_m(block)),
                 Format::IQ2XXS => rows_256::<T, BlockIq2Xxs, NO_MINS>(job, t, out, |block| open_iq2_xxs(block)),
                 Format::IQ2XS => rows_256::<T, BlockIq2Xs, NO_MINS>(job, t, out, |block| open_iq2_xs(block)),
                 Format::IQ2S => rows_256::<T, BlockIq2S, NO_MINS>(job, t, out, |block| open_iq2_s(block)),
                 Format::IQ3XXS => rows_256::<T, BlockIq3Xxs, NO_MINS>(job, t, out, |block| open_iq3_xxs(block)),
                 Format::IQ3S => rows_256::<T, BlockIq3S, NO_MINS>(job, t, out, |block| open_iq3_s(block)),
                 Format::IQ4XS => rows_256::<T, BlockIq4Xs, NO_MINS>(job, t, out, |block| open_iq4_xs(block)),
-                Format::TQ1_0 => rows_256::<T, BlockTq1_0, NO_MINS>(job, t, out, |block| open_any(block)),
+                Format::TQ1_0 => rows_256::<T, BlockTq1_0, NO_MINS>(job, t, out, |block| open_tq1_0(block)),
                 Format::TQ2_0 => rows_256::<T, BlockTq2_0, NO_MINS>(job, t, out, |block| open_tq2_0(block)),
                 other => unreachable!("{other} has no NEON dot product; add it here with its block"),
             }

@@ -1,19 +1,18 @@
 //! Blocks of 256 whose weights are a scale times a signed integer from a table, opened with NEON:
 //! iq1 to iq4 and the ternary formats.
 //!
-//! Magnitudes are fetched from tables of 2 to 16 KB and multiplied with signs of 1 and -1. Formats
-//! that nobody decodes at speed take the scalar code's way of opening a block.
+//! Magnitudes are fetched from tables of 1 to 16 KB and multiplied with signs of 1 and -1.
 
 use std::arch::aarch64::*;
 
 use tensor::blocks::iq_grids::{EVEN_SIGNS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use tensor::blocks::{
-    BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, BlockTq2_0,
-    IQ4_VALUES, SignedBlock,
+    BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs, BlockIq4Xs, BlockTq1_0,
+    BlockTq2_0, IQ4_VALUES,
 };
 
 use super::neon_blocks::{bits_are_set, look_up, pairs_of_bits, signed_256, widen};
-use super::neon_dot::{Open256, half_to_f32, load_i8x16};
+use super::neon_dot::{Open256, half_to_f32, load_i8x16, load_u8x16};
 
 #[inline]
 #[target_feature(enable = "neon")]
@@ -89,15 +88,6 @@ fn odd_scales_of_16(nibbles: &[u8; 8]) -> [int32x4_t; 4] {
 fn odd_scales_of_32(nibbles: [u8; 4]) -> [int32x4_t; 4] {
     let eight = odd(nibbles_in_order(u64::from(u32::from_le_bytes(nibbles))));
     widen(vzip1q_s8(eight, eight))
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn open_any<B: SignedBlock>(block: &B) -> Open256 {
-    let opened = block.open();
-    let sixteens = opened.codes.as_chunks::<16>().0;
-    let codes = fill!([vdupq_n_s8(0); 16], i => load_i8x16(&sixteens[i]));
-    signed_256(opened.d, codes, widen(load_i8x16(&opened.scales)))
 }
 
 #[inline]
@@ -195,6 +185,51 @@ pub(super) fn open_iq1_s(block: &BlockIq1S) -> Open256 {
     // Three bits of scale under the top bit.
     let scales = odd_scales_of_words(fill!([0; 8], j => (words[j] >> 12 & 7) << 28));
     signed_256(half_to_f32(block.d) * 0.125, codes, scales)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn open_iq1_m(block: &BlockIq1M) -> Open256 {
+    const SHIFTS: [u64; 2] = [0x0101_0101_0101_0101, u64::MAX];
+    let grid = block.grid_low.as_chunks::<2>().0;
+    let codes = fill!([vdupq_n_s8(0); 16], i => {
+        let nibbles = usize::from(block.grid_high[i]);
+        let values = fill!([0; 2], k => IQ1[usize::from(grid[i][k]) | (nibbles >> (4 * k) & 7) << 8]);
+        let shifts = fill!([0; 2], k => SHIFTS[nibbles >> (4 * k + 3) & 1]);
+        vaddq_s8(set_64(values), set_64(shifts))
+    });
+    let words = fill!([0; 4], i => u16::from_le_bytes(block.scales[i]));
+    let scales = fill!([0; 16], i => (2 * (words[i / 4] >> (i % 4 * 3) & 7) + 1) as i8);
+    signed_256(block.d() * 0.125, codes, widen(load_i8x16(&scales)))
+}
+
+/// The first digits after the point of fractions of 256 in base 3, less 1.
+#[inline]
+#[target_feature(enable = "neon")]
+fn first_digits(fractions: uint8x16_t) -> int8x16_t {
+    // All ones, which is -1, where a fraction reaches one third, and two.
+    let (third, thirds) = (vcgeq_u8(fractions, vdupq_n_u8(86)), vcgeq_u8(fractions, vdupq_n_u8(171)));
+    vreinterpretq_s8_u8(vsubq_u8(vsubq_u8(vdupq_n_u8(u8::MAX), third), thirds))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn open_tq1_0(block: &BlockTq1_0) -> Open256 {
+    let mut codes = [vdupq_n_s8(0); 16];
+    let fives = block.fives.as_chunks::<16>().0;
+    // Digit n of the first two sixteens of bytes, then of the third.
+    for (at, bytes, step) in [(0, &fives[0], 2), (1, &fives[1], 2), (10, &fives[2], 1)] {
+        let mut fractions = load_u8x16(bytes);
+        for n in 0..5 {
+            codes[at + n * step] = first_digits(fractions);
+            // The next digit moves before the point, and is dropped.
+            fractions = vmulq_u8(fractions, vdupq_n_u8(3));
+        }
+    }
+    let fours = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(block.fours)));
+    let powers = load_u8x16(&[1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27]);
+    codes[15] = first_digits(vmulq_u8(fours, powers));
+    signed_256(half_to_f32(block.d), codes, [vdupq_n_s32(1); 4])
 }
 
 #[inline]
