@@ -54,7 +54,7 @@ pub use generate::{Event, FinishReason, Generation, Request};
 pub use kernels::backend::KvFormat;
 pub use kernels::dot::Isa;
 pub use options::EngineOptions;
-pub use packing::{QuantTiers, pack, plan_pack};
+pub use packing::{ExpertReads, QuantTiers, expert_reads, pack, plan_pack};
 pub use session::Session;
 pub use stats::RunStats;
 pub use storage::{IoEngine, IoMode};
