@@ -76,7 +76,7 @@ pub(crate) struct LoadArgs {
     /// How experts are read: past the page cache, or through it.
     #[arg(long, value_enum, default_value_t = Io::Direct)]
     pub(crate) io: Io,
-    /// Reads in flight.
+    /// Reads in flight: threads of the pool; a ring takes four times as many.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub(crate) io_threads: usize,
     /// What does the reading: a pool of threads, a ring of io_uring (Linux), or auto: the pool, which was faster.

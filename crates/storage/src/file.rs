@@ -38,7 +38,7 @@ pub const THREADS_MAX: usize = 256;
 pub struct StorageOptions {
     /// What is tried. See [`Storage::mode`] for what is obtained.
     pub mode: IoMode,
-    /// Reads in flight, which is the number of threads of the pool: 1 to [`THREADS_MAX`].
+    /// Threads of the pool, each with one read in flight: 1 to [`THREADS_MAX`]. A ring has four times as many reads in flight.
     pub threads: usize,
     /// What does the reading. See [`Storage::engine`] for what is obtained.
     pub engine: IoEngine,
