@@ -21,6 +21,11 @@ pub trait Policy: Send {
     /// `slot`, which held nothing, will hold `id`.
     fn insert(&mut self, slot: usize, id: ExpertId);
 
+    /// `slot`, which held nothing, will hold `id`, which nobody has asked for yet: [`Policy::touch`] follows if somebody does.
+    fn insert_ahead(&mut self, slot: usize, id: ExpertId) {
+        self.insert(slot, id);
+    }
+
     /// `slot` holds nothing any more.
     fn remove(&mut self, slot: usize);
 

@@ -11,6 +11,8 @@
 //! The second part is what keeps some hits where memory holds less than one token's experts: least recently used
 //! evicts there what is needed next, and finds nothing.
 
+use std::mem;
+
 use super::Policy;
 use crate::ExpertId;
 
@@ -24,11 +26,19 @@ const SHARE_MIN: f32 = 1e-4;
 /// Tokens after which powers are not looked up but 0.
 const DECAY_TOKENS_MAX: usize = 1024;
 
-/// The policy. Finding a victim looks at every slot: nanoseconds each, before a read of a millisecond.
+/// Slots for each victim that one look at all of them finds. With few slots a victim is the very furthest of the moment;
+/// with many, one of the furthest of a moment ago, which is a layer or two of some hundred off.
+const SLOTS_PER_VICTIM: usize = 128;
+/// Most victims that one look finds.
+const VICTIMS_MAX: usize = 64;
+
+/// The policy. Finding victims looks at every slot, some ten nanoseconds each, hence several at once.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
     /// [slot]: what it holds.
     held: Vec<Option<ExpertId>>,
+    /// The slots found last that hold what they held then and were not used since, the furthest at the end.
+    victims: Vec<(f32, usize)>,
     /// [layer][expert]: how often it was used of late.
     usage: Vec<Vec<Usage>>,
     /// Tokens (or prompt chunks) so far, and the layer that is running.
@@ -51,6 +61,7 @@ impl Adaptive {
         let left = |tokens: usize| HALF_LIFE_TOKENS.map(|half| 0.5f32.powf(tokens as f32 / half));
         Adaptive {
             held: vec![None; slots],
+            victims: Vec::new(),
             usage: Vec::new(),
             token: 0,
             layer: 0,
@@ -71,13 +82,7 @@ impl Adaptive {
             self.token = self.token.wrapping_add(1);
         }
         self.layer = id.layer;
-        let (layer, expert) = (id.layer as usize, id.expert as usize);
-        if self.usage.len() <= layer {
-            self.usage.resize(layer + 1, Vec::new());
-        }
-        if self.usage[layer].len() <= expert {
-            self.usage[layer].resize(expert + 1, Usage::default());
-        }
+        let (layer, expert) = self.known(id);
         let usage = self.usage[layer][expert];
         let one = self.decay[1];
         let averages = self.averages(usage);
@@ -85,10 +90,22 @@ impl Adaptive {
         self.usage[layer][expert] = Usage { average, token: self.token };
     }
 
+    /// Where an expert's averages are, from now on.
+    fn known(&mut self, id: ExpertId) -> (usize, usize) {
+        let (layer, expert) = (id.layer as usize, id.expert as usize);
+        if self.usage.len() <= layer {
+            self.usage.resize(layer + 1, Vec::new());
+        }
+        if self.usage[layer].len() <= expert {
+            self.usage[layer].resize(expert + 1, Usage::default());
+        }
+        (layer, expert)
+    }
+
     /// Layers until an expert is expected to be used again.
     fn expected_layers(&self, id: ExpertId) -> f32 {
         let layers = self.usage.len() as u32;
-        let usage = self.usage[id.layer as usize][id.expert as usize]; // Since `used`.
+        let usage = self.usage[id.layer as usize][id.expert as usize]; // Since `known`.
         let [quick, slow] = self.averages(usage);
         let share = (QUICK_SHARE * quick + (1.0 - QUICK_SHARE) * slow).clamp(SHARE_MIN, 1.0);
         let turn = (id.layer + layers - self.layer - 1) % layers;
@@ -96,8 +113,37 @@ impl Adaptive {
     }
 }
 
+impl Adaptive {
+    /// What `slot` held when victims were found is of use now, or gone.
+    fn spare(&mut self, slot: usize) {
+        self.victims.retain(|(_, victim)| *victim != slot);
+    }
+
+    /// The slots whose experts are expected to be used last.
+    fn find_victims(&mut self, pinned: &dyn Fn(usize) -> bool) {
+        let count = (self.held.len() / SLOTS_PER_VICTIM).clamp(1, VICTIMS_MAX);
+        let mut found = mem::take(&mut self.victims); // Empty; ascending, at most `count`.
+        for (slot, held) in self.held.iter().enumerate() {
+            let Some(id) = held else { continue };
+            let layers = self.expected_layers(*id);
+            let is_full = found.len() == count;
+            if is_full && found.first().is_some_and(|(least, _)| layers <= *least) || pinned(slot) {
+                continue;
+            }
+            if is_full {
+                found.remove(0);
+            }
+            // Of equals the first slot goes first.
+            let place = found.partition_point(|(other, _)| *other < layers);
+            found.insert(place, (layers, slot));
+        }
+        self.victims = found;
+    }
+}
+
 impl Policy for Adaptive {
-    fn touch(&mut self, _slot: usize, id: ExpertId) {
+    fn touch(&mut self, slot: usize, id: ExpertId) {
+        self.spare(slot);
         self.used(id);
     }
 
@@ -106,27 +152,33 @@ impl Policy for Adaptive {
         self.used(id);
     }
 
+    fn insert_ahead(&mut self, slot: usize, id: ExpertId) {
+        self.known(id);
+        self.held[slot] = Some(id);
+    }
+
     fn remove(&mut self, slot: usize) {
+        self.spare(slot);
         self.held[slot] = None;
     }
 
     fn victim(&mut self, pinned: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let mut furthest: Option<(usize, f32)> = None;
-        for (slot, held) in self.held.iter().enumerate() {
-            let Some(id) = held else { continue };
-            let layers = self.expected_layers(*id);
-            if furthest.is_none_or(|(_, most)| layers > most) && !pinned(slot) {
-                furthest = Some((slot, layers));
+        while let Some((_, slot)) = self.victims.pop() {
+            if !pinned(slot) {
+                return Some(slot);
             }
         }
-        furthest.map(|(slot, _)| slot)
+        self.find_victims(pinned);
+        self.victims.pop().map(|(_, slot)| slot)
     }
 
     fn relocate(&mut self, from: usize, to: usize, _id: ExpertId) {
+        self.spare(from);
         self.held[to] = self.held[from].take();
     }
 
     fn resize(&mut self, slots: usize) {
+        self.victims.clear();
         self.held.resize(slots, None);
     }
 }
@@ -164,6 +216,38 @@ mod tests {
         policy.remove(2);
         policy.resize(2);
         assert_eq!(policy.victim(&|_| true), None);
+    }
+
+    #[test]
+    fn several_victims_of_one_look_are_the_furthest_and_not_in_use() {
+        let slots = 5 * SLOTS_PER_VICTIM;
+        let mut policy = Adaptive::new(slots);
+        // Two layers' experts, each used once, one layer after the other; then some of them again.
+        for slot in 0..slots {
+            policy.insert(slot, id(slot as u32 % 2, slot as u32 / 2));
+        }
+        let again = |slot: usize| !slot.is_multiple_of(5);
+        (0..slots)
+            .filter(|slot| again(*slot))
+            .for_each(|slot| policy.touch(slot, id(slot as u32 % 2, slot as u32 / 2)));
+        policy.insert_ahead(0, id(1, 2000)); // Nobody has asked for it: a victim like any other.
+        let mut victims = Vec::new();
+        for _ in 0..slots / 5 {
+            let victim = policy.victim(&|slot| slot == 10).unwrap();
+            policy.remove(victim);
+            victims.push(victim);
+            if victims.len() == 2 {
+                // One of those found is asked for: it stays.
+                policy.touch(20, id(0, 10));
+            }
+        }
+        let mut sorted = victims.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), victims.len(), "none twice: {victims:?}");
+        assert!(!victims.contains(&10) && victims.contains(&0), "{victims:?}");
+        let used_once = victims.iter().filter(|slot| !again(**slot)).count();
+        assert!(used_once + 3 >= victims.len() && !victims[..100].contains(&20), "{victims:?}");
     }
 
     #[test]
