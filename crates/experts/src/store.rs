@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use checkpoint::ExpertTable;
-use storage::{AlignedBuf, Completion, CompletionQueue, FileId, ReadRequest, Storage, Widened};
+use storage::{AlignedBuf, Completion, CompletionQueue, FileId, ReadRequest, Storage, StorageError, Widened};
 use tensor::MatrixView;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -109,6 +109,8 @@ pub struct ExpertStore {
     ahead: Vec<usize>,
     /// Reads under way that nobody waits for.
     guesses_reading: usize,
+    /// Scratch of `settle_guesses`.
+    wanted_tags: Vec<u64>,
     /// [slot]: number of the fetch that used it last.
     used_in: Vec<u64>,
     /// Memory of slots that were given back; its pages are the system's.
@@ -207,6 +209,7 @@ impl ExpertStore {
             ),
             ahead: Vec::new(),
             guesses_reading: 0,
+            wanted_tags: Vec::new(),
             used_in: vec![0; slot_count],
             spare: Vec::new(),
             trace: None,
@@ -276,6 +279,7 @@ impl ExpertStore {
                 let slot = &mut self.slots[slot_index];
                 slot.pinned = true;
                 slot.index = index;
+                self.policy.touch(slot_index, id);
                 fetching.reading += 1;
                 fetching.joined += 1;
                 self.guesses_reading -= 1;
@@ -422,23 +426,23 @@ impl ExpertStore {
             self.fetching.missing_submitted += 1;
             self.fetching.reading += 1;
             self.fetching.submitted_at.get_or_insert_with(Instant::now);
-            self.submit(slot_index, id);
+            self.policy.insert(slot_index, id);
+            let request = self.request(slot_index, id);
+            self.storage.submit(request, &self.queue);
         }
         Ok(())
     }
 
-    /// Submits the read of an expert into an empty slot whose `reads` are laid out.
-    fn submit(&mut self, slot_index: usize, id: ExpertId) {
+    /// The read of an expert into an empty slot whose `reads` are laid out.
+    fn request(&mut self, slot_index: usize, id: ExpertId) -> ReadRequest {
         let slot = &mut self.slots[slot_index];
         slot.id = Some(id);
         slot.reading = true;
-        let request = ReadRequest {
+        ReadRequest {
             tag: slot_index as u64,
             buf: mem::replace(&mut slot.buf, AlignedBuf::empty()),
             segments: mem::take(&mut slot.reads.segments),
-        };
-        self.policy.insert(slot_index, id);
-        self.storage.submit(request, &self.queue);
+        }
     }
 
     /// A slot that holds nothing: a free one, or the policy's victim emptied. None if all are in
@@ -484,6 +488,9 @@ impl ExpertStore {
         slot.fresh = true;
         let ExpertId { layer, expert } = id;
         if let Err(source) = result {
+            if matches!(source, StorageError::Withdrawn) {
+                self.lookahead.withdrawn(bytes_read);
+            }
             self.vacate(slot_index);
             self.free.push(slot_index);
             return Err(ExpertsError::Read { layer, expert, source });
@@ -596,11 +603,22 @@ impl ExpertStore {
     /// again.
     fn land_one(&mut self, completion: Completion) -> Option<Result<usize, ExpertsError>> {
         let pinned = self.slots[completion.tag as usize].pinned;
+        if pinned && matches!(completion.result, Err(StorageError::Withdrawn)) {
+            self.read_again(completion);
+            return None;
+        }
         let landed = self.land(completion);
         pinned.then(|| {
             self.time_reads();
             landed
         })
+    }
+
+    /// Reads an expert after all that was asked for while its guess was being given up.
+    fn read_again(&mut self, completion: Completion) {
+        let Completion { tag, buf, segments, bytes_read, .. } = completion;
+        self.stats.bytes_read += bytes_read;
+        self.storage.submit(ReadRequest { tag, buf, segments }, &self.queue);
     }
 
     /// Tells the lookahead what the drive takes for a read, once the last of a fetch's reads has landed.
@@ -744,6 +762,30 @@ impl Fetch<'_> {
     /// Whether no expert was asked for.
     pub fn is_empty(&self) -> bool {
         self.store.fetching.experts.is_empty()
+    }
+
+    /// How many of those that were resident have not been given yet: while there are any, [`Fetch::next_batch`] does not wait.
+    pub fn resident_left(&self) -> usize {
+        self.store.fetching.resident.len() - self.store.fetching.resident_given
+    }
+
+    /// [`ExpertStore::wants_guess`], while this fetch is under way.
+    pub fn wants_guess(&mut self, tokens: usize) -> bool {
+        self.store.wants_guess(tokens)
+    }
+
+    /// [`ExpertStore::read_ahead`], while this fetch is under way: what it asked for is read first.
+    ///
+    /// # Errors
+    /// As [`ExpertStore::read_ahead`].
+    pub fn read_ahead(
+        &mut self,
+        tokens: usize,
+        layer: u32,
+        experts: &[u32],
+        cost_us: f32,
+    ) -> Result<(), ExpertsError> {
+        self.store.guess(tokens, layer, experts, cost_us)
     }
 
     /// How many of them were resident when they were asked for.

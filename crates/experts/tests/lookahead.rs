@@ -32,19 +32,28 @@ fn guesses_change_no_answer_and_leak_no_slot() {
                 let layer = step % 3;
                 let count = bank.bytes[layer as usize].len();
                 let list = random_list(&mut random, count.min(4), 1);
-                if store.wants_guess() {
+                if store.wants_guess(1) {
                     // Often right, sometimes not, sometimes for a layer that does not come next.
                     let guess =
                         if random.below(3) > 0 { list.clone() } else { random_list(&mut random, count, 1) };
                     let guessed = if random.below(10) == 0 { (layer + 1) % 3 } else { layer };
                     let guess: Vec<u32> = guess.into_iter().filter(|expert| *expert < 7).collect();
-                    store.read_ahead(guessed, &guess, 1.0).unwrap();
+                    store.read_ahead(1, guessed, &guess, 1.0).unwrap();
                 }
+                // While a layer's experts are fetched, those of the next are guessed.
+                let next = random_list(&mut random, bank.bytes[((layer + 1) % 3) as usize].len(), 1);
+                let (early, tokens) = (random.below(2) == 0, 1 + random.below(2) as usize);
                 match store.fetch(layer, &list) {
-                    Ok(fetch) if seed % 3 != 0 => {
+                    Ok(mut fetch) if seed % 3 != 0 => {
+                        if early && fetch.wants_guess(tokens) {
+                            fetch.read_ahead(tokens, (layer + 1) % 3, &next, 1.0).unwrap();
+                        }
                         bank.check_all(layer, &list, fetch, &context);
                     }
                     Ok(mut fetch) => {
+                        if early && fetch.wants_guess(tokens) {
+                            fetch.read_ahead(tokens, (layer + 1) % 3, &next, 1.0).unwrap();
+                        }
                         while let Ok(Some(loaded)) = fetch.next() {
                             bank.check(layer, &list, &loaded, &context);
                         }
@@ -67,7 +76,7 @@ fn guesses_change_no_answer_and_leak_no_slot() {
             reads += store.lookahead_stats().reads;
             used += store.lookahead_stats().reads_used;
         }
-        assert!(reads > 300 && used > 100, "{reads} read ahead, {used} used");
+        assert!(reads > 600 && used > 200, "{reads} read ahead, {used} used");
     });
 }
 
@@ -75,9 +84,9 @@ fn guesses_change_no_answer_and_leak_no_slot() {
 fn guesses_that_make_no_sense_are_refused() {
     let bank = Bank::new(Container::Packed, &[4, 4], 1);
     let mut store = bank.store(file_storage(IoMode::Direct), 3, Verify::FirstLoad);
-    assert!(store.read_ahead(2, &[0], 1.0).is_err());
-    assert!(store.read_ahead(0, &[4], 1.0).is_err());
-    assert!(store.read_ahead(0, &[1, 1], 1.0).is_err());
+    assert!(store.read_ahead(1, 2, &[0], 1.0).is_err());
+    assert!(store.read_ahead(1, 0, &[4], 1.0).is_err());
+    assert!(store.read_ahead(1, 0, &[1, 1], 1.0).is_err());
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn a_damaged_expert_that_was_read_ahead_fails_the_fetch_that_asks_for_it() {
     let bank = Bank::new(Container::Packed, &[4, 4], 1);
     bank.damage(0, 2);
     let mut store = bank.store(file_storage(IoMode::Direct), 5, Verify::FirstLoad);
-    store.read_ahead(0, &[2], 1.0).unwrap();
+    store.read_ahead(1, 0, &[2], 1.0).unwrap();
     thread::sleep(Duration::from_millis(50)); // It has most likely landed; the outcome is the same if not.
     let mut fetch = store.fetch(0, &[1, 2]).unwrap();
     let error = loop {

@@ -8,6 +8,7 @@ use kernels::backend::{Backend, KvFormat};
 use crate::config::{LayerType, MlpType, RopeFactors};
 use crate::layers::{
     Attention, AttentionScratch, DeltaNet, DeltaNetScratch, DeltaNetState, KvCache, Mlp, Moe, MoeScratch,
+    Upcoming,
 };
 use crate::layout::ROPE_FACTORS;
 use crate::load::DenseLoader;
@@ -154,7 +155,8 @@ impl<B: Backend> Scratch<B> {
             + MoeScratch::<B>::len_per_token(config);
         let logit_rows = LOGIT_ROWS_MAX.min(tokens_max);
         let logits = logit_rows * (config.hidden_size + 2 * config.vocab_size);
-        4 * (tokens_max as u64 * per_token as u64 + logits as u64)
+        let fixed = logits + MoeScratch::<B>::len_fixed(config, tokens_max);
+        4 * (tokens_max as u64 * per_token as u64 + fixed as u64)
     }
 }
 
@@ -237,11 +239,15 @@ impl<B: Backend> Model<B> {
         );
         let mut laps = Laps::start();
         backend.get_rows(&self.embed_tokens, tokens, &mut scratch.x);
-        for (layer, state) in self.layers.iter().zip(&mut state.layers) {
+        let upcoming = |layer: usize| self.layers.get(layer).and_then(|layer| self.upcoming(layer));
+        if let Some(first) = upcoming(0) {
+            first.guess(backend, store, (&scratch.x, n), &mut scratch.moe)?;
+        }
+        for (index, (layer, state)) in self.layers.iter().zip(&mut state.layers).enumerate() {
             if cancel.load(Ordering::Relaxed) {
                 return Err(ModelError::Cancelled);
             }
-            self.forward_layer(backend, store, layer, state, scratch, pos, n)?;
+            self.forward_layer(backend, store, layer, state, scratch, (pos, n), upcoming(index + 1))?;
         }
         state.pos = pos + n;
         self.logits(backend, scratch, n, wanted, sink);
@@ -257,15 +263,10 @@ impl<B: Backend> Model<B> {
         layer: &Layer<B>,
         state: &mut LayerState<B>,
         scratch: &mut Scratch<B>,
-        pos: usize,
-        n: usize,
+        (pos, n): (usize, usize),
+        next: Option<Upcoming<'_, B>>,
     ) -> Result<(), ModelError> {
         let (hidden, eps, s) = (self.config.hidden_size, self.config.rms_norm_eps, scratch);
-        // Only in decoding: a chunk asks for most experts of a layer anyway.
-        if let (1, Feed::Moe(moe), true) = (n, &layer.feed, store.wants_guess()) {
-            let norm = (&layer.post_attention_layernorm, eps);
-            moe.guess(backend, store, norm, &s.x, &mut s.h, &mut s.moe)?;
-        }
         backend.rms_norm(&s.x, &layer.input_layernorm, eps, n, hidden, &mut s.h);
         match (&layer.mixer, state, &mut s.delta_net) {
             (Mixer::Attention(mixer), LayerState::Attention(cache), _) => {
@@ -280,13 +281,19 @@ impl<B: Backend> Model<B> {
         backend.add(&s.mixed, n * hidden, &mut s.x);
         backend.rms_norm(&s.x, &layer.post_attention_layernorm, eps, n, hidden, &mut s.h);
         match &layer.feed {
-            Feed::Moe(moe) => moe.forward(backend, store, &s.h, n, &mut s.moe, &mut s.x),
+            Feed::Moe(moe) => moe.forward(backend, store, (&s.h, n), &mut s.moe, &mut s.x, next),
             Feed::Dense(mlp) => {
                 mlp.forward(backend, None, &s.h, n, &mut s.mixed);
                 backend.add(&s.mixed, n * hidden, &mut s.x);
-                Ok(())
+                next.map_or(Ok(()), |next| next.guess(backend, store, (&s.x, n), &mut s.moe))
             }
         }
+    }
+
+    /// The router of a layer that has one, to be asked before the layer's turn.
+    fn upcoming<'a>(&self, layer: &'a Layer<B>) -> Option<Upcoming<'a, B>> {
+        let Feed::Moe(moe) = &layer.feed else { return None };
+        Some(Upcoming { moe, norm: &layer.post_attention_layernorm, eps: self.config.rms_norm_eps })
     }
 
     /// Final norm and head over the wanted rows, a block of rows at a time.

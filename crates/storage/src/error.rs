@@ -118,6 +118,9 @@ pub enum StorageError {
         /// What the operating system said.
         r#source: io::Error,
     },
+    /// A read ahead that turned out not to be wanted. See [`crate::Storage::settle_ahead`].
+    #[error("the read was given up because nobody wanted it")]
+    Withdrawn,
     /// The storage was closed before the read was done.
     #[error("the read was abandoned because its storage was closed")]
     Closed,

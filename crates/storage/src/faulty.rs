@@ -130,6 +130,13 @@ impl FaultyStorage {
         self.calm.store(calm, Ordering::Relaxed);
     }
 
+    /// The request to the inner storage, with its fate decided.
+    fn decided(&self, request: ReadRequest, queue: &CompletionQueue) -> ReadRequest {
+        let (number, fate) = self.decide(&request, queue);
+        self.shared.lock().under_way.insert(number, fate);
+        ReadRequest { tag: number, ..request }
+    }
+
     /// Decides about a request: its number, and what will become of it.
     fn decide(&self, request: &ReadRequest, queue: &CompletionQueue) -> (u64, Fate) {
         let mut state = self.shared.lock();
@@ -212,10 +219,24 @@ impl Storage for FaultyStorage {
     }
 
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue) {
-        let (number, fate) = self.decide(&request, queue);
-        let ReadRequest { buf, segments, .. } = request;
-        self.shared.lock().under_way.insert(number, fate);
-        self.inner.submit(ReadRequest { tag: number, buf, segments }, &self.shared.queue);
+        let request = self.decided(request, queue);
+        self.inner.submit(request, &self.shared.queue);
+    }
+
+    fn submit_ahead(&self, request: ReadRequest, queue: &CompletionQueue) {
+        let request = self.decided(request, queue);
+        self.inner.submit_ahead(request, &self.shared.queue);
+    }
+
+    /// Decides about the reads of every consumer at once, unlike the storage that it stands for: those of other queues are
+    /// wanted from then on.
+    fn settle_ahead(&self, queue: &CompletionQueue, wanted: &[u64]) {
+        let state = self.shared.lock();
+        let is_wanted = |fate: &Fate| !fate.queue.is(queue) || wanted.contains(&fate.tag);
+        let numbers = state.under_way.iter().filter(|(_, fate)| is_wanted(fate)).map(|(number, _)| *number);
+        let numbers: Vec<u64> = numbers.collect();
+        drop(state);
+        self.inner.settle_ahead(&self.shared.queue, &numbers);
     }
 
     fn bytes_read(&self) -> u64 {

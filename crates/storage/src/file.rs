@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use crate::job::{Job, Task};
+use crate::job::{Job, Task, Urgency};
 use crate::pool::Pool;
 use crate::reading::is_aligned;
 #[cfg(target_os = "linux")]
@@ -111,6 +111,16 @@ impl FileStorage {
         files.get(index).cloned().ok_or(StorageError::UnknownFile { id: id.0 })
     }
 
+    fn submit_as(&self, urgency: Urgency, request: ReadRequest, queue: &CompletionQueue) {
+        let job = Job::new(request, queue);
+        let plan = |job: &Arc<Job>, tasks: &mut VecDeque<Task>| self.plan(job, tasks);
+        match &self.reader {
+            Reader::Pool(pool) => pool.submit(&job, urgency, plan),
+            #[cfg(target_os = "linux")]
+            Reader::Uring(ring) => ring.submit(&job, urgency, plan, queue),
+        }
+    }
+
     /// Splits the segments of a job into tasks.
     fn plan(&self, job: &Arc<Job>, tasks: &mut VecDeque<Task>) -> Result<(), StorageError> {
         for segment in job.segments() {
@@ -201,12 +211,18 @@ impl Storage for FileStorage {
     }
 
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue) {
-        let job = Job::new(request, queue);
-        let plan = |job: &Arc<Job>, tasks: &mut VecDeque<Task>| self.plan(job, tasks);
+        self.submit_as(Urgency::Wanted, request, queue);
+    }
+
+    fn submit_ahead(&self, request: ReadRequest, queue: &CompletionQueue) {
+        self.submit_as(Urgency::Ahead, request, queue);
+    }
+
+    fn settle_ahead(&self, queue: &CompletionQueue, wanted: &[u64]) {
         match &self.reader {
-            Reader::Pool(pool) => pool.submit(&job, plan),
+            Reader::Pool(pool) => pool.settle_ahead(queue, wanted),
             #[cfg(target_os = "linux")]
-            Reader::Uring(ring) => ring.submit(&job, plan, queue),
+            Reader::Uring(ring) => ring.settle_ahead(queue, wanted),
         }
     }
 

@@ -16,9 +16,23 @@ use crate::{AlignedBuf, Completion, CompletionQueue, ReadRequest, Segment, Stora
 /// Tasks that a queue has room for from the start: 10 experts in pieces of 1 MiB.
 const TASKS_EXPECTED: usize = 128;
 
+/// Whether somebody waits for a read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Wanted,
+    /// Nobody yet.
+    Ahead,
+}
+
+/// Tasks ahead begin while fewer than this are under way: enough that the drive does not pause between two, few enough that
+/// what is asked for next shares the drive with little (docs/experiments/2026-11-decode-regions.md).
+const AHEAD_TASKS: usize = 4;
+
 /// Tasks that wait for an engine, and since when it has been busy. Lives under the engine's lock.
 pub(crate) struct Queued {
-    pub(crate) tasks: VecDeque<Task>,
+    tasks: VecDeque<Task>,
+    /// Tasks that nobody waits for yet.
+    ahead: VecDeque<Task>,
     /// Tasks that are being read.
     pub(crate) reading: usize,
     /// Since when there has been something to do without a break.
@@ -32,6 +46,7 @@ impl Queued {
     pub(crate) fn new() -> Self {
         Queued {
             tasks: VecDeque::with_capacity(TASKS_EXPECTED),
+            ahead: VecDeque::with_capacity(TASKS_EXPECTED),
             reading: 0,
             busy_since: None,
             busy: Duration::ZERO,
@@ -39,36 +54,77 @@ impl Queued {
         }
     }
 
-    /// Adds the tasks that `plan` makes of the job, or fails the job and adds none. How many were added.
+    /// Adds the tasks that `plan` makes of the job, or fails the job and adds none. How many of them may begin, as far as
+    /// this queue is concerned.
     pub(crate) fn add(
         &mut self,
         job: &Arc<Job>,
+        urgency: Urgency,
         plan: impl FnOnce(&Arc<Job>, &mut VecDeque<Task>) -> Result<(), StorageError>,
     ) -> usize {
-        let mark = self.tasks.len();
-        if let Err(error) = plan(job, &mut self.tasks) {
-            self.tasks.truncate(mark);
+        let tasks = match urgency {
+            Urgency::Wanted => &mut self.tasks,
+            Urgency::Ahead => &mut self.ahead,
+        };
+        let mark = tasks.len();
+        if let Err(error) = plan(job, tasks) {
+            tasks.truncate(mark);
             job.lock().fail(0, error);
         }
-        let added = self.tasks.len() - mark;
+        let added = tasks.len() - mark;
         if added > 0 && self.busy_since.is_none() {
             self.busy_since = Some(Instant::now());
         }
-        added
+        match urgency {
+            Urgency::Wanted => added,
+            Urgency::Ahead => added.min(AHEAD_TASKS.saturating_sub(self.reading)),
+        }
+    }
+
+    /// Of the tasks ahead whose completions go to `queue`, those of jobs with a tag in `wanted` are wanted from now on (how
+    /// many they are), the others are given back: to be withdrawn outside the lock.
+    pub(crate) fn settle_ahead(&mut self, queue: &CompletionQueue, wanted: &[u64]) -> (usize, Vec<Task>) {
+        let (mut moved, mut given_up) = (0, Vec::new());
+        for task in mem::take(&mut self.ahead) {
+            if !task.job.queue.is(queue) {
+                self.ahead.push_back(task);
+            } else if wanted.contains(&task.job.tag) {
+                self.tasks.push_back(task);
+                moved += 1;
+            } else {
+                given_up.push(task);
+            }
+        }
+        self.note_idle();
+        (moved, given_up)
     }
 
     pub(crate) fn next(&mut self) -> Option<Task> {
-        let task = self.tasks.pop_front()?;
+        let task = match self.tasks.pop_front() {
+            Some(task) => task,
+            None if self.reading < AHEAD_TASKS => self.ahead.pop_front()?,
+            None => return None,
+        };
         self.reading += 1;
         Some(task)
+    }
+
+    /// Everything that waits.
+    pub(crate) fn take_all(&mut self) -> [VecDeque<Task>; 2] {
+        [mem::take(&mut self.tasks), mem::take(&mut self.ahead)]
     }
 
     /// A task given out by `next` has been read. To be said before its job may complete, so that whoever
     /// receives the completion finds it counted.
     pub(crate) fn task_done(&mut self) {
         self.reading -= 1;
+        self.note_idle();
+    }
+
+    fn note_idle(&mut self) {
         if self.reading == 0
             && self.tasks.is_empty()
+            && self.ahead.is_empty()
             && let Some(since) = self.busy_since.take()
         {
             self.busy += since.elapsed();
@@ -189,6 +245,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Gives the task up before it has begun.
+    pub(crate) fn withdraw(self) {
+        self.job.lock().fail(self.buf_offset, StorageError::Withdrawn);
+    }
+
     pub(crate) fn finish(self, result: Result<u64, StorageError>) {
         let mut progress = self.job.lock();
         match result {
@@ -198,5 +259,56 @@ impl Task {
             }
             Err(error) => progress.fail(self.buf_offset, error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FileId, IoMode};
+    use std::fs;
+
+    #[test]
+    fn what_is_ahead_waits_for_what_is_wanted_and_for_room() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, [0; 8192]).unwrap();
+        let file = Arc::new(OpenFile::open(&path, IoMode::Buffered, 0).unwrap());
+        let (queue, other) = (CompletionQueue::new(), CompletionQueue::new());
+        let mut queued = Queued::new();
+        let add = |queued: &mut Queued, tag: u64, urgency: Urgency, queue: &CompletionQueue| {
+            let segments = vec![Segment { file: FileId(0), offset: 0, bytes: 4096, buf_offset: 0 }];
+            let job = Job::new(ReadRequest { tag, buf: AlignedBuf::new(4096).unwrap(), segments }, queue);
+            let plan = |job: &Arc<Job>, tasks: &mut VecDeque<Task>| {
+                tasks.push_back(job.task(&file, 0, 4096, 4096, 0)?);
+                Ok(())
+            };
+            queued.add(&job, urgency, plan)
+        };
+        let tag = |task: &Option<Task>| task.as_ref().map(|task| task.job.tag);
+        for ahead in 10..16 {
+            assert_eq!(add(&mut queued, ahead, Urgency::Ahead, &queue), 1); // Nothing is under way yet.
+        }
+        add(&mut queued, 20, Urgency::Ahead, &other);
+        assert_eq!(add(&mut queued, 1, Urgency::Wanted, &queue), 1);
+        let mut under_way: Vec<_> = (0..AHEAD_TASKS).map(|_| queued.next()).collect();
+        let tags: Vec<_> = under_way.iter().map(&tag).collect();
+        assert_eq!(tags, [Some(1), Some(10), Some(11), Some(12)]);
+        assert!(queued.next().is_none(), "there is no room for what is ahead");
+        assert_eq!(add(&mut queued, 16, Urgency::Ahead, &queue), 0);
+        assert_eq!(add(&mut queued, 2, Urgency::Wanted, &queue), 1);
+        assert_eq!(tag(&under_way.pop().unwrap()), Some(12));
+        queued.task_done();
+        let (moved, given_up) = queued.settle_ahead(&queue, &[14, 99]);
+        let given_up: Vec<_> = given_up.into_iter().map(|task| task.job.tag).collect();
+        assert_eq!((moved, given_up), (1, vec![13, 15, 16]));
+        let rest: Vec<_> = std::iter::from_fn(|| queued.next()).collect();
+        let tags: Vec<_> = rest.iter().map(|task| task.job.tag).collect();
+        assert_eq!(tags, [2, 14], "the one of the other queue has no room yet");
+        (0..5).for_each(|_| queued.task_done());
+        assert_eq!(tag(&queued.next()), Some(20));
+        assert!(queued.busy_since.is_some());
+        queued.task_done();
+        assert!(queued.busy_since.is_none());
     }
 }

@@ -168,6 +168,17 @@ pub trait Storage: Send + Sync {
     /// with the request is reported in the completion.
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue);
 
+    /// As [`Storage::submit`], for a read that nobody waits for yet: it begins when nothing else waits to be read and only few
+    /// reads are under way, so that it delays none of the others by much. [`Storage::settle_ahead`] decides what becomes of it.
+    fn submit_ahead(&self, request: ReadRequest, queue: &CompletionQueue) {
+        self.submit(request, queue);
+    }
+
+    /// Of the reads that were submitted ahead to `queue` and are not under way, those whose tag is in `wanted` are as any other
+    /// from now on. The others are given up: what of them is under way is read to its end, and their completions say
+    /// [`StorageError::Withdrawn`].
+    fn settle_ahead(&self, _queue: &CompletionQueue, _wanted: &[u64]) {}
+
     /// Bytes delivered since the start, widened tails included.
     fn bytes_read(&self) -> u64;
 

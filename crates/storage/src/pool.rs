@@ -1,19 +1,18 @@
 //! Reader threads: as many reads in flight as there are threads.
 //!
-//! Threads take tasks in the order of submission. So the pieces of one expert are read side by side, the expert
+//! Threads take tasks in the order of submission, those that nobody waits for yet last. So the pieces of one expert are read side by side, the expert
 //! that was asked for first lands first, and the drive's queue stays full as long as there is anything to
 //! read. The engine for every system; on Linux `uring` stands beside it.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::StorageError;
-use crate::job::{Job, Queued, Task};
+use crate::job::{Job, Queued, Task, Urgency};
 use crate::reading::{Bounce, read_blocking};
+use crate::{CompletionQueue, StorageError};
 
 /// The threads and what they have to do.
 pub(crate) struct Pool {
@@ -51,10 +50,23 @@ impl Pool {
     pub(crate) fn submit(
         &self,
         job: &Arc<Job>,
+        urgency: Urgency,
         plan: impl FnOnce(&Arc<Job>, &mut VecDeque<Task>) -> Result<(), StorageError>,
     ) {
-        let added = self.shared.lock().add(job, plan);
-        match added {
+        let ready = self.shared.lock().add(job, urgency, plan);
+        self.wake(ready);
+    }
+
+    /// See [`Queued::settle_ahead`].
+    pub(crate) fn settle_ahead(&self, queue: &CompletionQueue, wanted: &[u64]) {
+        let (moved, given_up) = self.shared.lock().settle_ahead(queue, wanted);
+        self.wake(moved);
+        given_up.into_iter().for_each(Task::withdraw);
+    }
+
+    /// Wakes threads for so many tasks. What may not begin yet is found by a thread that has ended another.
+    fn wake(&self, tasks: usize) {
+        match tasks {
             0 => {}
             1 => self.shared.work.notify_one(),
             _ => self.shared.work.notify_all(),
@@ -75,7 +87,7 @@ impl Drop for Pool {
         let abandoned = {
             let mut queued = self.shared.lock();
             queued.closed = true;
-            mem::take(&mut queued.tasks)
+            queued.take_all()
         };
         drop(abandoned); // Completes their jobs, outside the lock.
         self.shared.work.notify_all();

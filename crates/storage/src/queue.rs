@@ -109,6 +109,11 @@ impl CompletionQueue {
         }
     }
 
+    /// Whether both are handles on one queue.
+    pub(crate) fn is(&self, other: &CompletionQueue) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     pub(crate) fn push(&self, completion: Completion) {
         self.lock().done.push_back(completion);
         self.shared.arrived.notify_one();

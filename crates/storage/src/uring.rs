@@ -28,7 +28,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode, types};
 
-use crate::job::{Job, Queued, Task};
+use crate::job::{Job, Queued, Task, Urgency};
 use crate::queue::{Driven, Driver};
 use crate::reading::{Access, Reading, bounce_buf};
 use crate::{AlignedBuf, CompletionQueue, StorageError};
@@ -91,17 +91,34 @@ impl Uring {
     pub(crate) fn submit(
         &self,
         job: &Arc<Job>,
+        urgency: Urgency,
         plan: impl FnOnce(&Arc<Job>, &mut VecDeque<Task>) -> Result<(), StorageError>,
         queue: &CompletionQueue,
     ) {
         queue.attach(&self.as_driver);
         let mut state = self.ring.lock();
-        if state.queued.add(job, plan) > 0 {
-            self.ring.start_queued(&mut state);
-            self.ring.send(&mut state);
-            drop(state);
-            queue.poke();
+        if state.queued.add(job, urgency, plan) > 0 {
+            self.start(state, queue);
         }
+    }
+
+    /// See [`Queued::settle_ahead`].
+    pub(crate) fn settle_ahead(&self, queue: &CompletionQueue, wanted: &[u64]) {
+        let mut state = self.ring.lock();
+        let (moved, given_up) = state.queued.settle_ahead(queue, wanted);
+        match moved {
+            0 => drop(state),
+            _ => self.start(state, queue),
+        }
+        given_up.into_iter().for_each(Task::withdraw);
+    }
+
+    /// Starts what may begin, and has the consumer drive it.
+    fn start(&self, mut state: MutexGuard<'_, State>, queue: &CompletionQueue) {
+        self.ring.start_queued(&mut state);
+        self.ring.send(&mut state);
+        drop(state);
+        queue.poke();
     }
 
     pub(crate) fn bytes_read(&self) -> u64 {

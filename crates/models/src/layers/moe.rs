@@ -1,11 +1,10 @@
 //! Mixture of experts: router, routed experts as they become ready, shared expert (Qwen3.5-MoE section 3.3).
 
-use std::time::Instant;
-
 use experts::{ExpertStore, LoadedExpert};
 use kernels::backend::{Backend, ExpertRows, ExpertWeights};
 
 use crate::layers::Mlp;
+use crate::layers::guess::{GuessScratch, Upcoming};
 use crate::load::DenseLoader;
 use crate::phases::Laps;
 use crate::{Config, ModelError, Phases};
@@ -15,22 +14,23 @@ const EXPERTS_TOGETHER_MAX: usize = 16;
 
 /// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
 pub struct Moe<B: Backend> {
-    layer: usize,
-    num_experts: usize,
+    pub(super) layer: usize,
+    pub(super) num_experts: usize,
     experts_per_token: usize,
-    hidden: usize,
-    router: B::Matrix,     // [E, H]
-    shared: Mlp<B>,        // inner width Fs
-    shared_row: B::Matrix, // [1, H], the shared expert's own gate
+    pub(super) hidden: usize,
+    pub(super) router: B::Matrix, // [E, H]
+    shared: Mlp<B>,               // inner width Fs
+    shared_row: B::Matrix,        // [1, H], the shared expert's own gate
 }
 
 /// Activations of a chunk inside the layer, and the host's view of the routing.
 pub struct MoeScratch<B: Backend> {
-    logits: B::Buffer, // [n, E]
-    routed: B::Buffer, // [n, K, H]: each expert's output where its token and rank put it, whenever it arrives
-    shared: B::Buffer, // [n, H]
+    logits: B::Buffer,            // [n, E]
+    pub(super) routed: B::Buffer, // [n, K, H]: each expert's output where its token and rank put it, whenever it arrives
+    pub(super) shared: B::Buffer, // [n, H]
     host_logits: Vec<f32>,
     routing: Routing,
+    pub(super) guess: GuessScratch<B>,
     pub(crate) phases: Phases,
 }
 
@@ -44,8 +44,14 @@ impl<B: Backend> MoeScratch<B> {
             shared: backend.buffer(if experts > 0 { n * config.hidden_size } else { 0 }),
             host_logits: vec![0.0; n * experts],
             routing: Routing::new(experts, k, n),
+            guess: GuessScratch::new(backend, config, n),
             phases: Phases::default(),
         }
+    }
+
+    /// Floats that [`MoeScratch::new`] takes whatever the number of tokens, up to a bound: for guesses.
+    pub fn len_fixed(config: &Config, n: usize) -> usize {
+        GuessScratch::<B>::len(config, n)
     }
 
     /// Floats per token that [`MoeScratch::new`] takes.
@@ -59,18 +65,18 @@ impl<B: Backend> MoeScratch<B> {
 
 /// Which experts a chunk's tokens chose, by token and by expert.
 pub struct Routing {
-    k: usize,
-    weights: Vec<f32>,  // [n, K] in router order, sum 1 for each token
-    used: Vec<u32>,     // experts chosen by any token, ascending
-    starts: Vec<u32>,   // [E + 1] prefix sums into x_rows and out_rows
-    x_rows: Vec<u32>,   // token rows, grouped by expert
-    out_rows: Vec<u32>, // token * K + rank, grouped by expert
-    chosen: Vec<u32>,   // [n, K]
-    order: Vec<u32>,    // [E], scratch of the selection
+    pub(super) k: usize,
+    pub(super) weights: Vec<f32>, // [n, K] in router order, sum 1 for each token
+    pub(super) used: Vec<u32>,    // experts chosen by any token, ascending
+    pub(super) starts: Vec<u32>,  // [E + 1] prefix sums into x_rows and out_rows
+    x_rows: Vec<u32>,             // token rows, grouped by expert
+    out_rows: Vec<u32>,           // token * K + rank, grouped by expert
+    pub(super) chosen: Vec<u32>,  // [n, K]
+    order: Vec<u32>,              // [E], scratch of the selection
 }
 
 impl Routing {
-    fn new(num_experts: usize, k: usize, n: usize) -> Self {
+    pub(super) fn new(num_experts: usize, k: usize, n: usize) -> Self {
         Self {
             k,
             weights: Vec::with_capacity(n * k),
@@ -85,7 +91,7 @@ impl Routing {
 
     /// Softmax over all experts, the K largest (the lower index first among equals), renormalised, which is the softmax
     /// over the K logits. `logits` is [n, E]. False if a value is not finite.
-    fn route(&mut self, logits: &[f32], num_experts: usize) -> bool {
+    pub(super) fn route(&mut self, logits: &[f32], num_experts: usize) -> bool {
         self.weights.clear();
         self.chosen.clear();
         for row in logits.chunks_exact(num_experts) {
@@ -172,37 +178,12 @@ impl<B: Backend> Moe<B> {
         })
     }
 
-    /// Guesses, from the residual stream `x` [1, H] that enters the layer, which experts its router will choose, and lets
-    /// the store read some of them while the token mixer runs. `h` [1, H] is scratch. Changes no answer.
-    ///
-    /// # Errors
-    /// None that a correct table can give; whatever is wrong with a read shows when the expert is asked for.
-    pub fn guess(
-        &self,
-        backend: &mut B,
-        store: &mut ExpertStore,
-        norm: (&B::Buffer, f32),
-        x: &B::Buffer,
-        h: &mut B::Buffer,
-        scratch: &mut MoeScratch<B>,
-    ) -> Result<(), ModelError> {
-        let (s, started) = (scratch, Instant::now());
-        backend.rms_norm(x, norm.0, norm.1, 1, self.hidden, h);
-        backend.mul_mat(&self.router, h, 1, &mut s.logits);
-        let host_logits = &mut s.host_logits[..self.num_experts];
-        backend.read(&s.logits, 0, host_logits);
-        if s.routing.route(host_logits, self.num_experts) {
-            let cost_us = started.elapsed().as_micros() as f32;
-            store.read_ahead(self.layer as u32, &s.routing.chosen, cost_us)?;
-        }
-        Ok(())
-    }
-
     /// `x += moe(h)` for `n` tokens; `h`, `x` are [n, H].
     ///
     /// The reads of all experts that are not in memory start as soon as the router's choice is known; the shared expert is
     /// computed meanwhile, then the resident experts, then each as it lands. Outputs are combined in router order, so
-    /// neither arrival order nor cache size changes a bit.
+    /// neither arrival order nor cache size changes a bit. Before it waits for reads it lets the store read what `next`, the layer
+    /// that follows, will probably ask for.
     ///
     /// # Errors
     /// A read that failed or was short, a damaged record, a router value that is not finite. `x` is then unchanged.
@@ -210,10 +191,10 @@ impl<B: Backend> Moe<B> {
         &self,
         backend: &mut B,
         store: &mut ExpertStore,
-        h: &B::Buffer,
-        n: usize,
+        (h, n): (&B::Buffer, usize),
         scratch: &mut MoeScratch<B>,
         x: &mut B::Buffer,
+        mut next: Option<Upcoming<'_, B>>,
     ) -> Result<(), ModelError> {
         let s = scratch;
         backend.mul_mat(&self.router, h, n, &mut s.logits);
@@ -229,7 +210,14 @@ impl<B: Backend> Moe<B> {
         laps.lap();
         // A chunk gives each expert enough to do; in decoding, what is ready is computed together.
         let together = if n == 1 { EXPERTS_TOGETHER_MAX } else { 1 };
+        s.guess.begin();
         loop {
+            if fetch.resident_left() == 0
+                && let Some(next) = next.take()
+            {
+                next.guess_during(backend, &mut fetch, (x, n), s)?;
+                laps.lap();
+            }
             let ready = fetch.next_batch(together)?;
             if ready.is_empty() {
                 break;
@@ -242,6 +230,9 @@ impl<B: Backend> Moe<B> {
             });
             let experts: Vec<ExpertRows<'_>> = experts.collect();
             backend.experts(&experts, h, &mut s.routed);
+            if n == 1 && next.is_some() {
+                ready.iter().for_each(|loaded| s.guess.computed(&s.routing, loaded.expert));
+            }
             s.phases.experts += laps.lap();
         }
         drop(fetch);
