@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use kernels::cpu::{CpuBackend, CpuOptions};
 use models::Phases;
 use serde::Serialize;
-use storage::{IoMode, SplitMix64};
+use storage::{AlignedBuf, IoMode, SplitMix64};
 
-use crate::engine::{IO_THREADS_DEFAULT, Opened};
+use crate::engine::{IO_THREADS_DEFAULT, Opened, open_files, open_storage};
 use crate::facts::{Facts, Shape, distinct_records};
 use crate::plan::MemoryPlan;
 use crate::probe::{self, Deck, DriveProbe, Limit};
@@ -198,6 +198,7 @@ pub struct Rates {
 #[allow(missing_docs)] // As above.
 pub struct Limits {
     pub drive_bytes_per_s: f64,
+    pub drive_bytes_per_s_computing: f64,
     pub drive_record_bytes: u64,
     pub drive_depth: usize,
     pub drive_offsets_repeated: bool,
@@ -209,6 +210,8 @@ pub struct Limits {
     pub disk_time_s: f64,
     pub memory_time_s: f64,
     pub roofline_fraction: f64,
+    pub both_time_s: f64,
+    pub both_fraction: f64,
     pub kernel_products_per_s: BTreeMap<String, f64>,
     pub prefill_disk_time_s: f64,
     pub prefill_arithmetic_time_s: f64,
@@ -250,15 +253,52 @@ pub fn bench(
     let compute = engine.compute;
     drop(engine);
 
-    progress(BenchEvent::Step("measuring the memory and the kernels"));
+    progress(BenchEvent::Step("measuring the memory, the drive beside it and the kernels"));
+    let drive_computing =
+        drive_while_computing(&opened, &engine_options, &facts, threads, probe_bytes as usize)?;
     memory.extend(probe::memory_rates(threads, probe_bytes as usize)?);
     let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(compute.isa) });
     let kernels = kernel_rates(&mut backend, &facts);
     let figures = Figures::of(&measured, options, &memory);
     let rates = Rates::of(&figures, &measured);
-    let machine = (probe_bytes, kernels);
+    let machine = MachineRates { drive_computing, memory_probe_bytes: probe_bytes, kernels };
     let limits = Limits::of(&figures, &rates, &measured, &facts, options.prompt_tokens, machine);
     Ok(BenchReport { about, rates, limits, spread: figures.spreads(), runs: measured.runs })
+}
+
+/// What was measured while no model was loaded.
+struct MachineRates {
+    drive_computing: f64,
+    memory_probe_bytes: u64,
+    kernels: BTreeMap<String, f64>,
+}
+
+/// The drive's rate while memory is read, with the experts' own records. Memory stays within the budget: the model is gone.
+fn drive_while_computing(
+    opened: &Opened,
+    options: &EngineOptions,
+    facts: &Facts,
+    threads: usize,
+    memory_bytes: usize,
+) -> Result<f64, EngineError> {
+    let storage = open_storage(options)?;
+    let files = open_files(&opened.checkpoint, storage.as_ref())?;
+    let mut deck = Deck::new(distinct_records(opened, &files), 2);
+    if deck.is_empty() {
+        return Ok(0.0);
+    }
+    let slot_bytes = usize::try_from(facts.slot_bytes).unwrap_or(usize::MAX);
+    let mut bufs = AlignedBuf::many(facts.config.num_experts_per_tok.max(1), slot_bytes)?;
+    bufs.iter_mut().for_each(|buf| buf.fill(1));
+    let mut probe = DriveProbe { storage: storage.as_ref(), deck: &mut deck };
+    probe::drive_while_computing(threads, memory_bytes, &mut probe, &mut bufs, DRIVE_LIMIT)
+}
+
+/// Least time for what takes `disk_s` alone and what takes `memory_s`, when the drive gives only this share of its rate while
+/// memory is read.
+fn both_time_s(disk_s: f64, memory_s: f64, share: f64) -> f64 {
+    let share = share.clamp(0.0, 1.0);
+    memory_s + (disk_s - share * memory_s).max(0.0)
 }
 
 fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), EngineError> {
@@ -641,19 +681,22 @@ impl Limits {
         measured: &Measured,
         facts: &Facts,
         prompt_tokens: usize,
-        (memory_probe_bytes, kernels): (u64, BTreeMap<String, f64>),
+        machine: MachineRates,
     ) -> Self {
+        let MachineRates { drive_computing, memory_probe_bytes, kernels } = machine;
         let (drive, memory) = (figures.median("drive_bytes_per_s"), figures.median("memory_bytes_per_s"));
         let (dense_bytes, expert_bytes) = (facts.dense_bytes_per_token(), facts.expert_bytes_per_token());
         // What was read for nothing is no part of the least that had to be read.
         let disk_time_s =
             ratio((rates.expert_bytes_per_token - rates.wasted_bytes_per_token).max(0.0), drive);
         let memory_time_s = ratio(dense_bytes + expert_bytes, memory);
+        let both_time_s = both_time_s(disk_time_s, memory_time_s, ratio(drive_computing, drive));
         let prefill_disk_time_s = ratio(rates.prefill_expert_bytes, drive);
         let prefill_arithmetic_time_s = arithmetic_s(facts, prompt_tokens, &kernels);
         let prefill_least = prefill_disk_time_s.max(prefill_arithmetic_time_s);
         Self {
             drive_bytes_per_s: drive,
+            drive_bytes_per_s_computing: drive_computing,
             drive_record_bytes: measured.record_bytes,
             drive_depth: measured.depth,
             drive_offsets_repeated: measured.offsets_repeated,
@@ -665,6 +708,8 @@ impl Limits {
             disk_time_s,
             memory_time_s,
             roofline_fraction: ratio(disk_time_s.max(memory_time_s), rates.token_time_s),
+            both_time_s,
+            both_fraction: ratio(both_time_s, rates.token_time_s),
             kernel_products_per_s: kernels,
             prefill_disk_time_s,
             prefill_arithmetic_time_s,
@@ -708,6 +753,16 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_both_take_is_between_the_longer_and_the_sum() {
+        assert_eq!(both_time_s(0.1, 0.0, 0.5), 0.1);
+        assert_eq!(both_time_s(0.0, 0.06, 0.5), 0.06);
+        assert_eq!(both_time_s(0.02, 0.06, 0.5), 0.06);
+        assert!((both_time_s(0.1, 0.06, 0.5) - 0.13).abs() < 1e-12);
+        assert!((both_time_s(0.1, 0.06, 1.2) - 0.1).abs() < 1e-12);
+        assert!((both_time_s(0.1, 0.06, 0.0) - 0.16).abs() < 1e-12);
+    }
 
     #[test]
     fn medians_and_spreads() {

@@ -3,16 +3,17 @@
 //! The forecast of a decoded token, layer by layer:
 //!
 //! ```text
-//! layer = max(reads + last expert, dense + shared expert + K experts)
-//! reads = max(dense + burst(m - g p), burst(m + g (1 - p)))        m misses, binomial with the hit rate; g of them guessed
+//! layer = max(drive(m, compute), dense + burst(m (1 - p)) + expert, compute)        m misses, binomial with the hit rate
+//! layer = max(dense + drive(m, experts) + expert, compute)                          without lookahead
 //! token = all layers + head
 //! ```
 //!
-//! Without lookahead g is 0: reads begin when the dense part is done. With it, as many as fit into that time are read during
-//! it, and a share p of them is right.
+//! With lookahead the drive works all the time, on what a layer asks for and on what the next one is guessed to; a share p of
+//! the misses is guessed, the others are read when the router has spoken. Without it reads begin only then.
 //!
 //! `burst(m)` is measured here: m records of the size of an expert at once, from the model's own files or from a temporary
-//! one. The times of the dense part and of an expert are measured with the model's own shapes and formats on matrices that
+//! one. `drive(m, c)` is the time for m records where the processor computes for the first c of it: what the drive gives
+//! then, beside threads that read memory, is measured apart. The times of the dense part and of an expert are measured with the model's own shapes and formats on matrices that
 //! no cache holds. Nothing of the model is loaded. `docs/benchmarking.md` compares forecasts with measurements.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +141,8 @@ pub struct Machine {
     pub free_memory_bytes: Option<u64>,
     pub drive_measured_on: String,
     pub drive_bytes_per_s: f64,
+    /// While all threads read memory.
+    pub drive_bytes_per_s_computing: f64,
     pub drive_record_bytes: u64,
     pub drive_depth: usize,
     /// (records at once, seconds until all are there)
@@ -382,9 +385,17 @@ impl Model<'_> {
         let computed_s = dense_s + shared_s + k as f64 * expert_s;
         let (mut layer_s, mut reads_s) = (0.0, 0.0);
         for (misses, probability) in binomial(k, 1.0 - hit_rate).into_iter().enumerate() {
-            let tail = if misses > 0 { expert_s } else { 0.0 };
-            layer_s += probability * (self.reads_end_s(misses, dense_s) + tail).max(computed_s);
-            reads_s += probability * self.burst_s(misses as f64);
+            let misses = misses as f64;
+            let tail_s = if misses > 0.0 { expert_s } else { 0.0 };
+            let reads_end_s = match self.lookahead {
+                true => {
+                    let late_s = dense_s + self.burst_s(misses * (1.0 - GUESSES_RIGHT)) + tail_s;
+                    self.drive_s(misses, computed_s).max(late_s)
+                }
+                false => dense_s + self.drive_s(misses, computed_s - dense_s) + tail_s,
+            };
+            layer_s += probability * reads_end_s.max(computed_s);
+            reads_s += probability * self.burst_s(misses);
         }
         let token_time_s = (machine.head_compute_s + layers * layer_s).max(1e-9);
         Expected {
@@ -396,18 +407,17 @@ impl Model<'_> {
         }
     }
 
-    /// When the reads of a layer with so many misses are done, from the layer's beginning; its router has spoken after
-    /// `dense_s`.
-    fn reads_end_s(&self, misses: usize, dense_s: f64) -> f64 {
-        if misses == 0 {
-            return 0.0;
-        }
+    /// Time that the drive takes for so many records while the processor computes for the first `computed_s` of it.
+    fn drive_s(&self, records: f64, computed_s: f64) -> f64 {
+        let machine = self.machine;
         let k = self.facts.config.num_experts_per_tok.max(1) as f64;
-        let read_s = (self.burst_s(k) / k).max(1e-9);
-        let guessed = if self.lookahead { (dense_s / read_s).ceil().min(misses as f64) } else { 0.0 };
-        let right = GUESSES_RIGHT * guessed;
-        let misses = misses as f64;
-        (dense_s + self.burst_s(misses - right)).max(self.burst_s(misses + guessed - right))
+        let alone_s = self.burst_s(k) / k;
+        let beside_s =
+            alone_s * (machine.drive_bytes_per_s / machine.drive_bytes_per_s_computing.max(1.0)).max(1.0);
+        match records * beside_s <= computed_s {
+            true => records * beside_s,
+            false => computed_s + (records - computed_s / beside_s) * alone_s,
+        }
     }
 
     /// Time until `records` records that are asked for at once are there: between the numbers that were measured.
@@ -442,7 +452,11 @@ impl Model<'_> {
             let chosen = all * (1.0 - (1.0 - k / all.max(1.0)).powf(chunk as f64));
             let missing = if plan.slots >= plan.expert_count { 0.0 } else { chosen };
             let reads = missing * machine.drive_record_bytes as f64 / machine.drive_bytes_per_s.max(1.0);
-            seconds += chunk as f64 * dense + layers * reads.max(chunk as f64 * experts);
+            let (dense_s, experts_s) = (chunk as f64 * dense, chunk as f64 * experts);
+            seconds += match self.lookahead {
+                true => (layers * reads).max(dense_s + layers * experts_s),
+                false => dense_s + layers * reads.max(experts_s),
+            };
             left -= chunk;
         }
         seconds
@@ -474,14 +488,11 @@ fn measure(
     let free_memory_bytes = system::available_memory_bytes();
     let threads = engine_options.threads.unwrap_or_else(system::cores);
     progress("measuring the drive");
-    let drive = Drive::measure(target, facts, storage, options)?;
+    let memory_bytes = 8 * UNCACHED_BYTES
+        .min(free_memory_bytes.map_or(usize::MAX, |free| usize::try_from(free / 32).unwrap_or(usize::MAX)));
+    let drive = Drive::measure(target, facts, storage, options, (threads, memory_bytes))?;
     progress("measuring memory and kernels");
-    let memory = probe::memory_rates(
-        threads,
-        8 * UNCACHED_BYTES.min(
-            free_memory_bytes.map_or(usize::MAX, |free| usize::try_from(free / 32).unwrap_or(usize::MAX)),
-        ),
-    )?;
+    let memory = probe::memory_rates(threads, memory_bytes)?;
     let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa });
     let (threads, isa) = (backend.threads(), backend.isa().to_string());
     let mut compute = Compute { backend, facts, kv: engine_options.kv() };
@@ -492,6 +503,7 @@ fn measure(
         free_memory_bytes,
         drive_measured_on: drive.measured_on,
         drive_bytes_per_s: drive.bytes_per_s,
+        drive_bytes_per_s_computing: drive.bytes_per_s_computing,
         drive_record_bytes: drive.record_bytes,
         drive_depth: drive.depth,
         drive_bursts_s: drive.bursts_s,
@@ -508,6 +520,7 @@ fn measure(
 struct Drive {
     measured_on: String,
     bytes_per_s: f64,
+    bytes_per_s_computing: f64,
     record_bytes: u64,
     depth: usize,
     bursts_s: Vec<(usize, f64)>,
@@ -519,6 +532,7 @@ impl Drive {
         facts: &Facts,
         storage: &dyn Storage,
         options: &ForecastOptions,
+        memory: (usize, usize),
     ) -> Result<Self, EngineError> {
         match target {
             Target::Model(path) => {
@@ -528,7 +542,7 @@ impl Drive {
                 if deck.is_empty() {
                     return Ok(Self::unused());
                 }
-                Self::measure_deck("the model's own files".into(), deck, facts, storage)
+                Self::measure_deck("the model's own files".into(), deck, facts, storage, memory)
             }
             Target::Preset(..) => {
                 let file = ProbeFile::write(&options.disk_dir, options.probe_file_bytes)?;
@@ -537,7 +551,7 @@ impl Drive {
                 let records = options.probe_file_bytes / facts.slot_bytes.max(1);
                 let deck = Deck::new((0..records).map(record).collect(), 1);
                 let measured_on = format!("a temporary file in {}", options.disk_dir.display());
-                Self::measure_deck(measured_on, deck, facts, storage)
+                Self::measure_deck(measured_on, deck, facts, storage, memory)
             }
         }
     }
@@ -545,7 +559,15 @@ impl Drive {
     /// Of a model without experts, of which nothing is read while it runs.
     fn unused() -> Self {
         let measured_on = "nothing: the model has no experts".into();
-        Self { measured_on, bytes_per_s: 0.0, record_bytes: 0, depth: 0, bursts_s: Vec::new() }
+        let (bytes_per_s, bytes_per_s_computing) = (0.0, 0.0);
+        Self {
+            measured_on,
+            bytes_per_s,
+            bytes_per_s_computing,
+            record_bytes: 0,
+            depth: 0,
+            bursts_s: Vec::new(),
+        }
     }
 
     fn measure_deck(
@@ -553,6 +575,7 @@ impl Drive {
         mut deck: Deck,
         facts: &Facts,
         storage: &dyn Storage,
+        (threads, memory_bytes): (usize, usize),
     ) -> Result<Self, EngineError> {
         let depth = facts.config.num_experts_per_tok.max(1);
         let slot_bytes = usize::try_from(facts.slot_bytes).unwrap_or(usize::MAX);
@@ -560,6 +583,8 @@ impl Drive {
         bufs.iter_mut().for_each(|buf| buf.fill(1));
         let mut probe = DriveProbe { storage, deck: &mut deck };
         let steady = probe.steady(&mut bufs, DRIVE_LIMIT)?;
+        let bytes_per_s_computing =
+            probe::drive_while_computing(threads, memory_bytes, &mut probe, &mut bufs, DRIVE_LIMIT)?;
         let mut bursts_s = Vec::new();
         let mut sizes = vec![depth, depth.div_ceil(2), 1];
         sizes.dedup();
@@ -570,7 +595,8 @@ impl Drive {
             }
         }
         let record_bytes = steady.bytes / steady.reads.max(1);
-        Ok(Self { measured_on, bytes_per_s: steady.bytes_per_s(), record_bytes, depth, bursts_s })
+        let bytes_per_s = steady.bytes_per_s();
+        Ok(Self { measured_on, bytes_per_s, bytes_per_s_computing, record_bytes, depth, bursts_s })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -153,15 +154,7 @@ const MEMORY_PASSES: usize = 7;
 /// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which should be many times
 /// larger than any cache: one figure for each pass.
 pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, EngineError> {
-    let threads = threads.max(1);
-    let share = (bytes / threads).next_multiple_of(storage::BLOCK_BYTES);
-    let mut buf = AlignedBuf::new(share * threads)?;
-    thread::scope(|scope| {
-        buf.chunks_mut(share).for_each(|part| {
-            // Written, so that it is memory and not the system's page of zeros.
-            scope.spawn(move || part.fill(1));
-        });
-    });
+    let (buf, share) = shared_memory(threads, bytes)?;
     let pass = |_| {
         let started = Instant::now();
         thread::scope(|scope| {
@@ -172,6 +165,49 @@ pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, Eng
         buf.len() as f64 / started.elapsed().as_secs_f64()
     };
     Ok((0..MEMORY_PASSES).map(pass).collect())
+}
+
+/// Memory for `threads` threads, and how many bytes of it are each one's.
+fn shared_memory(threads: usize, bytes: usize) -> Result<(AlignedBuf, usize), EngineError> {
+    let threads = threads.max(1);
+    let share = (bytes / threads).next_multiple_of(storage::BLOCK_BYTES);
+    let mut buf = AlignedBuf::new(share * threads)?;
+    thread::scope(|scope| {
+        buf.chunks_mut(share).for_each(|part| {
+            // Written, so that it is memory and not the system's page of zeros.
+            scope.spawn(move || part.fill(1));
+        });
+    });
+    Ok((buf, share))
+}
+
+/// Bytes per second that the drive gives while `threads` threads read memory as [`memory_rates`] does: what one can have of
+/// the drive while computing, where weights come from memory too. On some machines, virtual ones above all, that is much less
+/// than of a drive alone.
+pub(crate) fn drive_while_computing(
+    threads: usize,
+    bytes: usize,
+    probe: &mut DriveProbe<'_>,
+    bufs: &mut Vec<AlignedBuf>,
+    limit: Limit,
+) -> Result<f64, EngineError> {
+    let (buf, share) = shared_memory(threads, bytes)?;
+    let stop = AtomicBool::new(false);
+    let sample = thread::scope(|scope| {
+        for part in buf.chunks(share) {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut lines = part.chunks(64 << 10).cycle();
+                while !stop.load(Ordering::Relaxed) {
+                    black_box(lines.next().map(fold));
+                }
+            });
+        }
+        let sample = probe.steady(bufs, limit);
+        stop.store(true, Ordering::Relaxed);
+        sample
+    });
+    Ok(sample?.bytes_per_s())
 }
 
 /// Touches every byte in a loop that the compiler turns into wide loads.

@@ -193,10 +193,11 @@ fn print_drive(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
     let rate = |bytes: f64| format!("{}/s", human_bytes(bytes as u64));
     writeln!(
         out,
-        "drive      {} at {} records of {} in flight{}",
+        "drive      {} at {} records of {} in flight, {} while memory is read too{}",
         rate(report.limits.drive_bytes_per_s),
         report.limits.drive_depth,
         human_bytes(report.limits.drive_record_bytes),
+        rate(report.limits.drive_bytes_per_s_computing),
         if report.limits.drive_offsets_repeated { ", some read twice" } else { ", none read twice" },
     )?;
     writeln!(
@@ -235,6 +236,15 @@ fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
         ),
         human_bytes(report.limits.dense_bytes_per_token as u64),
     )?;
+    if report.limits.drive_bytes_per_s_computing > 0.0 {
+        let limits = &report.limits;
+        writeln!(
+            out,
+            "           both at once, the drive as fast as it is beside the memory: {:.2} ms, {:.1} % of the token",
+            1e3 * limits.both_time_s,
+            100.0 * limits.both_fraction,
+        )?;
+    }
     writeln!(
         out,
         "a prompt   {:.2} s; the drive needs {:.2} s for its {}, the arithmetic {:.2} s",

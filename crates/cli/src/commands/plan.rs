@@ -114,10 +114,11 @@ fn print_machine(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
         .collect();
     writeln!(
         out,
-        "drive      {} at {} records of {} in flight; at once: {} (measured on {})",
+        "drive      {} at {} records of {} in flight, {} while memory is read too; at once: {} (measured on {})",
         rate(machine.drive_bytes_per_s),
         machine.drive_depth,
         human_bytes(machine.drive_record_bytes),
+        rate(machine.drive_bytes_per_s_computing),
         bursts.join(", "),
         machine.drive_measured_on,
     )?;
