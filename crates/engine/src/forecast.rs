@@ -298,7 +298,7 @@ impl Model<'_> {
             bytes_per_expert: facts.expert_bytes() as u64,
             expert_bytes_touched_per_token: touched,
             dense_bytes_per_token,
-            memory_time_s: (dense_bytes_per_token + touched) / self.machine.memory_bytes_per_s.max(1.0),
+            memory_time_s: self.memory_time_s(),
             machine: self.machine.clone(),
             asked: plan.as_ref().map(|plan| self.budget(input.budget_bytes, plan.slots)),
             plan,
@@ -307,6 +307,12 @@ impl Model<'_> {
             budgets: self.budgets(),
             knee_memory_bytes: self.knee(),
         }
+    }
+
+    /// Time that memory takes for all bytes that a token computes with.
+    fn memory_time_s(&self) -> f64 {
+        let bytes = self.facts.dense_bytes_per_token() + self.facts.expert_bytes_per_token();
+        bytes / self.machine.memory_bytes_per_s.max(1.0)
     }
 
     /// Slots of a budget, if it fits.
@@ -412,8 +418,11 @@ impl Model<'_> {
         let machine = self.machine;
         let k = self.facts.config.num_experts_per_tok.max(1) as f64;
         let alone_s = self.burst_s(k) / k;
-        let beside_s =
-            alone_s * (machine.drive_bytes_per_s / machine.drive_bytes_per_s_computing.max(1.0)).max(1.0);
+        // Computing reads memory for a part of its time only.
+        let memory_share = (self.memory_time_s() / machine.compute_s().max(1e-9)).min(1.0);
+        let kept =
+            (machine.drive_bytes_per_s_computing / machine.drive_bytes_per_s.max(1.0)).clamp(0.01, 1.0);
+        let beside_s = alone_s / (1.0 - memory_share * (1.0 - kept));
         match records * beside_s <= computed_s {
             true => records * beside_s,
             false => computed_s + (records - computed_s / beside_s) * alone_s,
