@@ -416,8 +416,7 @@ impl Model<'_> {
     /// Time that the drive takes for so many records while the processor computes for the first `computed_s` of it.
     fn drive_s(&self, records: f64, computed_s: f64) -> f64 {
         let machine = self.machine;
-        let k = self.facts.config.num_experts_per_tok.max(1) as f64;
-        let alone_s = self.burst_s(k) / k;
+        let alone_s = machine.drive_record_bytes as f64 / machine.drive_bytes_per_s.max(1.0);
         // Computing reads memory for a part of its time only.
         let memory_share = (self.memory_time_s() / machine.compute_s().max(1e-9)).min(1.0);
         let kept =
@@ -591,6 +590,8 @@ impl Drive {
         let mut bufs = AlignedBuf::many(depth, slot_bytes)?;
         bufs.iter_mut().for_each(|buf| buf.fill(1));
         let mut probe = DriveProbe { storage, deck: &mut deck };
+        // A drive that has slept gives less at first.
+        probe.steady(&mut bufs, DRIVE_LIMIT)?;
         let steady = probe.steady(&mut bufs, DRIVE_LIMIT)?;
         let bytes_per_s_computing =
             probe::drive_while_computing(threads, memory_bytes, &mut probe, &mut bufs, DRIVE_LIMIT)?;
