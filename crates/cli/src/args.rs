@@ -85,7 +85,7 @@ pub(crate) struct LoadArgs {
     /// Verify the checksum of an expert on every read, not only on the first.
     #[arg(long)]
     pub(crate) verify_reads: bool,
-    /// Read guesses of the next layer's experts while the drive is idle; watched, and off by itself where it does not pay.
+    /// Read guesses of the next layer's experts behind all that is asked for; watched, and off by itself where it does not pay.
     #[arg(long, value_name = "on|off", value_parser = on_off, default_value = "on", action = clap::ArgAction::Set)]
     pub(crate) lookahead: bool,
     /// Which expert makes room for another: the least recently used one, or the one whose next use is expected last.

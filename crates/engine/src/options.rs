@@ -31,7 +31,7 @@ pub struct EngineOptions {
     pub io_engine: Option<IoEngine>,
     /// Whether checksums are verified on the first load of a record or on each; `None`: first.
     pub verify: Option<Verify>,
-    /// Whether guesses of the next layer's experts are read on an idle drive; `None`: yes, where it pays.
+    /// Whether guesses of the next layer's experts are read behind all that is asked for; `None`: yes, where it pays.
     pub lookahead: Option<bool>,
     /// Which expert makes room for another; `None`: [`PolicyKind::Adaptive`].
     pub policy: Option<PolicyKind>,

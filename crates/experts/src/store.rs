@@ -40,7 +40,7 @@ pub struct StoreOptions {
     pub slots: usize,
     /// When checksums are compared.
     pub verify: Verify,
-    /// Whether guesses of the next demand may be read on an idle drive.
+    /// Whether guesses of the next demand may be read behind all that is asked for.
     pub lookahead: bool,
     /// Which expert makes room for another.
     pub policy: PolicyKind,
