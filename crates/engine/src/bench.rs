@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kernels::cpu::{CpuBackend, CpuOptions};
+use kernels_cpu::{CpuBackend, CpuOptions};
 use models::Phases;
 use serde::Serialize;
 use storage::{AlignedBuf, IoMode, SplitMix64};

@@ -10,7 +10,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kernels::backend::KvFormat;
+use ops::KvFormat;
 use serde::Serialize;
 
 use crate::engine::{Opened, default_budget_bytes, load_tokenizer, plan_input};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoint::Checkpoint;
 use experts::{ExpertStore, StoreOptions, Verify};
-use kernels::cpu::{CpuBackend, CpuOptions};
-use kernels::dot::Isa;
+use kernels_cpu::dot::Isa;
+use kernels_cpu::{CpuBackend, CpuOptions};
 use models::layout::{self, Layout};
 use models::load::DenseLoader;
 use models::model::Wanted;

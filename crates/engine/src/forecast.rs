@@ -22,11 +22,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kernels::backend::{Backend, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
-use kernels::cpu::{CpuBackend, CpuOptions};
+use kernels_cpu::{CpuBackend, CpuOptions};
 use models::config::LayerType;
 use models::layout::Tier;
 use models::presets::Preset;
+use ops::{Backend, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
 use serde::Serialize;
 use storage::{AlignedBuf, BLOCK_BYTES, SplitMix64, Storage};
 

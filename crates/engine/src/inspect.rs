@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kernels::backend::KvFormat;
 use models::layout::Tier;
+use ops::KvFormat;
 use serde::Serialize;
 use tensor::Format;
 

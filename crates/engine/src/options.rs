@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use experts::{PolicyKind, Verify};
-use kernels::backend::KvFormat;
-use kernels::dot::Isa;
+use kernels_cpu::dot::Isa;
+use ops::KvFormat;
 use storage::{IoEngine, IoMode, Storage};
 
 /// Choices at load time. The default is what most people want: fit into what is free, direct reads, all cores.

@@ -4,8 +4,8 @@
 //! a prompt chunk (a larger chunk reads each expert less often in prefill) and expert slots (more slots read less often in
 //! decode).
 
-use kernels::backend::KvFormat;
 use models::Config;
+use ops::KvFormat;
 
 use crate::EngineError;
 use crate::system::human_bytes;
@@ -171,8 +171,8 @@ fn scratch_bytes(input: &PlanInput<'_>, tokens: usize) -> u64 {
         .max(config.intermediate_size);
     // Inside an op: both halves of an expert's hidden layer, its product, and the input and hidden rows in 8 bits.
     let per_token = 4 * (3 * inner + config.hidden_size) + 2 * (inner + config.hidden_size);
-    let attention = kernels::cpu::attention_scratch_bytes(&config.attention, input.kv, input.threads);
-    let model = models::Scratch::<kernels::cpu::CpuBackend>::bytes(config, tokens);
+    let attention = kernels_cpu::attention_scratch_bytes(&config.attention, input.kv, input.threads);
+    let model = models::Scratch::<kernels_cpu::CpuBackend>::bytes(config, tokens);
     model + (tokens * per_token) as u64 + attention as u64
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernels::backend::{Backend, HostMatrix};
-use kernels::cpu::CpuBackend;
+use kernels_cpu::CpuBackend;
+use ops::{Backend, HostMatrix};
 use storage::{AlignedBuf, CompletionQueue, FileId, ReadRequest, SplitMix64, Storage, StorageError, Widened};
 
 use crate::EngineError;
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn memory_and_kernels_have_rates() {
         assert!(memory_rates(2, 1 << 20).is_ok_and(|rates| rates.iter().all(|rate| *rate > 0.0)));
-        let mut backend = CpuBackend::new(kernels::cpu::CpuOptions { threads: 1, isa: None });
+        let mut backend = CpuBackend::new(kernels_cpu::CpuOptions { threads: 1, isa: None });
         let shape = Shape { format: tensor::Format::Q8_0, rows: 32, cols: 64 };
         assert!(peak_products_per_s(&mut backend, shape) > 0.0);
     }

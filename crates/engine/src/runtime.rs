@@ -4,9 +4,9 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use experts::{ExpertStore, LookaheadStats, StoreStats};
-use kernels::backend::{Backend, KvFormat};
 use models::model::Wanted;
 use models::{Model, ModelError, Phases, Scratch, State};
+use ops::{Backend, KvFormat};
 use storage::AlignedBuf;
 
 /// A model loaded on some back-end.

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use kernels::backend::{AttentionShape, RopePairing};
+use ops::{AttentionShape, RopePairing};
 
 use crate::ModelError;
 use crate::config::{RopeFactors, Section};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kernels::backend::{AttentionShape, DeltaNetShape, KvFormat, ValueHeadOrder};
+use ops::{AttentionShape, DeltaNetShape, KvFormat, ValueHeadOrder};
 use serde_json::Value;
 
 use crate::{Architecture, ModelError};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use checkpoint::{Checkpoint, ExpertPart, ExpertTable, Kind, LayerExperts, TensorInfo};
-use kernels::backend::AttentionShape;
+use ops::AttentionShape;
 
 use crate::ModelError;
 use crate::config::{Config, LayerType, MlpType, RopeFactors};

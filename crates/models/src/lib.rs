@@ -1,7 +1,7 @@
 //! Layers and architectures: from tensor names to logits.
 //!
 //! An architecture is a thin file ([`qwen35moe`], [`llama`]) that turns its configuration into [`Config`]; what tensors it
-//! must have ([`layout`]) and which of the shared [`layers`] they make follows from that. The layers are generic over [`kernels::Backend`], and each reads like the paper:
+//! must have ([`layout`]) and which of the shared [`layers`] they make follows from that. The layers are generic over [`ops::Backend`], and each reads like the paper:
 //! a configuration, weights, per-sequence state, and one `forward`.
 //!
 //! The data flow of one step, layer by layer ([`model::Model::forward`]):

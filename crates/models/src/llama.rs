@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use kernels::backend::RopePairing;
+use ops::RopePairing;
 use serde_json::Value;
 
 use crate::attention_config::{Defaults, attention_shape, rope_factors};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use checkpoint::{Checkpoint, TensorInfo};
-use kernels::backend::{Backend, HostMatrix, SharedBytes};
+use ops::{Backend, HostMatrix, SharedBytes};
 use storage::{AlignedBuf, FileId, Storage};
 
 use crate::ModelError;

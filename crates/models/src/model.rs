@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use experts::ExpertStore;
-use kernels::backend::{Backend, KvFormat};
+use ops::{Backend, KvFormat};
 
 use crate::config::{LayerType, MlpType, RopeFactors};
 use crate::layers::{

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use kernels::backend::{DeltaNetShape, RopePairing};
+use ops::{DeltaNetShape, RopePairing};
 use serde_json::Value;
 
 use crate::attention_config::{Defaults, attention_shape, rope_factors};

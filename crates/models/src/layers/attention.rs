@@ -1,6 +1,6 @@
 //! Full attention with rotary embedding; output gate, norms on queries and keys, and biases where the model has them.
 
-use kernels::backend::{AttentionShape, Backend, KvFormat};
+use ops::{AttentionShape, Backend, KvFormat};
 
 use crate::config::AttentionBias;
 use crate::load::DenseLoader;

@@ -1,6 +1,6 @@
 //! Gated DeltaNet, the linear attention of Qwen3.5-MoE (section 3.2; Yang et al., "Gated Delta Networks", 2024).
 
-use kernels::backend::{Backend, DeltaNetShape};
+use ops::{Backend, DeltaNetShape};
 
 use crate::ModelError;
 use crate::config::WeightForm;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use experts::{ExpertStore, Fetch};
-use kernels::backend::Backend;
+use ops::Backend;
 
 use crate::layers::moe::{Moe, MoeScratch, Routing};
 use crate::{Config, ModelError};
@@ -158,7 +158,7 @@ impl<B: Backend> Upcoming<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kernels::cpu::{CpuBackend, CpuOptions};
+    use kernels_cpu::{CpuBackend, CpuOptions};
 
     #[test]
     fn experts_are_ranked_by_how_many_tokens_chose_them_and_the_others_follow() {

@@ -1,6 +1,6 @@
 //! A gated MLP that every token takes: `down(silu(gate x) * (up x))`.
 
-use kernels::backend::Backend;
+use ops::Backend;
 
 use crate::ModelError;
 use crate::load::DenseLoader;

@@ -1,7 +1,7 @@
 //! Mixture of experts: router, routed experts as they become ready, shared expert (Qwen3.5-MoE section 3.3).
 
 use experts::{ExpertStore, LoadedExpert};
-use kernels::backend::{Backend, ExpertRows, ExpertWeights};
+use ops::{Backend, ExpertRows, ExpertWeights};
 
 use crate::layers::Mlp;
 use crate::layers::guess::{GuessScratch, Upcoming};
