@@ -8,7 +8,7 @@
 //! are loaded, or when a record is.
 //!
 //! This module opens containers; [`crate::manifest`] and [`crate::journal`] define what a writer
-//! must produce, and the writer is `experts::pack`.
+//! must produce, and the writer is `pack`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

@@ -5,8 +5,8 @@ use std::{env, fs, io};
 
 use anyhow::Context;
 use checkpoint::Checkpoint;
-use engine::{Format, QuantTiers};
-use experts::pack::PackOptions;
+use engine::Format;
+use pack::{PackOptions, QuantTiers};
 
 use crate::output::{self, PackBar};
 
@@ -60,7 +60,9 @@ fn make(cache: &Path, container: &Path) -> anyhow::Result<()> {
     }
     let packed = work.join("packed");
     let tiers = QuantTiers::of(FORMAT);
-    let result = engine::pack(&source, &packed, &tiers, &PackOptions::default(), &PackBar::new("packing"))
+    let plan = pack::plan_model(&source, &tiers, Vec::new());
+    let result = plan
+        .and_then(|plan| pack::pack(&plan, &packed, &PackOptions::default(), &PackBar::new("packing")))
         .map_err(anyhow::Error::from)
         .and_then(|_| Ok(replace(&packed, container)?));
     let _ = fs::remove_dir_all(&work);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use engine::Loading;
 use engine::system::human_bytes;
-use experts::pack::PackProgress;
 use indicatif::{ProgressBar, ProgressStyle};
+use pack::PackProgress;
 
 /// Prints the one line that says what was wrong.
 pub(crate) fn error(error: &anyhow::Error) {

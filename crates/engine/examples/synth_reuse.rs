@@ -9,9 +9,9 @@ mod routing;
 use std::path::Path;
 
 use engine::Format;
-use engine::synth::{Preset, SynthChoice, synth};
-use experts::pack::NoProgress;
-use experts::synth::SynthOptions;
+use engine::synth::Preset;
+use pack::NoProgress;
+use pack::synth::{SynthChoice, SynthOptions, plan_synth, synth};
 
 /// Tokens that warm the cache up.
 const WARM_UP_TOKENS: usize = 64;
@@ -30,7 +30,7 @@ fn main() {
     let choice = SynthChoice { preset, tiers, seed, skew: args[3].parse().unwrap(), layers };
     let mut options = SynthOptions::default();
     options.disk_bytes = Some(DISK_BYTES);
-    synth(&choice, dir, &options, &NoProgress).unwrap();
+    synth(&plan_synth(&choice).unwrap(), dir, &options, &NoProgress).unwrap();
     let vocab = preset.config_json(None)["text_config"]["vocab_size"].as_u64().unwrap() as usize;
     let found = routing::record(dir, &routing::random_tokens(seed, tokens, vocab));
     std::fs::remove_dir_all(dir).unwrap();

@@ -207,7 +207,7 @@ impl Shares {
 fn check_spill(dir: &Path, needed: u64, least: u64) -> Result<(), EngineError> {
     let spill = |source| EngineError::Spill { dir: dir.into(), source };
     std::fs::create_dir_all(dir).map_err(spill)?;
-    match experts::pack::free_disk_bytes(dir) {
+    match storage::free_disk_bytes(dir) {
         Some(free) if needed > free - free / SPILL_RESERVE_SHARE => Err(EngineError::SpillTooLarge {
             dir: dir.into(),
             needed: human_bytes(needed),

@@ -18,12 +18,6 @@ pub enum EngineError {
     /// The expert store cannot be set up.
     #[error(transparent)]
     Experts(#[from] experts::ExpertsError),
-    /// Packing failed.
-    #[error(transparent)]
-    Pack(#[from] experts::pack::PackError),
-    /// A synthetic model cannot be written.
-    #[error(transparent)]
-    Synth(#[from] experts::synth::SynthError),
     /// Text cannot be encoded, decoded or rendered.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::TokenizerError),

@@ -7,7 +7,7 @@ use checkpoint::Extent;
 use experts::ExpertStore;
 use models::Config;
 use models::layout::{Expected, Tier, published_dense};
-use models::pack_plan::QuantTiers;
+use models::tiers::QuantTiers;
 use storage::FileId;
 use tensor::Format;
 

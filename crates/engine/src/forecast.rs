@@ -33,10 +33,10 @@ use storage::{AlignedBuf, BLOCK_BYTES, SplitMix64, Storage};
 use crate::bench::median;
 use crate::engine::{CTX_DEFAULT, Opened, default_budget_bytes, open_files, open_storage};
 use crate::facts::{Facts, Shape, distinct_records};
-use crate::packing::QuantTiers;
 use crate::plan::{MemoryPlan, PlanInput};
 use crate::probe::{self, Deck, DriveProbe, Limit, Record};
 use crate::{EngineError, EngineOptions, system};
+use models::tiers::QuantTiers;
 
 /// What is looked at.
 #[derive(Clone, Debug)]
@@ -620,7 +620,7 @@ impl ProbeFile {
         let path = dir.join(format!("flash-moe-probe-{}.tmp", std::process::id()));
         let failed = |source| EngineError::ProbeFile { path: path.clone(), source };
         fs::create_dir_all(dir).map_err(failed)?;
-        if let Some(free) = experts::pack::free_disk_bytes(dir).filter(|free| bytes > *free) {
+        if let Some(free) = storage::free_disk_bytes(dir).filter(|free| bytes > *free) {
             return Err(EngineError::ProbeFileTooLarge {
                 dir: dir.into(),
                 needed: system::human_bytes(bytes),

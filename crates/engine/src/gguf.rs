@@ -1,11 +1,14 @@
 //! What a GGUF file says besides weights: its tokenizer, its end tokens, how to sample.
 
+use std::path::Path;
+
 use checkpoint::Checkpoint;
 use checkpoint::gguf::{Gguf, Metadata, Value};
 use serde_json::json;
 use tokenizer::GgufVocabulary;
 
 use crate::EngineError;
+use crate::engine::Opened;
 
 /// Bytes of the tokenizer.json that the vocabulary would make, for a GGUF header of one byte: tokens and merges are
 /// nearly all of both, and JSON adds quotes, commas and ids. Measured 1.6 to 2 times.
@@ -103,6 +106,29 @@ pub(crate) fn generation_config(checkpoint: &Checkpoint, gguf: &Gguf, eos_token_
         }
     }
     config.to_string().into_bytes()
+}
+
+/// The small files that a model has inside, name and content, for its packed container: those of a GGUF file; of a
+/// directory there are none.
+///
+/// # Errors
+/// A model that cannot be opened; a vocabulary that cannot be used.
+pub fn files_inside(model: &Path) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
+    let opened = Opened::new(model)?;
+    let Some(gguf) = opened.checkpoint.gguf() else { return Ok(Vec::new()) };
+    let generation = generation_config(&opened.checkpoint, gguf, &opened.config.eos_token_ids);
+    let mut files = vec![("generation_config.json".to_owned(), generation)];
+    match vocabulary(&opened.checkpoint, gguf) {
+        Ok(vocabulary) => {
+            files.push(("tokenizer.json".to_owned(), vocabulary.tokenizer_json()?));
+            let config = vocabulary.tokenizer_config().to_string();
+            files.push(("tokenizer_config.json".to_owned(), config.into_bytes()));
+        }
+        // Nothing to copy; the container can be run on ids as the file can.
+        Err(EngineError::NoGgufTokenizer { .. }) => {}
+        Err(other) => return Err(other),
+    }
+    Ok(files)
 }
 
 /// A number that was rounded to f32, in its shortest form: 0.6 and not 0.6000000238418579.

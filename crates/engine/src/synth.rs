@@ -1,16 +1,10 @@
 //! Synthetic models: the shapes of published ones with random weights, for measurements.
 
-use std::path::Path;
-
 use checkpoint::Checkpoint;
-use experts::pack::PackProgress;
-use experts::synth::{SynthOptions, SynthPlan, SynthReport};
-pub use models::presets::{PRESETS, Preset, SKEW_MAX, SynthChoice};
-use models::presets::{SYNTHETIC, synth_plan};
+use models::presets::SYNTHETIC;
+pub use models::presets::{PRESETS, Preset};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::EngineError;
 
 /// What marks a model as synthetic. Every measurement on one must say so.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,35 +30,4 @@ impl Synthetic {
             sharing_factor: checkpoint.packed().map_or(1.0, |packed| packed.sharing_factor()),
         })
     }
-}
-
-/// The random weights that make a model of a preset.
-///
-/// # Errors
-/// A number of layers that no model can have.
-pub fn plan_synth(choice: &SynthChoice) -> Result<SynthPlan, EngineError> {
-    let json = choice.preset.config_json(choice.layers);
-    let config = models::read_config(Path::new(choice.preset.name), &json)?;
-    Ok(synth_plan(choice, json, &config))
-}
-
-/// Writes a synthetic model into the directory `target`.
-///
-/// # Errors
-/// A target that holds something else, too little room, a failed write.
-pub fn synth(
-    choice: &SynthChoice,
-    target: &Path,
-    options: &SynthOptions,
-    progress: &dyn PackProgress,
-) -> Result<SynthReport, EngineError> {
-    Ok(experts::synth::synth(&plan_synth(choice)?, target, options, progress)?)
-}
-
-/// What a synthetic model takes on the disk and in memory, without writing it.
-///
-/// # Errors
-/// As [`synth`] for the choice and the limit on the disk.
-pub fn synth_sizes(choice: &SynthChoice, options: &SynthOptions) -> Result<SynthReport, EngineError> {
-    Ok(experts::synth::sizes(&plan_synth(choice)?, options)?)
 }

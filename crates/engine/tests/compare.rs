@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use common::{fixture, open, options};
 use engine::{
     CompareEvent, CompareOptions, CompareReport, EngineError, EngineOptions, EvalOptions, Format, KvFormat,
-    QuantTiers, compare, pack,
+    compare,
 };
-use experts::pack::{NoProgress, PackOptions};
+use pack::QuantTiers;
 
 /// The demo model's text, and the model, packed.
 struct Demo {
@@ -28,7 +28,7 @@ impl Demo {
 
     fn packed(&self, format: Format) -> PathBuf {
         let target = self.dir.path().join(format.name());
-        pack(&demo(), &target, &QuantTiers::of(format), &PackOptions::default(), &NoProgress).unwrap();
+        common::pack(&demo(), &target, &QuantTiers::of(format));
         target
     }
 

@@ -10,8 +10,8 @@ use common::{Golden, dense, gguf, logit_bits, open, options};
 use engine::bench::{BenchOptions, bench};
 use engine::forecast::{ForecastOptions, Target, forecast};
 use engine::inspect::inspect;
-use engine::{Engine, EngineOptions, Format, QuantTiers, pack};
-use experts::pack::{NoProgress, PackOptions};
+use engine::{Engine, EngineOptions, Format};
+use pack::QuantTiers;
 
 /// Slots, threads and containers are no matter.
 #[test]
@@ -24,7 +24,7 @@ fn packed_logits_are_the_same_bits() {
         assert!(logit_bits(&mut open(&source, other), prompt, 4) == bits, "{}", source.display());
         let target = directory.path().join(index.to_string());
         let tiers = QuantTiers::of(Format::BF16);
-        pack(&source, &target, &tiers, &PackOptions::default(), &NoProgress).unwrap();
+        common::pack(&source, &target, &tiers);
         assert!(logit_bits(&mut open(&target, options()), prompt, 4) == bits, "{}", source.display());
         let found = inspect(&target).unwrap();
         assert_eq!((found.num_experts, found.bytes_per_expert, found.expert_bytes_per_token), (0, 0, 0));

@@ -11,8 +11,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use common::{Golden, fixture, open, options};
-use engine::{Engine, EngineOptions, Format, IoEngine, QuantTiers, Verify, pack};
-use experts::pack::{NoProgress, PackOptions};
+use engine::{Engine, EngineOptions, Format, IoEngine, Verify};
+use pack::QuantTiers;
 use storage::{FaultKind, FaultPlan, FaultyStorage, FileStorage, StorageOptions};
 
 fn faulty(plan: FaultPlan) -> Arc<FaultyStorage> {
@@ -137,7 +137,7 @@ fn within(limit: Duration, test: impl FnOnce() + Send + 'static) {
 fn packed(dir: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
     let target = dir.join("packed");
     let tiers = QuantTiers::of(Format::Q8_0);
-    pack(&fixture("published"), &target, &tiers, &PackOptions::default(), &NoProgress).unwrap();
+    common::pack(&fixture("published"), &target, &tiers);
     let files = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path());
     let experts = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("experts-"));
     let experts = experts.max_by_key(|path| path.metadata().unwrap().len()).unwrap();

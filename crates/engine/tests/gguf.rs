@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, gguf, logit_bits, open, options};
+use engine::EngineOptions;
 use engine::inspect::inspect;
-use engine::{EngineOptions, QuantTiers};
-use experts::pack::{NoProgress, PackOptions};
+use pack::QuantTiers;
 use tensor::Format;
 
 const SPLIT: &str = "published-00001-of-00003.gguf";
@@ -51,7 +51,7 @@ fn packed_and_streamed_logits_are_the_same_bits() {
         let kept = if name == SPLIT { Format::BF16 } else { Format::F16 };
         let tiers = QuantTiers { experts: kept, dense: kept, embedding: kept };
         let target = directory.path().join(golden_name(name));
-        engine::pack(&source, &target, &tiers, &PackOptions::default(), &NoProgress).unwrap();
+        common::pack(&source, &target, &tiers);
         let mut packed = open(&target, options());
         assert_eq!(packed.config().weight_form, form);
         assert!(logit_bits(&mut packed, &golden.prompt[..40], 8) == bits, "{name}: packed");

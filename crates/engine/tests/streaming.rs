@@ -7,16 +7,14 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, logit_bits, open, options};
-use engine::{
-    Engine, EngineOptions, Format, IoEngine, IoMode, KvFormat, PolicyKind, QuantTiers, Verify, pack,
-};
-use experts::pack::{NoProgress, PackOptions};
+use engine::{Engine, EngineOptions, Format, IoEngine, IoMode, KvFormat, PolicyKind, Verify};
+use pack::QuantTiers;
 use tempfile::TempDir;
 
 fn packed(source: &Path, format: Format) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("packed");
-    pack(source, &target, &QuantTiers::of(format), &PackOptions::default(), &NoProgress).unwrap();
+    common::pack(source, &target, &QuantTiers::of(format));
     (dir, target)
 }
 

@@ -9,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use checkpoint::Checkpoint;
-use engine::synth::{Preset, SynthChoice, Synthetic, plan_synth, synth, synth_sizes};
-use engine::{Engine, EngineError, EngineOptions, Format};
-use experts::pack::{NoProgress, PackError};
-use experts::synth::{SynthError, SynthOptions};
+use engine::synth::{Preset, Synthetic};
+use engine::{Engine, EngineOptions, Format};
+use pack::synth::{SynthChoice, SynthError, SynthOptions, plan_synth, sizes, synth};
+use pack::{NoProgress, PackError};
 use tempfile::TempDir;
 
 fn choice(name: &str, quant: Format, skew: f32) -> SynthChoice {
@@ -23,7 +23,7 @@ fn choice(name: &str, quant: Format, skew: f32) -> SynthChoice {
 fn write(choice: &SynthChoice, options: &SynthOptions) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("model");
-    synth(choice, &target, options, &NoProgress).unwrap();
+    synth(&plan_synth(choice).unwrap(), &target, options, &NoProgress).unwrap();
     (dir, target)
 }
 
@@ -54,7 +54,7 @@ fn opens_verifies_and_gives_finite_logits_in_every_tier() {
     for quant in [Format::Q4K, Format::Q3K, Format::Q8_0, Format::BF16] {
         for skew in [0.0, 1.0] {
             let (_dir, target) = write(&choice("tiny", quant, skew), &SynthOptions::default());
-            let report = experts::pack::verify(&target, &NoProgress).unwrap();
+            let report = pack::verify(&target, &NoProgress).unwrap();
             assert!(report.is_ok(), "{:?}", report.bad.first());
             let opened = Checkpoint::open(&target).unwrap();
             assert!(!opened.packed().unwrap().shared_record_files());
@@ -86,7 +86,7 @@ fn bytes_follow_from_the_seed_and_not_from_the_threads() {
 #[test]
 fn layers_share_record_files_where_the_disk_is_smaller() {
     let tiny = choice("tiny", Format::Q4K, 0.0);
-    let sizes = synth_sizes(&tiny, &SynthOptions::default()).unwrap();
+    let sizes = sizes(&plan_synth(&tiny).unwrap(), &SynthOptions::default()).unwrap();
     let (_dir, target) = write(&tiny, &with_disk(sizes.bytes - sizes.expert_bytes / 3));
     let opened = Checkpoint::open(&target).unwrap();
     let packed = opened.packed().unwrap();
@@ -95,7 +95,7 @@ fn layers_share_record_files_where_the_disk_is_smaller() {
     assert!(opened.manifest().unwrap().description.contains("share 2 record files"));
     let notes = engine::inspect::inspect(&target).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("share record files")), "{notes:?}");
-    assert!(experts::pack::verify(&target, &NoProgress).unwrap().is_ok());
+    assert!(pack::verify(&target, &NoProgress).unwrap().is_ok());
     assert!(logits(&target).iter().all(|x| x.is_finite()));
     let used: u64 = contents(&target).iter().map(|(_, bytes)| bytes.len() as u64).sum();
     assert!(used <= sizes.bytes - sizes.expert_bytes / 3);
@@ -129,12 +129,12 @@ fn presets_have_the_sizes_of_the_models() {
         let choice = choice(name, quant, 0.0);
         let plan = plan_synth(&choice).unwrap();
         let dense: u64 = plan.dense.iter().map(|t| t.shape.iter().product::<usize>() as u64).sum();
-        let layer = |l: &experts::synth::SynthLayer| {
+        let layer = |l: &pack::synth::SynthLayer| {
             l.experts * l.parts.iter().map(|part| part.rows * part.cols).sum::<usize>()
         };
         let all = dense + plan.layers.iter().map(layer).sum::<usize>() as u64;
         assert!(all.abs_diff(total) < total / 10_000, "{name}: {all} weights");
-        let sizes = synth_sizes(&choice, &SynthOptions::default()).unwrap();
+        let sizes = sizes(&plan_synth(&choice).unwrap(), &SynthOptions::default()).unwrap();
         assert!(sizes.dense_bytes <= dense_max, "{name}: {} dense bytes", sizes.dense_bytes);
     }
 }
@@ -142,10 +142,9 @@ fn presets_have_the_sizes_of_the_models() {
 #[test]
 fn refuses_targets_disks_and_limits_that_do_not_do() {
     let tiny = choice("tiny", Format::Q4K, 0.0);
-    let refused = |target: &Path, options: &SynthOptions| match synth(&tiny, target, options, &NoProgress) {
-        Err(EngineError::Synth(error)) => error,
-        other => panic!("{other:?}"),
-    };
+    let plan = plan_synth(&tiny).unwrap();
+    let refused =
+        |target: &Path, options: &SynthOptions| synth(&plan, target, options, &NoProgress).unwrap_err();
     let (dir, target) = write(&tiny, &SynthOptions::default());
     let before = contents(&target);
     let error = refused(&target, &SynthOptions::default());
@@ -160,7 +159,7 @@ fn refuses_targets_disks_and_limits_that_do_not_do() {
     assert!(matches!(error, SynthError::Write(PackError::NoSpace { .. })), "{error}");
     assert!(!target.exists());
     // What the message names is enough.
-    synth(&tiny, &target, &with_disk(needed), &NoProgress).unwrap();
+    synth(&plan_synth(&tiny).unwrap(), &target, &with_disk(needed), &NoProgress).unwrap();
     assert_eq!(Checkpoint::open(&target).unwrap().files().len(), 2);
 }
 
@@ -171,7 +170,7 @@ fn an_interrupted_model_says_so_and_is_begun_again() {
     // As a kill leaves it: the journal's head and part of the files. Only a failing write shows the journal, so a
     // progress that panics stands for the kill.
     struct Kill;
-    impl experts::pack::PackProgress for Kill {
+    impl pack::PackProgress for Kill {
         fn advance(&self, _: u64) {
             panic!("killed by the test");
         }
@@ -180,12 +179,13 @@ fn an_interrupted_model_says_so_and_is_begun_again() {
     let target = dir.path().join("model");
     let mut options = SynthOptions::default();
     options.command = Some("flash-moe synth tiny somewhere".into());
-    let killed = std::panic::catch_unwind(|| synth(&tiny, &target, &options, &Kill).is_ok());
+    let killed =
+        std::panic::catch_unwind(|| synth(&plan_synth(&tiny).unwrap(), &target, &options, &Kill).is_ok());
     assert!(killed.is_err());
     let error = Checkpoint::open(&target).unwrap_err().to_string();
     assert!(error.contains("flash-moe synth tiny somewhere"), "{error}");
     let other = SynthChoice { seed: 9, ..tiny };
-    assert!(synth(&other, &target, &SynthOptions::default(), &NoProgress).is_err());
-    synth(&tiny, &target, &SynthOptions::default(), &NoProgress).unwrap();
+    assert!(synth(&plan_synth(&other).unwrap(), &target, &SynthOptions::default(), &NoProgress).is_err());
+    synth(&plan_synth(&tiny).unwrap(), &target, &SynthOptions::default(), &NoProgress).unwrap();
     assert!(contents(&target) == contents(&whole));
 }

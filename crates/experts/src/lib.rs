@@ -1,4 +1,4 @@
-//! Which experts are in memory: slots, policy, loader, statistics, packing.
+//! Which experts are in memory: slots, policy, loader, statistics.
 //!
 //! A model's routed experts lie on the drive; memory holds as many of them as there are slots. A
 //! layer asks for the experts that its router chose:
@@ -23,11 +23,9 @@
 mod error;
 mod layout;
 mod lookahead;
-pub mod pack;
 mod policy;
 pub mod replay;
 mod store;
-pub mod synth;
 pub mod trace;
 
 pub use error::ExpertsError;

@@ -26,11 +26,11 @@ pub mod llama;
 mod llama_gguf;
 pub mod load;
 pub mod model;
-pub mod pack_plan;
 mod phases;
 pub mod presets;
 pub mod qwen35moe;
 mod qwen35moe_gguf;
+pub mod tiers;
 
 pub use architecture::{Architecture, adopt, config as read_config};
 pub use config::Config;

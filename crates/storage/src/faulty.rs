@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::random::SplitMix64;
 use crate::{
     AlignedBuf, Completion, CompletionQueue, FileId, IoEngine, IoMode, ReadRequest, Segment, Storage,
     StorageError,
@@ -323,34 +324,5 @@ impl Fault {
             }
             FaultKind::FlippedBit => target[got] ^= 1 << (number % 8),
         }
-    }
-}
-
-/// A small generator of random numbers (SplitMix64: Steele, Lea and Flood 2014): the same for the
-/// same seed everywhere and always. For tests and measurements.
-#[derive(Clone, Debug)]
-pub struct SplitMix64 {
-    state: u64,
-}
-
-impl SplitMix64 {
-    /// A generator that starts from `seed`.
-    pub fn new(seed: u64) -> Self {
-        SplitMix64 { state: seed }
-    }
-
-    /// The next number, uniform over all of u64.
-    pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `limit` (0 if that is 0). The bias is below limit / 2^64.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        let wide = u128::from(self.next_u64()) * u128::from(limit);
-        (wide >> 64) as u64 // Less than limit.
     }
 }

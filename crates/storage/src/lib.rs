@@ -35,16 +35,20 @@ mod job;
 mod os;
 mod pool;
 mod queue;
+mod random;
 mod reading;
+mod space;
 #[cfg(target_os = "linux")]
 mod uring;
 mod widen;
 
 pub use buffer::AlignedBuf;
 pub use error::StorageError;
-pub use faulty::{FaultKind, FaultPlan, FaultyStorage, SplitMix64};
+pub use faulty::{FaultKind, FaultPlan, FaultyStorage};
 pub use file::{FileStorage, PIECE_BYTES, StorageOptions, THREADS_MAX};
 pub use queue::CompletionQueue;
+pub use random::SplitMix64;
+pub use space::free_disk_bytes;
 pub use widen::{Widened, widen, widen_into};
 
 /// Alignment, in bytes, of offset, length and memory of a direct read. Every layout uses it, also

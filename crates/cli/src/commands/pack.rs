@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use engine::ExpertReads;
 use engine::system::human_bytes;
-use engine::{ExpertReads, QuantTiers};
-use experts::pack::PackOptions;
+use pack::{PackOptions, QuantTiers};
 
 use crate::args::{PackArgs, Usage};
 use crate::output::{self, PackBar};
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     // An unfinished container names the command that resumes it: this one, word for word.
     options.command = Some(shell_words(std::env::args()));
     let started = Instant::now();
-    let report = engine::pack(&args.source, target, &tiers, &options, &PackBar::new("packing"))?;
+    let plan = pack::plan_model(&args.source, &tiers, engine::files_inside(&args.source)?)?;
+    let report = pack::pack(&plan, target, &options, &PackBar::new("packing"))?;
     let seconds = started.elapsed().as_secs_f64();
     let mut stdout = io::stdout().lock();
     if args.json {
@@ -93,7 +94,7 @@ fn shell_words(words: impl Iterator<Item = String>) -> String {
 }
 
 fn verify(container: &Path, json: bool) -> anyhow::Result<()> {
-    let report = experts::pack::verify(container, &PackBar::new("verifying"))?;
+    let report = pack::verify(container, &PackBar::new("verifying"))?;
     for bad in &report.bad {
         output::note(&format!("damaged: {bad}"));
     }

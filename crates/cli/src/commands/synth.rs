@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use engine::QuantTiers;
-use engine::synth::{PRESETS, Preset, SKEW_MAX, SynthChoice};
+use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
-use experts::synth::SynthOptions;
+use pack::QuantTiers;
+use pack::synth::{SKEW_MAX, SynthChoice, SynthOptions, plan_synth};
 
 use crate::args::{SynthArgs, Usage};
 use crate::output::{self, PackBar};
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &SynthArgs) -> anyhow::Result<()> {
     options.threads = args.threads.unwrap_or(0);
     options.command = Some(std::env::args().collect::<Vec<_>>().join(" "));
     let started = Instant::now();
-    let report = engine::synth::synth(&choice, &args.target, &options, &PackBar::new("writing"))?;
+    let report = pack::synth::synth(&plan_synth(&choice)?, &args.target, &options, &PackBar::new("writing"))?;
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
         let object = serde_json::json!({

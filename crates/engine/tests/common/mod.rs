@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use engine::{Engine, EngineOptions};
+use pack::{NoProgress, PackOptions, QuantTiers};
 use safetensors::SafeTensors;
 
 /// Directories with a checkpoint and a `golden.safetensors`: the committed ones, and those under the directory named by
@@ -55,6 +56,12 @@ pub(crate) fn gguf(name: &str) -> PathBuf {
 /// A tiny dense checkpoint.
 pub(crate) fn dense(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/dense").join(name)
+}
+
+/// Packs the model at `source` into the directory `target`.
+pub(crate) fn pack(source: &Path, target: &Path, tiers: &QuantTiers) {
+    let plan = pack::plan_model(source, tiers, engine::files_inside(source).unwrap()).unwrap();
+    pack::pack(&plan, target, &PackOptions::default(), &NoProgress).unwrap();
 }
 
 pub(crate) fn fixture(name: &str) -> PathBuf {

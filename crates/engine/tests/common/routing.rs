@@ -153,6 +153,6 @@ impl Routing {
 
 /// Random token ids, no seed twice the same.
 pub(crate) fn random_tokens(seed: u64, count: usize, vocab: usize) -> Vec<u32> {
-    let mut rng = experts::synth::Rng::new(&[seed]);
+    let mut rng = pack::synth::Rng::new(&[seed]);
     (0..count).map(|_| rng.below(vocab) as u32).collect()
 }

@@ -1,6 +1,6 @@
 //! What packing refuses, and that a refusal leaves everything as it was.
 
-use experts::pack::{NoProgress, PackError};
+use pack::{NoProgress, PackError};
 use tensor::Format;
 
 use crate::support::{Source, Target, files, message, options, pack};
@@ -42,7 +42,7 @@ fn another_plan_does_not_resume_or_replace() {
     });
     for finished in [false, true] {
         let target = Target::new();
-        let _ = experts::pack::pack(&plan, &target.path(), &stop, &NoProgress);
+        let _ = pack::pack(&plan, &target.path(), &stop, &NoProgress);
         if finished {
             pack(&plan, &target.path()).unwrap();
         }
@@ -65,7 +65,7 @@ fn a_finished_container_stays_as_it_is() {
     pack(&source.plan(), &target.path()).unwrap();
     let before = files(&target.path());
     let verify = options(|o| o.verify = true);
-    let report = experts::pack::pack(&source.plan(), &target.path(), &verify, &NoProgress).unwrap();
+    let report = pack::pack(&source.plan(), &target.path(), &verify, &NoProgress).unwrap();
     assert!(report.already_complete && report.verified_bytes.is_some());
     assert!(before == files(&target.path()));
     // Unless it is damaged: that is said, and nothing is repaired silently.
@@ -78,7 +78,7 @@ fn a_finished_container_stays_as_it_is() {
 fn a_disk_that_is_too_small_is_refused_before_anything_is_written() {
     let (source, target) = (Source::new(25), Target::new());
     let small = options(|o| o.hooks.free_bytes = Some(100_000));
-    let error = experts::pack::pack(&source.plan(), &target.path(), &small, &NoProgress).unwrap_err();
+    let error = pack::pack(&source.plan(), &target.path(), &small, &NoProgress).unwrap_err();
     let PackError::NoSpace { needed, free: 100_000, missing, .. } = error else { panic!("{error}") };
     assert_eq!(missing, needed - 100_000);
     assert_eq!(
@@ -91,8 +91,8 @@ fn a_disk_that_is_too_small_is_refused_before_anything_is_written() {
     assert!(!target.path().exists());
     // What is there already is not needed again.
     let stop = options(|o| o.hooks.stop_after_units = Some(5));
-    let _ = experts::pack::pack(&source.plan(), &target.path(), &stop, &NoProgress);
-    experts::pack::pack(&source.plan(), &target.path(), &small, &NoProgress).unwrap();
+    let _ = pack::pack(&source.plan(), &target.path(), &stop, &NoProgress);
+    pack::pack(&source.plan(), &target.path(), &small, &NoProgress).unwrap();
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_weight_that_no_block_can_hold_stops_the_pack() {
 #[test]
 fn plans_that_cannot_be_are_refused() {
     let source = Source::new(29);
-    let check = |change: &dyn Fn(&mut experts::pack::PackPlan), expected: &str| {
+    let check = |change: &dyn Fn(&mut pack::PackPlan), expected: &str| {
         let target = Target::new();
         let mut plan = source.plan();
         change(&mut plan);

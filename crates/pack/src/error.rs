@@ -6,7 +6,7 @@ use checkpoint::CheckpointError;
 use checkpoint::manifest::Checksum;
 use tensor::TensorError;
 
-use super::layout::CREATED_BY;
+use super::names::CREATED_BY;
 
 /// Why packing or verifying stopped. Unless the message says otherwise nothing is lost: the same
 /// command resumes an interrupted pack.
@@ -16,6 +16,9 @@ pub enum PackError {
     /// The container cannot be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The source is not a model that is known.
+    #[error(transparent)]
+    Model(#[from] models::ModelError),
     /// The operating system refused an operation.
     #[error("{path}: cannot {action}: {source}")]
     Io {

@@ -15,8 +15,9 @@ use tensor::Format;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::PackError;
+use super::names::{CREATED_BY, PARTIAL};
 use super::plan::{DenseItem, LayerItem, PackPlan};
-use crate::PART_NAMES;
+use experts::PART_NAMES;
 
 /// Where everything of one container goes.
 pub(crate) struct Layout {
@@ -391,11 +392,6 @@ fn align(label: &str, offset: u64, alignment: u64) -> Result<u64, PackError> {
         .ok_or_else(|| PackError::plan(label, "a size of 63 bits", "more"))
 }
 
-/// The program that writes; encoders may change from version to version, so only the same one
-/// resumes.
-pub(crate) const CREATED_BY: &str = concat!("flash-moe ", env!("CARGO_PKG_VERSION"));
-/// How files are called while they are written.
-pub(crate) const PARTIAL: &str = ".partial";
 /// Longest row that is re-encoded: a row is decoded to f32 as a whole, and this bounds that memory.
 const ROW_WEIGHTS_MAX: usize = 1 << 18;
 /// No file system has longer files.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use checkpoint::{ExpertPart, Extent, LayerExperts};
-use experts::pack::{LayerItem, NoProgress, PackOptions, PackPlan, pack, verify};
+use pack::{LayerItem, NoProgress, PackOptions, PackPlan, pack, verify};
 use tensor::Format;
 
 type AnyError = Box<dyn std::error::Error>;

@@ -16,8 +16,8 @@ use super::layout::{Layout, Unit, What};
 use super::plan::{Band, Fill, SynthPlan, SynthTensor};
 use super::pool::{PoolKey, Pools};
 use super::rng::Rng;
-use crate::pack::disk;
-use crate::pack::{PackError, PackProgress};
+use crate::disk;
+use crate::{PackError, PackProgress};
 
 /// The container's data files, open for writing.
 pub(crate) struct Files {

@@ -7,20 +7,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that an unprivileged user can still write where `path` lies, if the system says so.
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let stat = rustix::fs::statvfs(path).ok()?;
-        stat.f_bavail.checked_mul(stat.f_frsize)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
-}
-
 /// Bytes of disk that a file already occupies; holes do not count.
 pub(crate) fn allocated_bytes(path: &Path) -> u64 {
     #[cfg(unix)]

@@ -8,7 +8,7 @@ mod support;
 mod verify;
 
 use checkpoint::{Checkpoint, Extent, Kind, LayerExperts};
-use experts::pack::{NoProgress, PackOptions};
+use pack::{NoProgress, PackOptions};
 use support::{Recorder, Source, Target, assert_same, files, options, pack};
 use tensor::Format;
 use xxhash_rust::xxh3::xxh3_64;
@@ -112,14 +112,14 @@ fn the_bytes_do_not_depend_on_threads_or_commits() {
     let (source, one) = (Source::new(2), Target::new());
     let plan = source.plan();
     let single = options(|o| o.threads = 1);
-    experts::pack::pack(&plan, &one.path(), &single, &NoProgress).unwrap();
+    pack::pack(&plan, &one.path(), &single, &NoProgress).unwrap();
     for (threads, commit_bytes) in [(2, 0), (7, 1 << 16), (0, u64::MAX)] {
         let target = Target::new();
         let options = options(|o| {
             o.threads = threads;
             o.commit_bytes = commit_bytes;
         });
-        experts::pack::pack(&plan, &target.path(), &options, &NoProgress).unwrap();
+        pack::pack(&plan, &target.path(), &options, &NoProgress).unwrap();
         assert_same(&one.path(), &target.path());
     }
     // Nor on where the source lies.
@@ -133,7 +133,7 @@ fn progress_adds_up() {
     let (source, target) = (Source::new(3), Target::new());
     let recorder = Recorder::default();
     let options = PackOptions::default();
-    experts::pack::pack(&source.plan(), &target.path(), &options, &recorder).unwrap();
+    pack::pack(&source.plan(), &target.path(), &options, &recorder).unwrap();
     let calls = recorder.calls.into_inner().unwrap();
     let total = source.weights.len() as u64;
     assert_eq!(calls, support::Calls { started: vec![(total, 0)], advanced: total, finished: 1 });
@@ -165,7 +165,7 @@ fn a_packed_model_can_be_packed_again_from_the_container() {
     again.layers[0].formats = [Format::F32; 3];
     let third = Target::new();
     pack(&again, &third.path()).unwrap();
-    assert!(experts::pack::verify(&third.path(), &NoProgress).unwrap().is_ok());
+    assert!(pack::verify(&third.path(), &NoProgress).unwrap().is_ok());
 }
 
 #[test]

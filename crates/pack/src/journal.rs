@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::sync_directory;
 use super::error::PackError;
-use super::layout::PARTIAL;
+use super::names::PARTIAL;
 
 /// A finished unit.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Synthetic models: packed containers of the true shapes with seeded random weights, for measurements.
 //!
-//! [`synth`] takes a [`SynthPlan`] (made by `models`) and writes a directory as [`crate::pack`] would have, at the speed
+//! [`synth`] takes a [`SynthPlan`] ([`plan_synth`]) and writes a directory as [`crate::pack()`] would have, at the speed
 //! of the drive: weights come out of pools that are encoded once (`pool`), checksums are computed on the way, writes go
 //! past the page cache. Memory is a few MiB per thread and the pools, whatever the model's size.
 //!
@@ -15,6 +15,7 @@ mod layout;
 mod plan;
 mod pool;
 mod rng;
+mod weights;
 mod write;
 
 use std::path::Path;
@@ -25,11 +26,13 @@ use checkpoint::manifest::{CONFIG, JOURNAL, MANIFEST, VERSION};
 pub use error::SynthError;
 pub use plan::{Band, Fill, RowFn, SynthLayer, SynthOptions, SynthPart, SynthPlan, SynthReport, SynthTensor};
 pub use rng::Rng;
+pub use weights::{SKEW_MAX, SynthChoice, plan_synth};
 
-use crate::pack::disk;
-use crate::pack::journal::{Found, Journal};
-use crate::pack::layout::{CREATED_BY, PARTIAL};
-use crate::pack::{PackError, PackProgress, existing_ancestor, publish, remove_leftovers};
+use crate::disk;
+use crate::journal::{Found, Journal};
+use crate::names::{CREATED_BY, PARTIAL};
+use crate::target::{existing_ancestor, publish, remove_leftovers};
+use crate::{PackError, PackProgress};
 use layout::Layout;
 use pool::Pools;
 
@@ -133,7 +136,7 @@ fn check_space(layout: &Layout, target: &Path, options: &SynthOptions) -> Result
     let already: u64 = there.sum();
     let manifest = layout.manifest(&[]).to_bytes().map_or(0, |bytes| bytes.len() as u64);
     let needed = report(layout, manifest, false).bytes.saturating_sub(already);
-    match options.free_bytes.or_else(|| disk::free_bytes(place)) {
+    match options.free_bytes.or_else(|| storage::free_disk_bytes(place)) {
         Some(free) if free < needed => {
             let (path, missing) = (target.to_path_buf(), needed - free);
             Err(PackError::NoSpace { path, needed, free, missing }.into())

@@ -1,21 +1,23 @@
 //! Random numbers that are the same on every machine: no mathematical library is involved.
 
-/// A small generator (SplitMix64: a counter and a mixing function, by Steele, Lea and Flood).
+use storage::SplitMix64;
+
+/// A generator of weights.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(SplitMix64);
 
 impl Rng {
     /// A generator for one purpose: each word makes the streams independent.
     pub fn new(words: &[u64]) -> Rng {
-        Rng(words
-            .iter()
-            .fold(0x51ab_1e5e_ed00_0001, |state, &word| mix(state ^ mix(word.wrapping_add(GAMMA)))))
+        let seed = words.iter().fold(0x51ab_1e5e_ed00_0001, |state, &word| {
+            SplitMix64::mix(state ^ SplitMix64::new(word).next_u64())
+        });
+        Rng(SplitMix64::new(seed))
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(GAMMA);
-        mix(self.0)
+        self.0.next_u64()
     }
 
     /// A number below `n`; 0 when `n` is 0.
@@ -37,15 +39,6 @@ impl Rng {
         (sum as f32 - 262_140.0) * (1.0 / 53_509.4)
     }
 }
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
-
-/// Step of the counter.
-const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! What can go wrong while a synthetic model is written.
 
-use crate::pack::PackError;
+use crate::PackError;
 
 /// Why no synthetic model was written.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +9,9 @@ pub enum SynthError {
     /// The target or the disk; see [`PackError`].
     #[error(transparent)]
     Write(#[from] PackError),
+    /// A number of layers that no model can have.
+    #[error(transparent)]
+    Model(#[from] models::ModelError),
     /// The limit on the disk leaves no room for even one file of records.
     #[error(
         "--disk of {asked} bytes is too small: the dense weights take {dense} bytes and the experts of one layer {layer}; \

@@ -5,18 +5,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use checkpoint::{Checkpoint, CheckpointError};
-use experts::pack::{NoProgress, PackError};
+use pack::{NoProgress, PackError};
 
 use crate::support::{Recorder, Source, Target, assert_same, message, options, pack, plan_of};
 
 /// Packs with a stop after this many units; must not finish.
-fn stop_after(plan: &experts::pack::PackPlan, target: &Path, units: u64) {
+fn stop_after(plan: &pack::PackPlan, target: &Path, units: u64) {
     let options = options(|o| {
         o.hooks.stop_after_units = Some(units);
         o.commit_bytes = 0;
         o.command = Some("flash-moe pack A B --quant x".to_owned());
     });
-    let stopped = experts::pack::pack(plan, target, &options, &NoProgress);
+    let stopped = pack::pack(plan, target, &options, &NoProgress);
     assert!(matches!(stopped, Err(PackError::Stopped { .. })), "{stopped:?}");
 }
 
@@ -53,7 +53,7 @@ fn an_unfinished_directory_names_the_command() {
         "DST: packing was not finished; run `flash-moe pack A B --quant x` with the same options to resume it, or \
          delete the directory"
     );
-    let error = experts::pack::verify(&target.path(), &NoProgress).unwrap_err();
+    let error = pack::verify(&target.path(), &NoProgress).unwrap_err();
     assert!(error.to_string().contains("packing was not finished"));
 }
 
@@ -62,7 +62,7 @@ fn progress_of_a_resumed_pack_starts_where_it_stopped() {
     let (source, target) = (Source::new(13), Target::new());
     stop_after(&source.plan(), &target.path(), 7);
     let recorder = Recorder::default();
-    experts::pack::pack(&source.plan(), &target.path(), &options(|_| ()), &recorder).unwrap();
+    pack::pack(&source.plan(), &target.path(), &options(|_| ()), &recorder).unwrap();
     let calls = recorder.calls.into_inner().unwrap();
     let [(total, done)] = calls.started[..] else { panic!("{calls:?}") };
     assert!(done > 0);
@@ -126,7 +126,7 @@ fn a_full_disk_keeps_what_is_done() {
     pack(&plan, &whole.path()).unwrap();
     let target = Target::new();
     let full = options(|o| o.hooks.disk_bytes = Some(600_000));
-    let error = experts::pack::pack(&plan, &target.path(), &full, &NoProgress).unwrap_err();
+    let error = pack::pack(&plan, &target.path(), &full, &NoProgress).unwrap_err();
     let text = message(&error, &[(&target.path(), "DST")]);
     assert!(text.starts_with("DST/experts-000"), "{text}");
     assert!(text.contains(": the disk became full at offset "), "{text}");
@@ -164,7 +164,7 @@ fn a_really_full_disk_is_refused_or_reported() {
     assert!(!target.exists());
     // Pretend that it was empty when it was asked: then the reservation fails.
     let optimist = options(|o| o.hooks.free_bytes = Some(u64::MAX));
-    let error = experts::pack::pack(&plan, &target, &optimist, &NoProgress).unwrap_err();
+    let error = pack::pack(&plan, &target, &optimist, &NoProgress).unwrap_err();
     assert!(matches!(error, PackError::DiskFull { missing: 1.., .. }), "{error}");
     assert!(matches!(Checkpoint::open(&target), Err(CheckpointError::Incomplete { .. })));
     let grown = Command::new("mount").args(["-o", "remount,size=8m"]).arg(disk.0.path()).status();
@@ -188,7 +188,7 @@ fn child() {
         o.threads = 3;
         o.commit_bytes = 0;
     });
-    experts::pack::pack(&plan_of(Path::new(&source)), Path::new(&target), &options, &NoProgress).unwrap();
+    pack::pack(&plan_of(Path::new(&source)), Path::new(&target), &options, &NoProgress).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use checkpoint::Checkpoint;
-use experts::pack::{NoProgress, PackError, verify};
+use pack::{NoProgress, PackError, verify};
 
 use crate::support::{Recorder, Source, Target, assert_same, message, options, pack};
 
@@ -17,7 +17,7 @@ fn flip(path: &Path, offset: u64) {
 fn a_sound_container_passes() {
     let (source, target) = (Source::new(31), Target::new());
     let options = options(|o| o.verify = true);
-    let report = experts::pack::pack(&source.plan(), &target.path(), &options, &NoProgress).unwrap();
+    let report = pack::pack(&source.plan(), &target.path(), &options, &NoProgress).unwrap();
     let recorder = Recorder::default();
     let found = verify(&target.path(), &recorder).unwrap();
     assert!(found.is_ok());
@@ -79,7 +79,7 @@ fn damage_found_before_the_end_is_written_anew_by_the_same_command() {
         o.verify = true;
         o.hooks.damage_unit = Some(7);
     });
-    let error = experts::pack::pack(&source.plan(), &target.path(), &damaged, &NoProgress).unwrap_err();
+    let error = pack::pack(&source.plan(), &target.path(), &damaged, &NoProgress).unwrap_err();
     assert!(matches!(error, PackError::VerifyFailed { count: 1, .. }), "{error}");
     let text = message(&error, &[(&target.path(), "DST")]);
     assert!(
@@ -87,7 +87,7 @@ fn damage_found_before_the_end_is_written_anew_by_the_same_command() {
     );
     assert!(Checkpoint::open(&target.path()).is_err(), "not complete");
     let again = options(|o| o.verify = true);
-    let report = experts::pack::pack(&source.plan(), &target.path(), &again, &NoProgress).unwrap();
+    let report = pack::pack(&source.plan(), &target.path(), &again, &NoProgress).unwrap();
     assert_eq!((report.units, report.units_resumed), (20, 19));
     assert_same(&whole.path(), &target.path());
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use checkpoint::manifest::Checksum;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{FilePool, free_bytes, read_exact_at, will_need, wont_need, write_all_at};
+use super::disk::{FilePool, read_exact_at, will_need, wont_need, write_all_at};
 use super::error::PackError;
 use super::journal::{Journal, UnitLine};
 use super::layout::{Layout, Unit};
@@ -288,7 +288,7 @@ fn disk_full(job: &Job<'_>, path: &std::path::Path, offset: u64) -> PackError {
             file.bytes.saturating_sub(allocated)
         })
         .fold(0, u64::saturating_add);
-    let free = free_bytes(path).unwrap_or(0);
+    let free = storage::free_disk_bytes(path).unwrap_or(0);
     let missing = needed.saturating_sub(free).max(1);
     PackError::DiskFull { path: path.to_path_buf(), offset, missing }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use checkpoint::manifest::Manifest;
 use checkpoint::{Checkpoint, ExpertPart, Extent, LayerExperts};
-use experts::pack::{DenseItem, LayerItem, NoProgress, PackPlan, verify};
+use pack::{DenseItem, LayerItem, NoProgress, PackPlan, verify};
 use tensor::Format;
 
 use crate::support::{files, pack};

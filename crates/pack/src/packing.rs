@@ -1,27 +1,4 @@
-//! Packing: from a checkpoint in place to our own expert-major container.
-//!
-//! [`pack`] takes a [`PackPlan`] (which tensors, which experts, which formats; made by `models`) and
-//! writes a directory in the form that `docs/packed-format.md` describes. It is a stream: memory is
-//! bounded whatever the model's size (`pipeline` has the arithmetic), all cores encode, and output
-//! is written in order of the layout.
-//!
-//! What holds at any moment, also after `kill -9` or a power cut:
-//! * a directory without a manifest is unfinished, and its journal says what is done and how to
-//!   resume; a directory with a manifest is complete;
-//! * running the same command again goes on after the last journalled unit;
-//! * the finished container has the same bytes for any number of threads and interruptions.
-//!
-//! Nothing that was not begun by the same plan and program is ever overwritten.
-
-pub(crate) mod disk;
-mod error;
-mod fingerprint;
-pub(crate) mod journal;
-pub(crate) mod layout;
-mod pipeline;
-mod plan;
-mod transcode;
-mod verify;
+//! The run of a pack: target examined, space checked, units written, manifest published.
 
 use std::fs::File;
 use std::io::Write;
@@ -31,15 +8,15 @@ use checkpoint::CheckpointError;
 use checkpoint::journal::{JOURNAL_FORMAT, JournalHead};
 use checkpoint::manifest::{self, Checksum, JOURNAL, MANIFEST, Manifest, VERSION};
 
-pub use disk::free_bytes as free_disk_bytes;
-pub use error::PackError;
-pub use plan::{DenseItem, Hooks, LayerItem, NoProgress, PackOptions, PackPlan, PackProgress, PackReport};
-pub use verify::{BadRecord, VerifyReport, verify};
-
-use disk::FilePool;
-use journal::{Found, Journal, UnitLine};
-use layout::{CREATED_BY, Layout, PARTIAL};
-use verify::verify_manifest;
+use crate::disk::{self, FilePool};
+use crate::error::PackError;
+use crate::journal::{Found, Journal, UnitLine};
+use crate::layout::{Layout, Unit};
+use crate::names::{CREATED_BY, PARTIAL};
+use crate::plan::{PackOptions, PackPlan, PackProgress, PackReport};
+use crate::target::{existing_ancestor, publish, remove_leftovers};
+use crate::verify::{BadRecord, verify, verify_manifest};
+use crate::{fingerprint, pipeline};
 
 /// Packs `plan` into the directory `target`: makes it, resumes it, or, when it is finished already,
 /// leaves it as it is.
@@ -258,7 +235,7 @@ impl Packing<'_> {
     ) -> Result<u64, PackError> {
         let found = verify_manifest(manifest, self.target, self.progress);
         let Some(first) = found.bad.first() else { return Ok(found.bytes) };
-        let is_bad = |unit: &layout::Unit| {
+        let is_bad = |unit: &Unit| {
             let path = self.target.join(&self.layout.files[unit.file].name);
             found.bad.iter().any(|bad| bad.path == path && bad.offset == unit.offset)
         };
@@ -285,7 +262,7 @@ impl Packing<'_> {
             .map(|(name, bytes)| bytes.saturating_sub(disk::allocated_bytes(&self.target.join(name))));
         let journal = JOURNAL_LINE_BYTES.saturating_mul(self.layout.units.len() as u64);
         let needed = missing.fold(self.manifest_bytes.saturating_add(journal), u64::saturating_add);
-        let free = self.options.hooks.free_bytes.or_else(|| disk::free_bytes(place));
+        let free = self.options.hooks.free_bytes.or_else(|| storage::free_disk_bytes(place));
         match free {
             Some(free) if free < needed => Err(PackError::NoSpace {
                 path: self.target.to_path_buf(),
@@ -334,7 +311,7 @@ impl Packing<'_> {
         let needed = files
             .map(|f| f.bytes.saturating_sub(disk::allocated_bytes(&self.target.join(&f.name))))
             .fold(0, u64::saturating_add);
-        let missing = needed.saturating_sub(disk::free_bytes(self.target).unwrap_or(0)).max(1);
+        let missing = needed.saturating_sub(storage::free_disk_bytes(self.target).unwrap_or(0)).max(1);
         PackError::DiskFull { path: path.to_path_buf(), offset: 0, missing }
     }
 
@@ -369,42 +346,6 @@ fn check_manifest(layout: &Layout, plan: Checksum, target: &Path) -> Result<u64,
     let bytes = manifest.to_bytes().map_err(|e| PackError::plan("manifest", "a manifest", e))?;
     Manifest::parse(&path, &bytes)?;
     Ok(bytes.len() as u64)
-}
-
-/// Writes the manifest beside its place and renames it there: from then on the container is
-/// complete. Returns its size.
-pub(crate) fn publish(target: &Path, manifest: &Manifest) -> Result<u64, PackError> {
-    let path = target.join(MANIFEST);
-    let partial = target.join(MANIFEST.to_owned() + PARTIAL);
-    let bytes = manifest.to_bytes().map_err(|e| PackError::io(&path, "write the manifest", e.into()))?;
-    File::create(&partial)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&partial, &path))
-        .and_then(|()| disk::sync_directory(target))
-        .map_err(|e| PackError::io(&path, "write the manifest", e))?;
-    Ok(bytes.len() as u64)
-}
-
-/// Removes what only an unfinished container has.
-pub(crate) fn remove_leftovers(target: &Path) -> Result<(), PackError> {
-    for name in [JOURNAL.to_owned(), JOURNAL.to_owned() + PARTIAL, MANIFEST.to_owned() + PARTIAL] {
-        let path = target.join(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(PackError::io(&path, "remove", e)),
-        }
-    }
-    disk::sync_directory(target).map_err(|e| PackError::io(target, "sync", e))
-}
-
-/// The nearest directory above `path` that exists; its disk is the one that will be written to.
-pub(crate) fn existing_ancestor(path: &Path) -> &Path {
-    path.ancestors()
-        .skip(1)
-        .map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p })
-        .find(|p| p.exists())
-        .unwrap_or(Path::new("."))
 }
 
 /// Length of a unit's line in the journal, at most.

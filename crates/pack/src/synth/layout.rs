@@ -10,8 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::SynthError;
 use super::plan::{SynthLayer, SynthPlan};
-use crate::pack::PackError;
-use crate::pack::layout::CREATED_BY;
+use crate::PackError;
+use crate::names::CREATED_BY;
 
 /// Files, units and the manifest without checksums.
 pub(crate) struct Layout {

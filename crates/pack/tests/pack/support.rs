@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use checkpoint::{ExpertPart, Extent, LayerExperts};
-use experts::pack::{DenseItem, LayerItem, NoProgress, PackError, PackOptions, PackPlan, PackReport};
+use pack::{DenseItem, LayerItem, NoProgress, PackError, PackOptions, PackPlan, PackReport};
 use tempfile::TempDir;
 use tensor::Format;
 
@@ -120,7 +120,7 @@ pub(crate) fn options(change: impl FnOnce(&mut PackOptions)) -> PackOptions {
 }
 
 pub(crate) fn pack(plan: &PackPlan, target: &Path) -> Result<PackReport, PackError> {
-    experts::pack::pack(plan, target, &PackOptions::default(), &NoProgress)
+    pack::pack(plan, target, &PackOptions::default(), &NoProgress)
 }
 
 /// Every file of a directory with its bytes.
@@ -180,7 +180,7 @@ pub(crate) struct Calls {
     pub(crate) finished: u32,
 }
 
-impl experts::pack::PackProgress for Recorder {
+impl pack::PackProgress for Recorder {
     fn start(&self, total_bytes: u64, done_bytes: u64) {
         self.calls.lock().unwrap().started.push((total_bytes, done_bytes));
     }

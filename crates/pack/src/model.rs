@@ -1,0 +1,76 @@
+//! Which tensors of a model go into its container, and in which formats.
+
+use std::path::Path;
+
+use checkpoint::Checkpoint;
+use models::ModelError;
+use models::layout::Expected;
+use models::tiers::{QuantTiers, requantised};
+
+use crate::error::PackError;
+use crate::plan::{DenseItem, LayerItem, PackPlan};
+
+/// Files that travel with the weights.
+const AUX_FILES: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "README.md",
+];
+
+/// The plan that packs the model at `source` with `tiers`. `made` are the small files that the source has inside
+/// (name and content): the tokenizer of a GGUF file, for one.
+///
+/// # Errors
+/// A source that cannot be opened or is no model that is known.
+pub fn plan_model(
+    source: &Path,
+    tiers: &QuantTiers,
+    made: Vec<(String, Vec<u8>)>,
+) -> Result<PackPlan, PackError> {
+    let checkpoint = &models::adopt(Checkpoint::open(source)?)?;
+    let config = models::read_config(source, checkpoint.config())?;
+    let layout = models::layout::layout(checkpoint, &config)?;
+    let dense_item = |expected: &Expected| {
+        let info = checkpoint.tensor(&expected.name).ok_or_else(|| ModelError::MissingTensors {
+            path: checkpoint.root().to_path_buf(),
+            count: 1,
+            first: expected.name.clone(),
+        })?;
+        let cols = info.shape.last().copied().unwrap_or(1);
+        Ok(DenseItem {
+            name: info.name.clone(),
+            shape: info.shape.clone(),
+            source: info.extent,
+            source_format: info.format,
+            format: tiers.format(expected.tier, info.format, cols),
+        })
+    };
+    let layer_item = |(layer, source): (usize, &checkpoint::LayerExperts)| LayerItem {
+        layer: layer as u32,
+        source: source.clone(),
+        formats: source.parts.map(|part| requantised(part.format, tiers.experts).for_cols(part.cols)),
+    };
+    Ok(PackPlan {
+        dense: layout.dense.iter().map(dense_item).collect::<Result<_, ModelError>>()?,
+        layers: layout.experts.layers.iter().enumerate().map(layer_item).collect(),
+        aux_files: AUX_FILES.iter().filter_map(|name| checkpoint.aux_file(name)).collect(),
+        aux_made: made,
+        source_files: checkpoint.files().to_vec(),
+        description: format!(
+            "{} {} layers, {} experts; asked for: experts {}, dense {}, embedding {}",
+            config.architecture.name(),
+            config.num_layers(),
+            config.num_experts,
+            tiers.experts,
+            tiers.dense,
+            tiers.embedding,
+        ),
+        config: checkpoint.config().clone(),
+    })
+}
