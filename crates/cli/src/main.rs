@@ -4,6 +4,7 @@
 //! what to do. A reader that closes the pipe early (`| head`) is no error.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod args;
 mod commands;
 mod demo;

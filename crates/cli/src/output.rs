@@ -9,9 +9,12 @@ use engine::system::human_bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use pack::PackProgress;
 
-/// Prints the one line that says what was wrong.
+use crate::advice::advice;
+
+/// Prints the one line that says what was wrong and which option would help.
 pub(crate) fn error(error: &anyhow::Error) {
-    eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+    let advice = advice(error).map_or_else(String::new, |advice| format!("; {advice}"));
+    eprintln!("error: {}{advice}", format!("{error:#}").replace('\n', " "));
 }
 
 /// Prints a remark.

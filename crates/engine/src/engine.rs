@@ -23,13 +23,13 @@ use crate::session::{Reuse, Session};
 use crate::{EngineError, EngineOptions, gguf, system};
 
 /// Context when nobody asks for another, tokens.
-pub(crate) const CTX_DEFAULT: usize = 4096;
+pub const CTX_DEFAULT: usize = 4096;
 /// Reads in flight when nobody asks for another number.
-pub(crate) const IO_THREADS_DEFAULT: usize = 8;
+pub const IO_THREADS_DEFAULT: usize = 8;
 /// Kept free for the rest of the system when no budget is given: 1/8 of what is available, at least this.
 const RESERVE_BYTES_MIN: u64 = 512 << 20;
 /// What a dense tensor takes in memory beyond its bytes, at most.
-pub(crate) const BUFFER_OVERHEAD_BYTES: u64 = 8192;
+pub const BUFFER_OVERHEAD_BYTES: u64 = 8192;
 /// Budget where the system does not say what is free.
 const BUDGET_FALLBACK_BYTES: u64 = 4 << 30;
 
@@ -60,7 +60,6 @@ pub struct Engine {
     pub(crate) storage: Arc<dyn Storage>,
     /// The checkpoint's files as `storage` knows them.
     pub(crate) files: Vec<FileId>,
-    pub(crate) io_threads: Option<usize>,
     pub(crate) compute: Compute,
     /// Lossy options that are on.
     pub(crate) lossy: Vec<String>,
@@ -73,20 +72,29 @@ pub struct Engine {
 
 /// What computes.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Compute {
-    pub(crate) threads: usize,
-    pub(crate) isa: Isa,
+pub struct Compute {
+    /// Compute threads.
+    pub threads: usize,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
 }
 
 /// What is known of a checkpoint before anything is loaded.
-pub(crate) struct Opened {
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) config: Config,
-    pub(crate) layout: Layout,
+pub struct Opened {
+    /// Tensors and files.
+    pub checkpoint: Checkpoint,
+    /// Hyper-parameters.
+    pub config: Config,
+    /// Dense tensors and the expert table.
+    pub layout: Layout,
 }
 
 impl Opened {
-    pub(crate) fn new(path: &Path) -> Result<Self, EngineError> {
+    /// Reads the headers of a model: a directory or a GGUF file.
+    ///
+    /// # Errors
+    /// Anything wrong with the files.
+    pub fn new(path: &Path) -> Result<Self, EngineError> {
         let checkpoint = models::adopt(Checkpoint::open(path)?)?;
         let config = models::read_config(path, checkpoint.config())?;
         let layout = layout::layout(&checkpoint, &config)?;
@@ -94,12 +102,13 @@ impl Opened {
     }
 
     /// Bytes of the dense weights in memory: each tensor has its own aligned buffer.
-    pub(crate) fn dense_bytes(&self) -> u64 {
+    pub fn dense_bytes(&self) -> u64 {
         let tensors = self.layout.dense.iter().filter_map(|expected| self.checkpoint.tensor(&expected.name));
         tensors.map(|info| info.extent.bytes + BUFFER_OVERHEAD_BYTES).sum()
     }
 
-    pub(crate) fn expert_count(&self) -> usize {
+    /// Routed experts of all layers together.
+    pub fn expert_count(&self) -> usize {
         self.layout.experts.layers.iter().map(|layer| layer.extents.len()).sum()
     }
 }
@@ -135,7 +144,6 @@ impl Engine {
             defaults,
             storage,
             files,
-            io_threads: options.io_threads,
             compute,
             lossy: options.lossy(),
             cancel: Arc::new(AtomicBool::new(false)),
@@ -359,7 +367,11 @@ impl Engine {
     }
 }
 
-pub(crate) fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, EngineError> {
+/// The storage of the options, or one over the file system as they say.
+///
+/// # Errors
+/// The I/O back-end cannot be had.
+pub fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, EngineError> {
     if let Some(storage) = &options.storage {
         return Ok(storage.clone());
     }
@@ -369,12 +381,20 @@ pub(crate) fn open_storage(options: &EngineOptions) -> Result<Arc<dyn Storage>, 
     Ok(FileStorage::new(StorageOptions { mode, threads, engine })?)
 }
 
-pub(crate) fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Result<Vec<FileId>, EngineError> {
+/// Opens all files of a checkpoint, in its order.
+///
+/// # Errors
+/// A file cannot be opened.
+pub fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Result<Vec<FileId>, EngineError> {
     let open = |path: &PathBuf| storage.open(path).map_err(EngineError::from);
     checkpoint.files().iter().map(open).collect()
 }
 
-pub(crate) fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, EngineError> {
+/// The tokenizer of a checkpoint.
+///
+/// # Errors
+/// There is none, or its files are damaged.
+pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, EngineError> {
     if let Some(gguf) = checkpoint.gguf() {
         return Ok(Tokenizer::from_gguf(&gguf::vocabulary(checkpoint, gguf)?)?);
     }
@@ -405,12 +425,16 @@ fn generation_defaults(opened: &Opened) -> Result<GenerationDefaults, EngineErro
 }
 
 /// Bytes that a process without a given budget may plan with.
-pub(crate) fn default_budget_bytes() -> u64 {
+pub fn default_budget_bytes() -> u64 {
     let available = system::available_memory_bytes().unwrap_or(BUDGET_FALLBACK_BYTES);
     available.saturating_sub((available / 8).max(RESERVE_BYTES_MIN))
 }
 
-pub(crate) fn memory_plan(
+/// Plans the memory of a model.
+///
+/// # Errors
+/// As [`plan_input`]; a budget that is too small.
+pub fn memory_plan(
     opened: &Opened,
     options: &EngineOptions,
     block_bytes: usize,
@@ -418,7 +442,11 @@ pub(crate) fn memory_plan(
     MemoryPlan::new(&plan_input(opened, options, block_bytes)?)
 }
 
-pub(crate) fn plan_input<'a>(
+/// Input of the memory plan; `block_bytes` is the storage's alignment.
+///
+/// # Errors
+/// A context beyond the model's own; a damaged expert table.
+pub fn plan_input<'a>(
     opened: &'a Opened,
     options: &EngineOptions,
     block_bytes: usize,

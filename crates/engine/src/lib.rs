@@ -22,33 +22,25 @@
 //! Memory is planned before anything is loaded ([`plan::MemoryPlan`]); after loading, a step allocates nothing that grows.
 #![forbid(unsafe_code)]
 
-pub mod bench;
 mod cgroup;
-mod compare;
 mod conversation;
+#[doc(hidden)]
+pub mod door;
 mod engine;
 mod error;
-mod eval;
-mod facts;
-pub mod forecast;
 mod generate;
 mod gguf;
-pub mod inspect;
 mod options;
-mod packing;
 pub mod plan;
-mod probe;
 mod runtime;
 mod session;
 mod stats;
 pub mod synth;
 pub mod system;
 
-pub use compare::{CompareEvent, CompareOptions, CompareReport, compare};
 pub use conversation::Conversation;
 pub use engine::{Engine, Loading};
 pub use error::EngineError;
-pub use eval::{EvalOptions, EvalReport};
 pub use experts::{PolicyKind, Verify};
 pub use generate::{Event, FinishReason, Generation, Request};
 pub use gguf::files_inside;
@@ -56,7 +48,6 @@ pub use kernels_cpu::dot::Isa;
 pub use models::tiers::QuantTiers;
 pub use ops::KvFormat;
 pub use options::EngineOptions;
-pub use packing::{ExpertReads, expert_reads};
 pub use session::Session;
 pub use stats::RunStats;
 pub use storage::{IoEngine, IoMode};

@@ -45,7 +45,7 @@ pub struct EngineOptions {
 
 impl EngineOptions {
     /// Number format of keys and values.
-    pub(crate) fn kv(&self) -> KvFormat {
+    pub fn kv(&self) -> KvFormat {
         self.kv.unwrap_or_default()
     }
 

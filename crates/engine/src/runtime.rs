@@ -10,7 +10,7 @@ use ops::{Backend, KvFormat};
 use storage::AlignedBuf;
 
 /// A model loaded on some back-end.
-pub(crate) trait Runtime {
+pub trait Runtime {
     /// The state of a new, empty sequence of at most `ctx` tokens, with keys and values in `kv`.
     fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Box<dyn Any>;
     /// Back to the empty sequence.

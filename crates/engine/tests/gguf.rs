@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use common::{Golden, fixture, gguf, logit_bits, open, options};
 use engine::EngineOptions;
-use engine::inspect::inspect;
 use pack::QuantTiers;
 use tensor::Format;
 
@@ -62,18 +61,6 @@ fn packed_and_streamed_logits_are_the_same_bits() {
 
 fn golden_name(name: &str) -> &str {
     name.split(['-', '.']).next().unwrap()
-}
-
-#[test]
-fn a_file_can_be_looked_at() {
-    let found = inspect(&gguf(SPLIT)).unwrap();
-    assert_eq!((found.kind.as_str(), found.layers, found.attention_layers), ("GGUF file", 6, 2));
-    let (tensors, _) = found.ignored["multi-token prediction head"];
-    assert!(tensors > 10, "{tensors}");
-    assert_eq!(found.tiers["experts"].formats.keys().collect::<Vec<_>>(), ["bf16"]);
-    let source = inspect(&fixture("published")).unwrap();
-    assert_eq!(found.tiers["experts"].weights, source.tiers["experts"].weights);
-    assert_eq!(found.tiers["dense"].weights, source.tiers["dense"].weights);
 }
 
 #[test]

@@ -93,8 +93,6 @@ fn layers_share_record_files_where_the_disk_is_smaller() {
     assert!(packed.shared_record_files() && packed.sharing_factor() == 2.0);
     assert_eq!(opened.files().len(), 3);
     assert!(opened.manifest().unwrap().description.contains("share 2 record files"));
-    let notes = engine::inspect::inspect(&target).unwrap().notes;
-    assert!(notes.iter().any(|note| note.contains("share record files")), "{notes:?}");
     assert!(pack::verify(&target, &NoProgress).unwrap().is_ok());
     assert!(logits(&target).iter().all(|x| x.is_finite()));
     let used: u64 = contents(&target).iter().map(|(_, bytes)| bytes.len() as u64).sum();

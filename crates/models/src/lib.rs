@@ -30,6 +30,7 @@ mod phases;
 pub mod presets;
 pub mod qwen35moe;
 mod qwen35moe_gguf;
+pub mod synthetic;
 pub mod tiers;
 
 pub use architecture::{Architecture, adopt, config as read_config};

@@ -8,9 +8,6 @@ use tensor::Format;
 
 use crate::tiers::QuantTiers;
 
-/// Key in `config.json` that marks a synthetic model: preset, seed and skew.
-pub const SYNTHETIC: &str = "flash_moe_synthetic";
-
 /// The shape of a published model. Sources: the specifications of the family's three sizes; `small` and `tiny` are our own,
 /// for tests of routing and of everything else.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 
 use anyhow::Context;
-use engine::bench::{BenchEvent, BenchOptions, BenchReport, TimeSplit, bench};
 use engine::system::human_bytes;
+use lab::bench::{BenchEvent, BenchOptions, BenchReport, TimeSplit, bench};
 
 use crate::args::BenchArgs;
 use crate::output;

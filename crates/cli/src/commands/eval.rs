@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use engine::system::human_bytes;
-use engine::{CompareEvent, CompareOptions, CompareReport, EvalOptions, EvalReport, compare};
+use lab::{CompareEvent, CompareOptions, CompareReport, EvalOptions, EvalReport, compare, eval};
 
 use crate::args::EvalArgs;
 use crate::{demo, output};
@@ -47,7 +47,7 @@ fn print_json(out: &mut impl Write, report: &impl serde::Serialize) -> anyhow::R
 fn run_eval(args: &EvalArgs, text: &str, options: &EvalOptions) -> anyhow::Result<EvalReport> {
     let mut engine = super::open(&args.model, &args.load)?;
     let mut bar = Bar::default();
-    let report = engine.eval(text, options, &mut |done, total| bar.set(done, total));
+    let report = eval(&mut engine, text, options, &mut |done, total| bar.set(done, total));
     bar.finish();
     Ok(report?)
 }

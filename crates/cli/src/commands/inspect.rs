@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use engine::KvFormat;
-use engine::inspect::{Inspection, inspect};
 use engine::system::human_bytes;
+use lab::inspect::{Inspection, inspect};
 
 use crate::args::InspectArgs;
 use crate::output::size;

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use engine::ExpertReads;
 use engine::system::human_bytes;
+use lab::ExpertReads;
 use pack::{PackOptions, QuantTiers};
 
 use crate::args::{PackArgs, Usage};
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
 
 /// What packing gained for streaming: experts a second from the source and from the container, measured one after the other.
 fn print_gain(source: &Path, target: &Path) -> anyhow::Result<()> {
-    let (Some(before), Some(after)) = (engine::expert_reads(source)?, engine::expert_reads(target)?) else {
+    let (Some(before), Some(after)) = (lab::expert_reads(source)?, lab::expert_reads(target)?) else {
         return Ok(());
     };
     let line = |reads: &ExpertReads| {

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use engine::QuantTiers;
-use engine::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
 use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
+use lab::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
 
 use crate::args::PlanArgs;
 use crate::{demo, output};

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use models::Config;
 use models::layout::{Expected, Tier, published_dense};
-use models::presets::{Preset, SYNTHETIC};
+use models::presets::Preset;
+use models::synthetic::SYNTHETIC;
 use models::tiers::QuantTiers;
 use serde_json::{Value, json};
 use tensor::Format;

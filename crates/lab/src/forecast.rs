@@ -22,21 +22,22 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use engine::door::{CTX_DEFAULT, Opened, default_budget_bytes, open_files, open_storage};
+use engine::plan::{MemoryPlan, PlanInput};
+use engine::{EngineError, EngineOptions, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::config::LayerType;
 use models::layout::Tier;
 use models::presets::Preset;
+use models::tiers::QuantTiers;
 use ops::{Backend, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
 use serde::Serialize;
 use storage::{AlignedBuf, BLOCK_BYTES, SplitMix64, Storage};
 
-use crate::bench::median;
-use crate::engine::{CTX_DEFAULT, Opened, default_budget_bytes, open_files, open_storage};
-use crate::facts::{Facts, Shape, distinct_records};
-use crate::plan::{MemoryPlan, PlanInput};
-use crate::probe::{self, Deck, DriveProbe, Limit, Record};
-use crate::{EngineError, EngineOptions, system};
-use models::tiers::QuantTiers;
+use crate::LabError;
+use crate::facts::{Facts, Record, Shape, distinct_records};
+use crate::figures::median;
+use crate::probe::{self, Deck, DriveProbe, Limit};
 
 /// What is looked at.
 #[derive(Clone, Debug)]
@@ -212,14 +213,14 @@ pub fn forecast(
     engine_options: &EngineOptions,
     options: &ForecastOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<Forecast, EngineError> {
+) -> Result<Forecast, LabError> {
     let budget_bytes = engine_options.memory_bytes.unwrap_or_else(default_budget_bytes);
     let storage = open_storage(engine_options)?;
     let (facts, tokenizer_json_bytes) = facts(target)?;
     let limit = facts.config.max_position_embeddings;
     let ctx = engine_options.ctx.unwrap_or(CTX_DEFAULT.min(limit)).max(1);
     if ctx > limit {
-        return Err(EngineError::ContextTooLong { asked: ctx, limit });
+        return Err(EngineError::ContextTooLong { asked: ctx, limit }.into());
     }
     let threads = engine_options.threads.unwrap_or_else(system::cores);
     let input = PlanInput {
@@ -242,7 +243,7 @@ pub fn forecast(
     Ok(model.forecast(target, options))
 }
 
-fn facts(target: &Target) -> Result<(Facts, u64), EngineError> {
+fn facts(target: &Target) -> Result<(Facts, u64), LabError> {
     match target {
         Target::Model(path) => {
             let opened = Opened::new(path)?;
@@ -492,7 +493,7 @@ fn measure(
     engine_options: &EngineOptions,
     options: &ForecastOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<Machine, EngineError> {
+) -> Result<Machine, LabError> {
     let free_memory_bytes = system::available_memory_bytes();
     let threads = engine_options.threads.unwrap_or_else(system::cores);
     progress("measuring the drive");
@@ -541,7 +542,7 @@ impl Drive {
         storage: &dyn Storage,
         options: &ForecastOptions,
         memory: (usize, usize),
-    ) -> Result<Self, EngineError> {
+    ) -> Result<Self, LabError> {
         match target {
             Target::Model(path) => {
                 let opened = Opened::new(path)?;
@@ -584,7 +585,7 @@ impl Drive {
         facts: &Facts,
         storage: &dyn Storage,
         (threads, memory_bytes): (usize, usize),
-    ) -> Result<Self, EngineError> {
+    ) -> Result<Self, LabError> {
         let depth = facts.config.num_experts_per_tok.max(1);
         let slot_bytes = usize::try_from(facts.slot_bytes).unwrap_or(usize::MAX);
         let mut bufs = AlignedBuf::many(depth, slot_bytes)?;
@@ -616,15 +617,15 @@ struct ProbeFile {
 }
 
 impl ProbeFile {
-    fn write(dir: &Path, bytes: u64) -> Result<Self, EngineError> {
+    fn write(dir: &Path, bytes: u64) -> Result<Self, LabError> {
         let path = dir.join(format!("flash-moe-probe-{}.tmp", std::process::id()));
-        let failed = |source| EngineError::ProbeFile { path: path.clone(), source };
+        let failed = |source| LabError::ProbeFile { path: path.clone(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         if let Some(free) = storage::free_disk_bytes(dir).filter(|free| bytes > *free) {
-            return Err(EngineError::ProbeFileTooLarge {
+            return Err(LabError::ProbeFileTooLarge {
                 dir: dir.into(),
-                needed: system::human_bytes(bytes),
-                free: system::human_bytes(free),
+                needed_bytes: bytes,
+                free_bytes: free,
             });
         }
         let mut file = File::create(&path).map_err(failed)?;

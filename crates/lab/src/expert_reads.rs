@@ -1,14 +1,15 @@
-//! What packing gains: how fast the experts of a model are read.
+//! How fast the experts of a model are read, to show what packing gained.
 
 use std::path::Path;
 use std::time::Duration;
 
+use engine::EngineOptions;
+use engine::door::{Opened, open_files, open_storage};
 use storage::{AlignedBuf, BLOCK_BYTES};
 
-use crate::engine::{Opened, open_files, open_storage};
+use crate::LabError;
 use crate::facts::{Facts, distinct_records};
 use crate::probe::{Deck, DriveProbe, Limit};
-use crate::{EngineError, EngineOptions};
 
 /// How long the reading of experts is measured.
 const EXPERT_READS_LIMIT: Limit = Limit { time: Duration::from_millis(700), bytes: 4 << 30 };
@@ -30,7 +31,7 @@ pub struct ExpertReads {
 ///
 /// # Errors
 /// Anything wrong with the model; the first read that failed.
-pub fn expert_reads(model: &Path) -> Result<Option<ExpertReads>, EngineError> {
+pub fn expert_reads(model: &Path) -> Result<Option<ExpertReads>, LabError> {
     let opened = Opened::new(model)?;
     let facts = Facts::of(&opened, BLOCK_BYTES)?;
     let storage = open_storage(&EngineOptions::default())?;

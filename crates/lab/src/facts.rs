@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use checkpoint::Extent;
+use engine::door::{BUFFER_OVERHEAD_BYTES, Opened};
 use experts::ExpertStore;
 use models::Config;
 use models::layout::{Expected, Tier, published_dense};
@@ -11,10 +12,11 @@ use models::tiers::QuantTiers;
 use storage::FileId;
 use tensor::Format;
 
-use crate::EngineError;
-use crate::engine::{BUFFER_OVERHEAD_BYTES, Opened};
+use crate::LabError;
 use crate::inspect::tier_name;
-use crate::probe::Record;
+
+/// Pieces of files that are read together: file, offset, bytes.
+pub(crate) type Record = Vec<(FileId, u64, u64)>;
 
 /// A matrix as a kernel sees it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,7 +71,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn of(opened: &Opened, block_bytes: usize) -> Result<Self, EngineError> {
+    pub(crate) fn of(opened: &Opened, block_bytes: usize) -> Result<Self, LabError> {
         let dense = opened.layout.dense.iter().filter_map(|expected| {
             let info = opened.checkpoint.tensor(&expected.name)?;
             Some(Dense::new(expected, info.format, Some(info.extent.bytes)))

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use engine::door::Opened;
 use models::layout::Tier;
+use models::synthetic::Synthetic;
 use ops::KvFormat;
 use serde::Serialize;
 use tensor::Format;
 
-use crate::EngineError;
-use crate::engine::Opened;
-use crate::synth::Synthetic;
+use crate::LabError;
 
 /// One tier's weights and bytes.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -78,7 +78,7 @@ pub struct Inspection {
 ///
 /// # Errors
 /// Anything wrong with the files.
-pub fn inspect(path: &Path) -> Result<Inspection, EngineError> {
+pub fn inspect(path: &Path) -> Result<Inspection, LabError> {
     let opened = Opened::new(path)?;
     let config = &opened.config;
     let tiers = tier_sizes(&opened);

@@ -9,17 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use engine::door::{self, IO_THREADS_DEFAULT, Opened, open_files, open_storage};
+use engine::plan::MemoryPlan;
+use engine::{Engine, EngineOptions, Loading, Session, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::Phases;
+use models::synthetic::Synthetic;
 use serde::Serialize;
 use storage::{AlignedBuf, IoMode, SplitMix64};
 
-use crate::engine::{IO_THREADS_DEFAULT, Opened, open_files, open_storage};
+use crate::LabError;
 use crate::facts::{Facts, Shape, distinct_records};
-use crate::plan::MemoryPlan;
+use crate::figures::{median, ratio};
 use crate::probe::{self, Deck, DriveProbe, Limit};
-use crate::synth::Synthetic;
-use crate::{Engine, EngineError, EngineOptions, Loading, Session, system};
 
 /// Tokens of warm-up when nobody asks for another number.
 const WARMUP_TOKENS_DEFAULT: usize = 8;
@@ -228,15 +230,15 @@ pub fn bench(
     engine_options: &EngineOptions,
     options: &BenchOptions,
     progress: &mut dyn FnMut(BenchEvent<'_>),
-) -> Result<BenchReport, EngineError> {
+) -> Result<BenchReport, LabError> {
     let opened = Opened::new(path)?;
     let block_bytes = storage::BLOCK_BYTES;
     let facts = Facts::of(&opened, block_bytes)?;
-    let budget = engine_options.memory_bytes.unwrap_or_else(crate::engine::default_budget_bytes);
+    let budget = engine_options.memory_bytes.unwrap_or_else(door::default_budget_bytes);
     let threads = engine_options.threads.unwrap_or_else(system::cores);
     let probe_bytes = MEMORY_PROBE_BYTES.min(budget / MEMORY_PROBE_SHARE);
     // A plan that does not fit is refused before anything is measured.
-    let plan = crate::engine::memory_plan(&opened, engine_options, block_bytes)?;
+    let plan = door::memory_plan(&opened, engine_options, block_bytes)?;
     check_fits(options, plan.ctx)?;
     progress(BenchEvent::Step("measuring the memory"));
     let mut memory = probe::memory_rates(threads, probe_bytes as usize)?;
@@ -250,7 +252,7 @@ pub fn bench(
         Engine::open(path, engine_options.clone(), &mut |event| progress(BenchEvent::Loading(event)))?;
     let measured = Bench::new(&mut engine, &opened, options)?.run(progress)?;
     let about = About::of(&engine, &engine_options, options, &opened, &facts);
-    let compute = engine.compute;
+    let compute = engine.compute();
     drop(engine);
 
     progress(BenchEvent::Step("measuring the memory, the drive beside it and the kernels"));
@@ -280,7 +282,7 @@ fn drive_while_computing(
     facts: &Facts,
     threads: usize,
     memory_bytes: usize,
-) -> Result<f64, EngineError> {
+) -> Result<f64, LabError> {
     let storage = open_storage(options)?;
     let files = open_files(&opened.checkpoint, storage.as_ref())?;
     let mut deck = Deck::new(distinct_records(opened, &files), 2);
@@ -301,11 +303,11 @@ fn both_time_s(disk_s: f64, memory_s: f64, share: f64) -> f64 {
     memory_s + (disk_s - share * memory_s).max(0.0)
 }
 
-fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), EngineError> {
+fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), LabError> {
     let tokens = options.prompt_tokens + options.decode_tokens;
     if tokens > ctx {
-        let suggestion = tokens.next_multiple_of(256);
-        return Err(EngineError::PromptTooLong { prompt: tokens, ctx, suggestion });
+        let (prompt, decode) = (options.prompt_tokens, options.decode_tokens);
+        return Err(LabError::BeyondContext { prompt, decode, ctx });
     }
     Ok(())
 }
@@ -332,14 +334,14 @@ enum Tokens {
 }
 
 impl Tokens {
-    fn new(engine: &Engine, options: &BenchOptions) -> Result<Self, EngineError> {
+    fn new(engine: &Engine, options: &BenchOptions) -> Result<Self, LabError> {
         let Some(text) = &options.text else {
-            let vocab = engine.config.vocab_size as u64;
+            let vocab = engine.config().vocab_size as u64;
             return Ok(Self::Random { random: SplitMix64::new(options.seed), vocab });
         };
         let ids = engine.tokenizer()?.encode(text, false)?;
         match ids.len() {
-            0 | 1 => Err(EngineError::TextTooShort { tokens: ids.len() }),
+            0 | 1 => Err(LabError::TextTooShort { tokens: ids.len() }),
             _ => Ok(Self::Text { ids, next: 0 }),
         }
     }
@@ -375,16 +377,18 @@ struct Mark {
 }
 
 impl Mark {
-    fn now(engine: &Engine) -> Self {
-        let stats = engine.runtime.store_stats();
+    fn now(engine: &mut Engine) -> Self {
+        let busy_us = engine.storage().busy_us();
+        let runtime = engine.runtime();
+        let stats = runtime.store_stats();
         Self {
             requests: stats.requests,
             hits: stats.hits,
             bytes_read: stats.bytes_read,
-            bytes_wasted: engine.runtime.lookahead_stats().bytes_wasted,
+            bytes_wasted: runtime.lookahead_stats().bytes_wasted,
             read_wait_us: stats.read_wait_us,
-            busy_us: engine.storage.busy_us(),
-            phases: engine.runtime.phases(),
+            busy_us,
+            phases: runtime.phases(),
             at: Instant::now(),
         }
     }
@@ -429,14 +433,14 @@ struct Measured {
 }
 
 impl<'a> Bench<'a> {
-    fn new(engine: &'a mut Engine, opened: &Opened, options: &'a BenchOptions) -> Result<Self, EngineError> {
-        let records = distinct_records(opened, &engine.files);
+    fn new(engine: &'a mut Engine, opened: &Opened, options: &'a BenchOptions) -> Result<Self, LabError> {
+        let records = distinct_records(opened, engine.files());
         let plan = engine.plan();
         Ok(Self {
             tokens: Tokens::new(engine, options)?,
             deck: Deck::new(records, options.seed),
             // As deep as a layer asks: its experts at once, as far as there are slots.
-            depth: engine.config.num_experts_per_tok.min(plan.slots).max(1),
+            depth: engine.config().num_experts_per_tok.min(plan.slots).max(1),
             resident: plan.slots >= plan.expert_count,
             drive: Vec::new(),
             drive_reads: (0, 0),
@@ -445,14 +449,15 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn run(mut self, progress: &mut dyn FnMut(BenchEvent<'_>)) -> Result<Measured, EngineError> {
+    fn run(mut self, progress: &mut dyn FnMut(BenchEvent<'_>)) -> Result<Measured, LabError> {
         let mut session = self.engine.session()?;
         if self.resident {
             progress(BenchEvent::Step("measuring the drive"));
             self.measure_drive()?;
         }
         progress(BenchEvent::Step("filling the expert slots"));
-        self.engine.runtime.preload(&self.engine.cancel.clone())?;
+        let cancel = self.engine.cancel_flag();
+        self.engine.runtime().preload(&cancel)?;
         progress(BenchEvent::Step("warming up"));
         let warmup = self.options.warmup_tokens.unwrap_or(WARMUP_TOKENS_DEFAULT);
         let warmup = warmup.min(session.ctx() / 2);
@@ -480,9 +485,9 @@ impl<'a> Bench<'a> {
     }
 
     /// One prompt from an empty state. Returns the sequence.
-    fn prefill(&mut self, session: &mut Session, tokens: usize) -> Result<Vec<u32>, EngineError> {
+    fn prefill(&mut self, session: &mut Session, tokens: usize) -> Result<Vec<u32>, LabError> {
         let sequence = self.tokens.take(tokens);
-        self.engine.rebuild(session);
+        self.engine.forget(session);
         self.engine.sync(session, &sequence, &mut |_, _| ())?;
         Ok(sequence)
     }
@@ -494,7 +499,7 @@ impl<'a> Bench<'a> {
         session: &mut Session,
         sequence: &mut Vec<u32>,
         tokens: usize,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), LabError> {
         for _ in 0..tokens {
             sequence.push(self.tokens.one());
             self.engine.sync(session, sequence, &mut |_, _| ())?;
@@ -502,7 +507,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn repeat(&mut self, session: &mut Session) -> Result<BenchRun, EngineError> {
+    fn repeat(&mut self, session: &mut Session) -> Result<BenchRun, LabError> {
         let BenchOptions { prompt_tokens, decode_tokens, .. } = *self.options;
         let start = Mark::now(self.engine);
         let mut sequence = self.prefill(session, prompt_tokens)?;
@@ -534,14 +539,14 @@ impl<'a> Bench<'a> {
     }
 
     /// The drive's own rate: records as the experts lie, as many under way as a layer has, into slots on loan.
-    fn measure_drive(&mut self) -> Result<(), EngineError> {
+    fn measure_drive(&mut self) -> Result<(), LabError> {
         if self.deck.is_empty() {
             return Ok(());
         }
         let mut result = Ok(probe::DriveSample::default());
-        let storage = self.engine.storage.clone();
+        let storage = self.engine.storage();
         let deck = &mut self.deck;
-        self.engine.runtime.lend_buffers(self.depth, &mut |bufs| {
+        self.engine.runtime().lend_buffers(self.depth, &mut |bufs| {
             let mut probe = DriveProbe { storage: storage.as_ref(), deck: &mut *deck };
             result = probe.steady(bufs, DRIVE_LIMIT);
         })?;
@@ -562,8 +567,8 @@ impl About {
         facts: &Facts,
     ) -> Self {
         let (config, plan) = (&facts.config, engine.plan().clone());
-        let direct = engine.files.iter().all(|file| engine.storage.mode(*file) == IoMode::Direct);
-        let expert_records = distinct_records(opened, &engine.files).len();
+        let direct = engine.files().iter().all(|file| engine.storage().mode(*file) == IoMode::Direct);
+        let expert_records = distinct_records(opened, engine.files()).len();
         let shared = expert_records < facts.expert_count;
         Self {
             model: opened.checkpoint.root().display().to_string(),
@@ -582,11 +587,11 @@ impl About {
                 format!("{experts} experts share {expert_records} records: layers read the same files")
             }),
             synthetic: Synthetic::of(&opened.checkpoint),
-            threads: engine.compute.threads,
-            isa: engine.compute.isa.to_string(),
-            io_threads: engine.io_threads.unwrap_or(IO_THREADS_DEFAULT),
+            threads: engine.compute().threads,
+            isa: engine.compute().isa.to_string(),
+            io_threads: engine_options.io_threads.unwrap_or(IO_THREADS_DEFAULT),
             io_mode: if direct { "direct".into() } else { "buffered".into() },
-            io_engine: format!("{:?}", engine.storage.engine()).to_lowercase(),
+            io_engine: format!("{:?}", engine.io_engine()).to_lowercase(),
             lookahead: engine_options.lookahead.unwrap_or(true),
             io_fallback: engine.io_fallback(),
             memory_budget_bytes: plan.budget_bytes,
@@ -606,25 +611,10 @@ impl About {
     }
 }
 
-/// Median of some figures; 0 of none.
-pub(crate) fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        len if len % 2 == 1 => sorted[len / 2],
-        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
-    }
-}
-
 fn spread(figures: &[f64]) -> Spread {
     let min = figures.iter().copied().fold(f64::INFINITY, f64::min);
     let max = figures.iter().copied().fold(0.0, f64::max);
     if figures.is_empty() { Spread::default() } else { Spread { min, max } }
-}
-
-fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 /// Median of each part.
@@ -641,7 +631,7 @@ fn median_split(splits: &[TimeSplit]) -> TimeSplit {
 
 /// Least time that the arithmetic of a prompt takes at the kernels' best: every weight of the layers once a token (experts
 /// K of E), the head once.
-pub(crate) fn arithmetic_s(facts: &Facts, tokens: usize, rates: &BTreeMap<String, f64>) -> f64 {
+fn arithmetic_s(facts: &Facts, tokens: usize, rates: &BTreeMap<String, f64>) -> f64 {
     let rate = |shape: &Shape| rates.get(shape.format.name()).copied().unwrap_or(f64::INFINITY);
     let time = |shape: Shape| ratio(shape.weights(), rate(&shape));
     let body: f64 = facts.body().map(time).sum();
@@ -765,10 +755,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_and_spreads() {
-        assert_eq!(median(&[]), 0.0);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    fn a_spread_is_from_the_smallest_to_the_largest() {
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { min: 1.0, max: 3.0 });
         assert_eq!(spread(&[]), Spread::default());
     }

@@ -11,14 +11,11 @@ use std::time::{Duration, Instant};
 
 use kernels_cpu::CpuBackend;
 use ops::{Backend, HostMatrix};
-use storage::{AlignedBuf, CompletionQueue, FileId, ReadRequest, SplitMix64, Storage, StorageError, Widened};
+use storage::{AlignedBuf, CompletionQueue, ReadRequest, SplitMix64, Storage, StorageError, Widened};
 
-use crate::EngineError;
-use crate::bench::median;
-use crate::facts::Shape;
-
-/// Pieces of files that are read together: file, offset, bytes.
-pub(crate) type Record = Vec<(FileId, u64, u64)>;
+use crate::LabError;
+use crate::facts::{Record, Shape};
+use crate::figures::median;
 
 /// When a probe has seen enough.
 #[derive(Copy, Clone, Debug)]
@@ -153,7 +150,7 @@ const MEMORY_PASSES: usize = 7;
 
 /// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which should be many times
 /// larger than any cache: one figure for each pass.
-pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, EngineError> {
+pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, LabError> {
     let (buf, share) = shared_memory(threads, bytes)?;
     let pass = |_| {
         let started = Instant::now();
@@ -168,7 +165,7 @@ pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, Eng
 }
 
 /// Memory for `threads` threads, and how many bytes of it are each one's.
-fn shared_memory(threads: usize, bytes: usize) -> Result<(AlignedBuf, usize), EngineError> {
+fn shared_memory(threads: usize, bytes: usize) -> Result<(AlignedBuf, usize), LabError> {
     let threads = threads.max(1);
     let share = (bytes / threads).next_multiple_of(storage::BLOCK_BYTES);
     let mut buf = AlignedBuf::new(share * threads)?;
@@ -190,7 +187,7 @@ pub(crate) fn drive_while_computing(
     probe: &mut DriveProbe<'_>,
     bufs: &mut Vec<AlignedBuf>,
     limit: Limit,
-) -> Result<f64, EngineError> {
+) -> Result<f64, LabError> {
     let (buf, share) = shared_memory(threads, bytes)?;
     let stop = AtomicBool::new(false);
     let sample = thread::scope(|scope| {
@@ -278,6 +275,8 @@ pub(crate) fn random_matrix(shape: Shape) -> Option<HostMatrix> {
 
 #[cfg(test)]
 mod tests {
+    use storage::FileId;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,8 @@
 //! Perplexity of a text: sliding windows, context and stride stated.
 
-use crate::{Engine, EngineError, Session};
+use engine::{Engine, Session};
+
+use crate::LabError;
 
 /// How a text is cut into windows.
 #[derive(Copy, Clone, Debug)]
@@ -51,13 +53,13 @@ impl EvalOptions {
     ///
     /// # Errors
     /// A text of fewer than two tokens, a stride of 0 or beyond the window.
-    pub(crate) fn windows(&self, tokens: usize) -> Result<Vec<Window>, EngineError> {
+    pub(crate) fn windows(&self, tokens: usize) -> Result<Vec<Window>, LabError> {
         let EvalOptions { ctx, stride } = *self;
         if stride == 0 || stride > ctx {
-            return Err(EngineError::BadStride { stride, ctx });
+            return Err(LabError::BadStride { stride, ctx });
         }
         if tokens < 2 {
-            return Err(EngineError::TextTooShort { tokens });
+            return Err(LabError::TextTooShort { tokens });
         }
         let mut windows = Vec::new();
         let mut scored_from = 1; // The first token has nothing before it.
@@ -73,60 +75,58 @@ impl EvalOptions {
     }
 }
 
-impl Engine {
-    /// Perplexity of `text`, tokenised as a whole (special tokens in it are recognised).
-    ///
-    /// # Errors
-    /// A text of fewer than two tokens, a stride of 0 or beyond the window, a failed read.
-    pub fn eval(
-        &mut self,
-        text: &str,
-        options: &EvalOptions,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<EvalReport, EngineError> {
-        let started = std::time::Instant::now();
-        let tokens = self.tokenizer()?.encode(text, false)?;
-        let windows = options.windows(tokens.len())?;
-        let mut session = self.session()?;
-        let mut sums = Sums::default();
-        for window in &windows {
-            self.score(&mut session, &tokens, window, &mut |token, logits| {
-                sums.add(nll(logits, token as usize));
-            })?;
-            progress(window.end, tokens.len());
-        }
-        let (nll_nats, nll_error_nats) = sums.mean_and_error();
-        let seconds = started.elapsed().as_secs_f64();
-        Ok(EvalReport {
-            perplexity: nll_nats.exp(),
-            nll_nats,
-            nll_error_nats,
-            bits_per_byte: sums.sum / std::f64::consts::LN_2 / text.len() as f64,
-            tokens: sums.count,
-            ctx: options.ctx,
-            stride: options.stride,
-            tokens_per_s: sums.count as f64 / seconds,
-            kv: self.plan().kv.to_string(),
-            lossy: self.lossy.clone(),
-        })
+/// Perplexity of `text`, tokenised as a whole (special tokens in it are recognised).
+///
+/// # Errors
+/// A text of fewer than two tokens, a stride of 0 or beyond the window, a failed read.
+pub fn eval(
+    engine: &mut Engine,
+    text: &str,
+    options: &EvalOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<EvalReport, LabError> {
+    let started = std::time::Instant::now();
+    let tokens = engine.tokenizer()?.encode(text, false)?;
+    let windows = options.windows(tokens.len())?;
+    let mut session = engine.session()?;
+    let mut sums = Sums::default();
+    for window in &windows {
+        score(engine, &mut session, &tokens, window, &mut |token, logits| {
+            sums.add(nll(logits, token as usize));
+        })?;
+        progress(window.end, tokens.len());
     }
+    let (nll_nats, nll_error_nats) = sums.mean_and_error();
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(EvalReport {
+        perplexity: nll_nats.exp(),
+        nll_nats,
+        nll_error_nats,
+        bits_per_byte: sums.sum / std::f64::consts::LN_2 / text.len() as f64,
+        tokens: sums.count,
+        ctx: options.ctx,
+        stride: options.stride,
+        tokens_per_s: sums.count as f64 / seconds,
+        kv: engine.plan().kv.to_string(),
+        lossy: engine.lossy().to_vec(),
+    })
+}
 
-    /// Hands each token of a window that is scored to `sink`, in order, with the logits before it.
-    pub(crate) fn score(
-        &mut self,
-        session: &mut Session,
-        tokens: &[u32],
-        window: &Window,
-        sink: &mut dyn FnMut(u32, &[f32]),
-    ) -> Result<(), EngineError> {
-        let Window { begin, end, scored_from } = *window;
-        self.logits_all(session, &tokens[begin..end], &mut |row, logits| {
-            let next = begin + row + 1;
-            if (scored_from..end).contains(&next) {
-                sink(tokens[next], logits);
-            }
-        })
-    }
+/// Hands each token of a window that is scored to `sink`, in order, with the logits before it.
+pub(crate) fn score(
+    engine: &mut Engine,
+    session: &mut Session,
+    tokens: &[u32],
+    window: &Window,
+    sink: &mut dyn FnMut(u32, &[f32]),
+) -> Result<(), LabError> {
+    let Window { begin, end, scored_from } = *window;
+    Ok(engine.logits_all(session, &tokens[begin..end], &mut |row, logits| {
+        let next = begin + row + 1;
+        if (scored_from..end).contains(&next) {
+            sink(tokens[next], logits);
+        }
+    })?)
 }
 
 /// Negative log-likelihood of `target`, nats: log-sum-exp in f64.

@@ -10,14 +10,14 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use engine::door::{Opened, default_budget_bytes, load_tokenizer, plan_input};
+use engine::plan::{MemoryPlan, PlanInput};
+use engine::{Engine, EngineOptions, Loading, Session};
 use ops::KvFormat;
 use serde::Serialize;
 
-use crate::engine::{Opened, default_budget_bytes, load_tokenizer, plan_input};
-use crate::eval::{EvalOptions, Sums, Window};
-use crate::plan::{MemoryPlan, PlanInput};
-use crate::system::human_bytes;
-use crate::{Engine, EngineError, EngineOptions, Loading, Session};
+use crate::LabError;
+use crate::eval::{EvalOptions, Sums, Window, score};
 
 /// Pieces in which the file is written and read.
 const SPILL_BUFFER_BYTES: usize = 1 << 20;
@@ -102,7 +102,7 @@ pub struct CompareReport {
 /// Compares the model at `path` with the one at `reference` over `text`.
 ///
 /// # Errors
-/// Different vocabularies; a text or windows that [`Engine::eval`] would refuse; anything wrong with either model; no
+/// Different vocabularies; a text or windows that [`crate::eval`] would refuse; anything wrong with either model; no
 /// room for the temporary file where one is needed.
 pub fn compare(
     path: &Path,
@@ -111,7 +111,7 @@ pub fn compare(
     engine_options: &EngineOptions,
     options: &CompareOptions,
     progress: &mut dyn FnMut(CompareEvent<'_>),
-) -> Result<CompareReport, EngineError> {
+) -> Result<CompareReport, LabError> {
     let started = Instant::now();
     let opened = [Opened::new(path)?, Opened::new(reference)?];
     let tokens = common_tokens([path, reference], &opened, text)?;
@@ -149,8 +149,8 @@ pub fn compare(
 }
 
 /// The text's tokens, which must be the same for both: as many entries, and the same ids.
-fn common_tokens(paths: [&Path; 2], opened: &[Opened; 2], text: &str) -> Result<Vec<u32>, EngineError> {
-    let different = |detail: String| EngineError::VocabulariesDiffer {
+fn common_tokens(paths: [&Path; 2], opened: &[Opened; 2], text: &str) -> Result<Vec<u32>, LabError> {
+    let different = |detail: String| LabError::VocabulariesDiffer {
         model: paths[0].into(),
         reference: paths[1].into(),
         detail,
@@ -160,7 +160,7 @@ fn common_tokens(paths: [&Path; 2], opened: &[Opened; 2], text: &str) -> Result<
         return Err(different(format!("{entries} and {reference_entries} entries")));
     }
     let encode =
-        |opened: &Opened| Ok::<_, EngineError>(load_tokenizer(&opened.checkpoint)?.encode(text, false)?);
+        |opened: &Opened| Ok::<_, LabError>(load_tokenizer(&opened.checkpoint)?.encode(text, false)?);
     let (tokens, others) = (encode(&opened[0])?, encode(&opened[1])?);
     match tokens.iter().zip(&others).position(|(a, b)| a != b) {
         Some(at) => Err(different(format!("token {at} of the text is {} and {}", tokens[at], others[at]))),
@@ -204,15 +204,15 @@ impl Shares {
     }
 }
 
-fn check_spill(dir: &Path, needed: u64, least: u64) -> Result<(), EngineError> {
-    let spill = |source| EngineError::Spill { dir: dir.into(), source };
+fn check_spill(dir: &Path, needed: u64, least: u64) -> Result<(), LabError> {
+    let spill = |source| LabError::Spill { dir: dir.into(), source };
     std::fs::create_dir_all(dir).map_err(spill)?;
     match storage::free_disk_bytes(dir) {
-        Some(free) if needed > free - free / SPILL_RESERVE_SHARE => Err(EngineError::SpillTooLarge {
+        Some(free) if needed > free - free / SPILL_RESERVE_SHARE => Err(LabError::SpillTooLarge {
             dir: dir.into(),
-            needed: human_bytes(needed),
-            free: human_bytes(free),
-            suggestion: format!("{}MiB", least.div_ceil(1 << 20)),
+            needed_bytes: needed,
+            free_bytes: free,
+            enough_memory_bytes: least,
         }),
         _ => Ok(()),
     }
@@ -228,7 +228,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn open(&mut self, path: &Path, options: &EngineOptions) -> Result<(Engine, Session), EngineError> {
+    fn open(&mut self, path: &Path, options: &EngineOptions) -> Result<(Engine, Session), LabError> {
         let loading = &mut |event: Loading<'_>| (self.progress)(CompareEvent::Loading(event));
         let mut engine = Engine::open(path, options.clone(), loading)?;
         let session = engine.session()?;
@@ -245,20 +245,20 @@ impl Run<'_> {
         options: &[EngineOptions; 2],
         budgets: [u64; 2],
         scores: &mut Scores,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), LabError> {
         let [choice, reference_choice] =
             [0, 1].map(|i| EngineOptions { memory_bytes: Some(budgets[i]), ..options[i].clone() });
         let (mut reference, mut reference_session) = self.open(paths[1], &reference_choice)?;
         let (mut model, mut session) = self.open(paths[0], &choice)?;
-        let vocab = model.config.vocab_size;
+        let vocab = model.config().vocab_size;
         let mut rows: Vec<f32> = Vec::new();
         for window in self.windows {
             rows.clear();
-            reference.score(&mut reference_session, self.tokens, window, &mut |_, logits| {
+            score(&mut reference, &mut reference_session, self.tokens, window, &mut |_, logits| {
                 rows.extend_from_slice(logits);
             })?;
             let mut expected = rows.chunks_exact(vocab);
-            model.score(&mut session, self.tokens, window, &mut |token, logits| {
+            score(&mut model, &mut session, self.tokens, window, &mut |token, logits| {
                 if let Some(expected) = expected.next() {
                     scores.add(expected, logits, token as usize);
                 }
@@ -274,19 +274,19 @@ impl Run<'_> {
         options: &[EngineOptions; 2],
         dir: &Path,
         scores: &mut Scores,
-    ) -> Result<(), EngineError> {
-        let failed = |source| EngineError::Spill { dir: dir.into(), source };
+    ) -> Result<(), LabError> {
+        let failed = |source| LabError::Spill { dir: dir.into(), source };
         // It has no name where the system allows that, so that it is gone even if this process is killed.
         let file = tempfile::tempfile_in(dir).map_err(failed)?;
         let file = self.write_reference(paths[1], &options[1], file, dir)?;
         self.done = self.tokens.len();
         let (mut model, mut session) = self.open(paths[0], &options[0])?;
         let mut file = BufReader::with_capacity(SPILL_BUFFER_BYTES, file);
-        let mut bytes = vec![0; model.config.vocab_size * size_of::<f32>()];
-        let mut expected = vec![0.0; model.config.vocab_size];
+        let mut bytes = vec![0; model.config().vocab_size * size_of::<f32>()];
+        let mut expected = vec![0.0; model.config().vocab_size];
         for window in self.windows {
             let mut result = Ok(());
-            model.score(&mut session, self.tokens, window, &mut |token, logits| {
+            score(&mut model, &mut session, self.tokens, window, &mut |token, logits| {
                 if result.is_ok() {
                     result = read_row(&mut file, &mut bytes, &mut expected);
                     scores.add(&expected, logits, token as usize);
@@ -305,13 +305,13 @@ impl Run<'_> {
         options: &EngineOptions,
         file: File,
         dir: &Path,
-    ) -> Result<File, EngineError> {
-        let failed = |source| EngineError::Spill { dir: dir.into(), source };
+    ) -> Result<File, LabError> {
+        let failed = |source| LabError::Spill { dir: dir.into(), source };
         let (mut reference, mut session) = self.open(path, options)?;
         let mut out = BufWriter::with_capacity(SPILL_BUFFER_BYTES, file);
         for window in self.windows {
             let mut result = Ok(());
-            reference.score(&mut session, self.tokens, window, &mut |_, logits| {
+            score(&mut reference, &mut session, self.tokens, window, &mut |_, logits| {
                 if result.is_ok() {
                     result = logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
                 }

@@ -1,0 +1,49 @@
+//! Advice for the command line: libraries say what is wrong, this file says which option mends it.
+
+use engine::system::human_bytes;
+use lab::LabError;
+
+/// Options that would help against an error, as a half-sentence; `None` where there are none.
+pub(crate) fn advice(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| lab_advice(cause.downcast_ref()?))
+}
+
+fn lab_advice(error: &LabError) -> Option<String> {
+    match error {
+        LabError::BeyondContext { prompt, decode, .. } => {
+            let enough = (prompt + decode).next_multiple_of(256);
+            Some(format!("use --ctx {enough} or more, or fewer tokens"))
+        }
+        LabError::BadStride { ctx, .. } => Some(format!("use a --stride from 1 to {ctx}, or a larger --ctx")),
+        LabError::ProbeFile { .. } => Some("choose a directory with --disk-path".into()),
+        LabError::ProbeFileTooLarge { needed_bytes, free_bytes, .. } => Some(format!(
+            "{} are needed and {} are free: choose another directory with --disk-path or a smaller --probe-size",
+            human_bytes(*needed_bytes),
+            human_bytes(*free_bytes)
+        )),
+        LabError::VocabulariesDiffer { .. } => {
+            Some("--against takes another precision or version of the same model".into())
+        }
+        LabError::Spill { .. } => Some("choose a directory with --spill-dir".into()),
+        LabError::SpillTooLarge { needed_bytes, free_bytes, enough_memory_bytes, .. } => Some(format!(
+            "{} are needed and {} are free: use a shorter --text, another --spill-dir, or --memory {}MiB or more for both \
+             models at once",
+            human_bytes(*needed_bytes),
+            human_bytes(*free_bytes),
+            enough_memory_bytes.div_ceil(1 << 20)
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_below_a_context_is_found() {
+        let error = anyhow::Error::from(LabError::BadStride { stride: 9, ctx: 8 }).context("evaluating");
+        assert!(advice(&error).is_some_and(|advice| advice.contains("--stride from 1 to 8")));
+        assert_eq!(advice(&anyhow::anyhow!("something else")), None);
+    }
+}
