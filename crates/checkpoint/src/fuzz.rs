@@ -109,7 +109,7 @@ proptest! {
     #[test]
     fn manifests(changes in changes()) {
         if let Ok(manifest) = Manifest::parse(Path::new("x"), &signed(&apply(CONTAINER, &changes))) {
-            let resolved = crate::packed::resolve(&manifest, Path::new("x")).unwrap();
+            let resolved = crate::resolve::resolve(&manifest, Path::new("x")).unwrap();
             let sizes: Vec<u64> = manifest.files.iter().map(|file| file.bytes).collect();
             let experts = resolved.experts.table.layers.iter().flat_map(|layer| layer.extents.iter().flatten());
             for extent in resolved.tensors.iter().map(|t| &t.extent).chain(experts) {

@@ -23,7 +23,7 @@ pub use parse::{
     ALIGNMENT_MAX, DIMENSIONS_MAX, HEADER_BYTES_MAX, ITEMS_MAX, KEY_BYTES_MAX, KEYS_MAX, STRING_BYTES_MAX,
 };
 
-use crate::error::{CheckpointError, shown};
+use crate::error::{CheckpointError, EntryError, GgufError, shown};
 use crate::hf::SHARDS_MAX;
 use crate::table::TensorInfo;
 use parse::Header;
@@ -109,20 +109,18 @@ fn read_shard(
     of_first: &Metadata,
 ) -> Result<Header, CheckpointError> {
     if !path.is_file() {
-        return Err(CheckpointError::GgufShardMissing {
-            path: path.to_path_buf(),
-            first: first.to_path_buf(),
-            count: split.count,
-        });
+        return Err(CheckpointError::new(
+            path,
+            GgufError::ShardMissing { first: first.to_path_buf(), count: split.count },
+        ));
     }
     // The number of files is bounded by `SHARDS_MAX`.
     let header = read_header(path, u32::try_from(number).unwrap_or(u32::MAX))?;
-    let foreign = |item: &str, expected: String, got: String| CheckpointError::GgufShardForeign {
-        path: path.to_path_buf(),
-        first: first.to_path_buf(),
-        item: item.to_owned(),
-        expected,
-        got,
+    let foreign = |item: &str, expected: String, got: String| {
+        CheckpointError::new(
+            path,
+            GgufError::ShardForeign { first: first.to_path_buf(), item: item.to_owned(), expected, got },
+        )
     };
     let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), |value| shown(&value.to_string()));
     for (key, expected) in [(SPLIT_NO, number), (SPLIT_COUNT, split.count)] {
@@ -154,20 +152,22 @@ fn check_tensors(
     for info in tensors {
         if seen.insert(info.name.as_str(), ()).is_some() {
             let file = usize::try_from(info.extent.file).ok().and_then(|index| files.get(index));
-            return Err(CheckpointError::DuplicateTensor {
-                path: file.map_or(path, PathBuf::as_path).to_path_buf(),
-                tensor: shown(&info.name),
-            });
+            return Err(CheckpointError::new(
+                file.map_or(path, PathBuf::as_path),
+                EntryError::Duplicate { tensor: shown(&info.name) },
+            ));
         }
     }
     match split.tensors {
-        Some(expected) if expected != tensors.len() => Err(CheckpointError::GgufInvalid {
-            path: path.to_path_buf(),
-            offset: of_first.offset(SPLIT_TENSORS),
-            item: SPLIT_TENSORS.to_owned(),
-            expected: format!("{expected} tensors in {} files", files.len()),
-            got: tensors.len().to_string(),
-        }),
+        Some(expected) if expected != tensors.len() => Err(CheckpointError::new(
+            path,
+            GgufError::Invalid {
+                offset: of_first.offset(SPLIT_TENSORS),
+                item: SPLIT_TENSORS.to_owned(),
+                expected: format!("{expected} tensors in {} files", files.len()),
+                got: tensors.len().to_string(),
+            },
+        )),
         _ => Ok(()),
     }
 }
@@ -184,12 +184,11 @@ struct Split {
 impl Split {
     /// What the first shard says, which `path` must be.
     fn of(path: &Path, metadata: &Metadata) -> Result<Split, CheckpointError> {
-        let invalid = |key: &str, expected: String, got: String| CheckpointError::GgufInvalid {
-            path: path.to_path_buf(),
-            offset: metadata.offset(key),
-            item: key.to_owned(),
-            expected,
-            got,
+        let invalid = |key: &str, expected: String, got: String| {
+            CheckpointError::new(
+                path,
+                GgufError::Invalid { offset: metadata.offset(key), item: key.to_owned(), expected, got },
+            )
         };
         let number = |key: &str, default: usize, max: usize| {
             let Some(value) = metadata.get(key) else { return Ok(default) };
@@ -214,10 +213,9 @@ impl Split {
         let stem = file_name.strip_suffix(suffix.as_str()).map(split);
         match stem {
             Some(split) if this == 0 => Ok(split),
-            Some(split) => Err(CheckpointError::GgufOtherShard {
-                path: path.to_path_buf(),
-                first: split.shard_path(path, 0),
-            }),
+            Some(split) => {
+                Err(CheckpointError::new(path, GgufError::OtherShard { first: split.shard_path(path, 0) }))
+            }
             None => Err(invalid("file name", format!("one that ends in {suffix}"), shown(file_name))),
         }
     }

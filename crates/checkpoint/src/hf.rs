@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::error::{CheckpointError, shown};
+use crate::error::{CheckpointError, EntryError, FileError, SafetensorsError, shown};
 use crate::read::{is_plain_name, read_small};
 use crate::safetensors::{NAME_BYTES_MAX, TENSORS_MAX, read_header};
 use crate::table::TensorInfo;
@@ -56,11 +56,13 @@ fn open_indexed(directory: &Path, index_path: &Path) -> Result<Shards, Checkpoin
     for (file, (shard, claim)) in names.iter().enumerate() {
         let path = directory.join(shard);
         if !path.is_file() {
-            return Err(CheckpointError::MissingShard {
+            return Err(CheckpointError::new(
                 path,
-                index: index_path.to_path_buf(),
-                tensor: shown(claim.first_tensor),
-            });
+                SafetensorsError::MissingShard {
+                    index: index_path.to_path_buf(),
+                    tensor: shown(claim.first_tensor),
+                },
+            ));
         }
         // `shard_names` bounds the number of shards far below u32::MAX.
         let found = read_header(&path, u32::try_from(file).unwrap_or(u32::MAX))?;
@@ -85,12 +87,14 @@ fn check_against_index(
             Some(claimed) => format!("that it is in {}", shown(claimed)),
             None => "nothing about it".to_owned(),
         };
-        return Err(CheckpointError::AbsentFromIndex {
-            path: path.to_path_buf(),
-            index: index_path.to_path_buf(),
-            tensor: shown(&t.name),
-            claimed,
-        });
+        return Err(CheckpointError::new(
+            path,
+            SafetensorsError::AbsentFromIndex {
+                index: index_path.to_path_buf(),
+                tensor: shown(&t.name),
+                claimed,
+            },
+        ));
     }
     if claimed_count == found.len() {
         return Ok(());
@@ -101,11 +105,13 @@ fn check_against_index(
     let absent = weight_map
         .iter()
         .find(|(name, claimed)| *claimed == shard && names.binary_search(&name.as_str()).is_err());
-    Err(CheckpointError::AbsentFromShard {
-        path: path.to_path_buf(),
-        index: index_path.to_path_buf(),
-        tensor: absent.map_or_else(String::new, |(name, _)| shown(name)),
-    })
+    Err(CheckpointError::new(
+        path,
+        SafetensorsError::AbsentFromShard {
+            index: index_path.to_path_buf(),
+            tensor: absent.map_or_else(String::new, |(name, _)| shown(name)),
+        },
+    ))
 }
 
 /// What the index says about one shard.
@@ -124,22 +130,23 @@ fn shard_names<'a>(
     let mut names = BTreeMap::new();
     for (tensor, shard) in weight_map {
         if !is_plain_name(shard) || !shard.ends_with(".safetensors") {
-            return Err(CheckpointError::BadShardName {
-                path: index_path.to_path_buf(),
-                tensor: shown(tensor),
-                got: shown(shard),
-            });
+            return Err(CheckpointError::new(
+                index_path,
+                SafetensorsError::BadShardName { tensor: shown(tensor), got: shown(shard) },
+            ));
         }
         let claim = names.entry(shard.as_str()).or_insert(Claim { first_tensor: tensor.as_str(), count: 0 });
         claim.count += 1;
     }
     if names.len() > SHARDS_MAX {
-        return Err(CheckpointError::TooLarge {
-            path: index_path.to_path_buf(),
-            what: "the number of shards",
-            limit: u64::try_from(SHARDS_MAX).unwrap_or(u64::MAX),
-            got: u64::try_from(names.len()).unwrap_or(u64::MAX),
-        });
+        return Err(CheckpointError::new(
+            index_path,
+            FileError::TooLarge {
+                what: "the number of shards",
+                limit: u64::try_from(SHARDS_MAX).unwrap_or(u64::MAX),
+                got: u64::try_from(names.len()).unwrap_or(u64::MAX),
+            },
+        ));
     }
     Ok(names)
 }
@@ -151,20 +158,26 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> 
 
 /// Parses an index: tensor name to shard name.
 pub(crate) fn parse_index(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
-    let invalid = |reason: String| CheckpointError::Json {
-        path: path.to_path_buf(),
-        expected: "safetensors index",
-        reason: shown(&reason),
-        advice: "download it again",
+    let invalid = |reason: String| {
+        CheckpointError::new(
+            path,
+            FileError::Json {
+                expected: "safetensors index",
+                reason: shown(&reason),
+                advice: "download it again",
+            },
+        )
     };
     let index: RawIndex = serde_json::from_slice(text).map_err(|e| invalid(e.to_string()))?;
     if index.weight_map.0.len() > TENSORS_MAX {
-        return Err(CheckpointError::TooLarge {
-            path: path.to_path_buf(),
-            what: "the number of tensors",
-            limit: u64::try_from(TENSORS_MAX).unwrap_or(u64::MAX),
-            got: u64::try_from(index.weight_map.0.len()).unwrap_or(u64::MAX),
-        });
+        return Err(CheckpointError::new(
+            path,
+            FileError::TooLarge {
+                what: "the number of tensors",
+                limit: u64::try_from(TENSORS_MAX).unwrap_or(u64::MAX),
+                got: u64::try_from(index.weight_map.0.len()).unwrap_or(u64::MAX),
+            },
+        ));
     }
     if index.weight_map.0.is_empty() {
         return Err(invalid("weight_map names no tensor".to_owned()));
@@ -172,15 +185,13 @@ pub(crate) fn parse_index(path: &Path, text: &[u8]) -> Result<BTreeMap<String, S
     let mut map = BTreeMap::new();
     for (name, shard) in index.weight_map.0 {
         if name.len() > NAME_BYTES_MAX {
-            return Err(CheckpointError::NameTooLong {
-                path: path.to_path_buf(),
-                tensor: shown(&name),
-                limit: NAME_BYTES_MAX,
-                got: name.len(),
-            });
+            return Err(CheckpointError::new(
+                path,
+                EntryError::NameTooLong { tensor: shown(&name), limit: NAME_BYTES_MAX, got: name.len() },
+            ));
         }
         if let Some(_earlier) = map.insert(name.clone(), shard) {
-            return Err(CheckpointError::DuplicateTensor { path: path.to_path_buf(), tensor: shown(&name) });
+            return Err(CheckpointError::new(path, EntryError::Duplicate { tensor: shown(&name) }));
         }
     }
     Ok(map)

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::manifest::{CHECKSUM_DIGITS, Checksum};
+use crate::checksum::{CHECKSUM_DIGITS, Checksum};
 
 /// The first line of `pack.journal`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, clippy::as_conversions)]
 
+mod checksum;
 mod error;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::as_conversions, reason = "tests")]
@@ -25,6 +26,7 @@ pub mod journal;
 pub mod manifest;
 mod packed;
 mod read;
+mod resolve;
 mod safetensors;
 pub mod table;
 
@@ -32,12 +34,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use error::{CheckpointError, shown};
+pub use error::{
+    CheckpointError, EntryError, ErrorKind, FileError, GgufError, PackedError, SafetensorsError, shown,
+};
 pub use gguf::Gguf;
 pub use hf::{INDEX_BYTES_MAX, SHARDS_MAX};
 pub use manifest::Manifest;
-pub use packed::PackedExperts;
 pub use read::CONFIG_BYTES_MAX;
+pub use resolve::PackedExperts;
 pub use safetensors::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX};
 pub use table::{ExpertPart, ExpertTable, Extent, LayerExperts, TensorInfo};
 
@@ -151,7 +155,7 @@ impl Checkpoint {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
             let (path, tensor) = (self.root, shown(&pair[0].name));
-            return Err(CheckpointError::DuplicateTensor { path, tensor });
+            return Err(CheckpointError::new(path, EntryError::Duplicate { tensor }));
         }
         self.config = config;
         self.tensors = tensors;
@@ -213,7 +217,7 @@ fn detect(path: &Path) -> Result<Kind, CheckpointError> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CheckpointError::NotFound { path: path.to_path_buf() });
+            return Err(CheckpointError::new(path, FileError::NotFound));
         }
         Err(e) => return Err(CheckpointError::io(path, "open the model", e)),
     };
@@ -233,10 +237,10 @@ fn detect(path: &Path) -> Result<Kind, CheckpointError> {
     }
     match (has(manifest::CONFIG), has_weights) {
         (true, true) => Ok(Kind::HfDirectory),
-        (false, true) => Err(CheckpointError::MissingFile {
-            path: path.join(manifest::CONFIG),
-            advice: "download it from where the safetensors files came from",
-        }),
+        (false, true) => Err(CheckpointError::new(
+            path.join(manifest::CONFIG),
+            FileError::MissingFile { advice: "download it from where the safetensors files came from" },
+        )),
         (has_config, false) => Err(no_weights(path, has_config)),
     }
 }
@@ -260,9 +264,12 @@ fn not_a_directory(path: &Path) -> CheckpointError {
     let directory = directory.unwrap_or(Path::new("."));
     let sibling = |name: &str| directory.join(name).is_file();
     if has_extension(path, "safetensors") || sibling(manifest::CONFIG) || sibling(manifest::MANIFEST) {
-        return CheckpointError::FileOfModel { path: path_buf(), directory: directory.to_path_buf() };
+        return CheckpointError::new(
+            path_buf(),
+            FileError::FileOfModel { directory: directory.to_path_buf() },
+        );
     }
-    CheckpointError::NotAModel { path: path_buf(), found: "a file that is no model".to_owned() }
+    CheckpointError::new(path_buf(), FileError::NotAModel { found: "a file that is no model".to_owned() })
 }
 
 /// The error for a directory that has neither safetensors nor a container.
@@ -276,20 +283,24 @@ fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
     };
     names.sort();
     if let Some(name) = names.iter().find(|name| has_extension(Path::new(name), gguf::EXTENSION)) {
-        return CheckpointError::GgufDirectory { path: path.to_path_buf(), file: path.join(name) };
+        return CheckpointError::new(path, FileError::GgufDirectory { file: path.join(name) });
     }
     if names.iter().any(|name| name.ends_with(".safetensors")) {
-        return CheckpointError::MissingFile {
-            path: path.join(hf::INDEX),
-            advice: "the shards need their index; download it from where they came from",
-        };
+        return CheckpointError::new(
+            path.join(hf::INDEX),
+            FileError::MissingFile {
+                advice: "the shards need their index; download it from where they came from",
+            },
+        );
     }
     if has_config {
-        return CheckpointError::MissingFile {
-            path: path.join(hf::SINGLE),
-            advice: "the directory has config.json but no weights; download the model's \
+        return CheckpointError::new(
+            path.join(hf::SINGLE),
+            FileError::MissingFile {
+                advice: "the directory has config.json but no weights; download the model's \
                      safetensors files and, if there are several, model.safetensors.index.json",
-        };
+            },
+        );
     }
     let found = match names.as_slice() {
         [] => "an empty directory".to_owned(),
@@ -298,7 +309,7 @@ fn no_weights(path: &Path, has_config: bool) -> CheckpointError {
             shown(&(names.iter().take(3).cloned().collect::<Vec<_>>().join(", ") + more))
         }
     };
-    CheckpointError::NotAModel { path: path.to_path_buf(), found }
+    CheckpointError::new(path, FileError::NotAModel { found })
 }
 
 /// Directory entries that are looked at for an error message.

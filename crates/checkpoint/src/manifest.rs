@@ -11,16 +11,15 @@
 //! That much is fixed for all versions, so a damaged manifest and a newer one can be told apart.
 //! Within a version unknown fields are refused: whoever adds one raises the version.
 
-use std::fmt;
 use std::path::Path;
 
-use serde::de::{Error as _, IgnoredAny};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::error::{CheckpointError, shown};
-use crate::packed::resolve;
-use crate::read::read_small;
+use crate::checksum::CHECKSUM_DIGITS;
+pub use crate::checksum::Checksum;
+use crate::error::{CheckpointError, FileError, PackedError, shown};
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
@@ -48,38 +47,6 @@ pub const AUX_BYTES_MAX: u64 = 256 << 20;
 /// File name of the expert records of one layer.
 pub fn expert_file_name(layer: u32) -> String {
     format!("experts-{layer:04}.bin")
-}
-
-/// An XXH3-64 checksum (seed 0), written as 16 lower-case hexadecimal digits.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Checksum(pub u64);
-
-impl fmt::Display for Checksum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl Checksum {
-    /// Reads exactly 16 lower-case hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Checksum> {
-        let value = u64::from_str_radix(text, 16).ok()?;
-        // Refuses signs, capitals and other lengths, which the number parser takes.
-        (Checksum(value).to_string() == text).then_some(Checksum(value))
-    }
-}
-
-impl Serialize for Checksum {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Checksum {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Checksum::parse(&text).ok_or_else(|| D::Error::custom("expected 16 lower-case hexadecimal digits"))
-    }
 }
 
 /// What a container holds: the content of `manifest.json`.
@@ -174,60 +141,62 @@ impl Manifest {
         Ok(format!("{MANIFEST_START}{checksum}{rest}").into_bytes())
     }
 
-    /// Reads and checks the manifest of `directory`; looks at no other file.
-    pub fn read(directory: &Path) -> Result<Manifest, CheckpointError> {
-        let path = directory.join(MANIFEST);
-        let bytes = read_small(&path, "the manifest in bytes", MANIFEST_BYTES_MAX)?;
-        Manifest::parse(&path, &bytes)
-    }
-
-    /// Checks and parses the bytes of a manifest; `path` is for messages.
-    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
+    /// Parses the bytes of a manifest and checks its form, not yet its numbers; `path` is for messages.
+    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
         check_envelope(path, bytes)?;
-        let invalid = |e: serde_json::Error| CheckpointError::Json {
-            path: path.to_path_buf(),
-            expected: "manifest",
-            reason: shown(&e.to_string()),
-            advice: "pack the model again",
+        let invalid = |e: serde_json::Error| {
+            CheckpointError::new(
+                path,
+                FileError::Json {
+                    expected: "manifest",
+                    reason: shown(&e.to_string()),
+                    advice: "pack the model again",
+                },
+            )
         };
         let head: Head = serde_json::from_slice(bytes).map_err(invalid)?;
-        let field = |item: &str, expected: &str, got: &str| CheckpointError::ManifestInvalid {
-            path: path.to_path_buf(),
-            item: item.to_owned(),
-            expected: expected.to_owned(),
-            got: shown(got),
+        let field = |item: &str, expected: &str, got: &str| {
+            CheckpointError::new(
+                path,
+                PackedError::ManifestInvalid {
+                    item: item.to_owned(),
+                    expected: expected.to_owned(),
+                    got: shown(got),
+                },
+            )
         };
         if head.format != FORMAT {
             return Err(field("format", FORMAT, &head.format));
         }
         if head.version > u64::from(VERSION) {
-            return Err(CheckpointError::NewerVersion {
-                path: path.to_path_buf(),
-                expected: VERSION,
-                got: head.version,
-            });
+            return Err(CheckpointError::new(
+                path,
+                PackedError::NewerVersion { expected: VERSION, got: head.version },
+            ));
         }
         if head.version != u64::from(VERSION) {
             return Err(field("version", &VERSION.to_string(), &head.version.to_string()));
         }
         let file: ManifestFile = serde_json::from_slice(bytes).map_err(invalid)?;
-        // Resolving is the check; its result is cheap to make again.
-        resolve(&file.container, path)?;
         Ok(file.container)
     }
 }
 
 /// The fixed text, the checksum's form, and the checksum over the rest of the file.
 fn check_envelope(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let foreign = || CheckpointError::ManifestForeign {
-        path: path.to_path_buf(),
-        expected: format!("`{MANIFEST_START}` and 16 hexadecimal digits"),
-        got: format!(
-            "`{}`",
-            shown(&String::from_utf8_lossy(
-                &bytes[..bytes.len().min(MANIFEST_START.len() + CHECKSUM_DIGITS)]
-            ))
-        ),
+    let foreign = || {
+        CheckpointError::new(
+            path,
+            PackedError::ManifestForeign {
+                expected: format!("`{MANIFEST_START}` and 16 hexadecimal digits"),
+                got: format!(
+                    "`{}`",
+                    shown(&String::from_utf8_lossy(
+                        &bytes[..bytes.len().min(MANIFEST_START.len() + CHECKSUM_DIGITS)]
+                    ))
+                ),
+            },
+        )
     };
     let rest = bytes.strip_prefix(MANIFEST_START.as_bytes()).ok_or_else(foreign)?;
     let (digits, covered) = rest.split_at_checked(CHECKSUM_DIGITS).ok_or_else(foreign)?;
@@ -236,12 +205,14 @@ fn check_envelope(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     if got == expected {
         return Ok(());
     }
-    Err(CheckpointError::ManifestChecksum {
-        path: path.to_path_buf(),
-        offset: COVERED_OFFSET,
-        expected: expected.to_string(),
-        got: got.to_string(),
-    })
+    Err(CheckpointError::new(
+        path,
+        PackedError::ManifestChecksum {
+            offset: COVERED_OFFSET,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        },
+    ))
 }
 
 #[derive(Serialize)]
@@ -274,7 +245,5 @@ struct ManifestFile {
 const FORMAT: &str = "flash-moe-packed";
 /// How every manifest begins.
 pub(crate) const MANIFEST_START: &str = "{\"checksum\":\"";
-/// Digits of a checksum.
-pub(crate) const CHECKSUM_DIGITS: usize = 16;
 /// First byte that the checksum covers.
 const COVERED_OFFSET: u64 = 29;

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::error::{CheckpointError, shown};
+use crate::error::{CheckpointError, FileError, shown};
 
 /// Reads a whole file that must be at most `limit` bytes long.
 pub(crate) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     let file = File::open(path).map_err(|e| CheckpointError::io(path, "open the file", e))?;
     let got = file.metadata().map_err(|e| CheckpointError::io(path, "find the size", e))?.len();
     if got > limit {
-        return Err(CheckpointError::TooLarge { path: path.to_path_buf(), what, limit, got });
+        return Err(CheckpointError::new(path, FileError::TooLarge { what, limit, got }));
     }
     let mut bytes = Vec::new();
     // `take` because a special file may deliver more than its size says.
@@ -28,13 +28,17 @@ pub(crate) fn read_config(path: &Path) -> Result<serde_json::Value, CheckpointEr
 /// Parses the text of `config.json`.
 pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<serde_json::Value, CheckpointError> {
     if text.starts_with(b"version https://git-lfs") {
-        return Err(CheckpointError::LfsPointer { path: path.to_path_buf() });
+        return Err(CheckpointError::new(path, FileError::LfsPointer));
     }
-    let invalid = |reason: String| CheckpointError::Json {
-        path: path.to_path_buf(),
-        expected: "model configuration (a JSON object)",
-        reason: shown(&reason),
-        advice: "download it again",
+    let invalid = |reason: String| {
+        CheckpointError::new(
+            path,
+            FileError::Json {
+                expected: "model configuration (a JSON object)",
+                reason: shown(&reason),
+                advice: "download it again",
+            },
+        )
     };
     let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| invalid(e.to_string()))?;
     match value {

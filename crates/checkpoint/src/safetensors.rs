@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tensor::Format;
 
-use crate::error::{CheckpointError, shown};
+use crate::error::{CheckpointError, EntryError, FileError, SafetensorsError, shown};
 use crate::table::{Extent, TensorInfo};
 
 /// Longest header that is read; the reference implementation's limit.
@@ -40,28 +40,29 @@ pub(crate) fn read_header(path: &Path, file: u32) -> Result<Vec<TensorInfo>, Che
     let file_bytes = shard.seek(SeekFrom::End(0)).map_err(io("find the size"))?;
     shard.rewind().map_err(io("read the header"))?;
     if file_bytes < LENGTH_BYTES {
-        return Err(CheckpointError::NoHeader { path: path.to_path_buf(), got: file_bytes });
+        return Err(CheckpointError::new(path, SafetensorsError::NoHeader { got: file_bytes }));
     }
     let mut length = [0u8; 8];
     shard.read_exact(&mut length).map_err(io("read the header"))?;
     if &length == LFS_PREFIX {
-        return Err(CheckpointError::LfsPointer { path: path.to_path_buf() });
+        return Err(CheckpointError::new(path, FileError::LfsPointer));
     }
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > file_bytes - LENGTH_BYTES {
-        return Err(CheckpointError::HeaderBeyondFile {
-            path: path.to_path_buf(),
-            expected: file_bytes - LENGTH_BYTES,
-            got: header_bytes,
-        });
+        return Err(CheckpointError::new(
+            path,
+            SafetensorsError::HeaderBeyondFile { expected: file_bytes - LENGTH_BYTES, got: header_bytes },
+        ));
     }
     if header_bytes > HEADER_BYTES_MAX {
-        return Err(CheckpointError::TooLarge {
-            path: path.to_path_buf(),
-            what: "the safetensors header in bytes",
-            limit: HEADER_BYTES_MAX,
-            got: header_bytes,
-        });
+        return Err(CheckpointError::new(
+            path,
+            FileError::TooLarge {
+                what: "the safetensors header in bytes",
+                limit: HEADER_BYTES_MAX,
+                got: header_bytes,
+            },
+        ));
     }
     let mut header = Vec::new();
     shard.take(header_bytes).read_to_end(&mut header).map_err(io("read the header"))?;
@@ -75,18 +76,20 @@ pub(crate) fn parse_header(
     header: &[u8],
     file_bytes: u64,
 ) -> Result<Vec<TensorInfo>, CheckpointError> {
-    let invalid = |reason: String| CheckpointError::HeaderInvalid { path: path.to_path_buf(), reason };
+    let invalid = |reason: String| CheckpointError::new(path, SafetensorsError::HeaderInvalid { reason });
     if header.first() != Some(&b'{') {
         return Err(invalid("expected `{`".to_owned()));
     }
     let raw: RawHeader = serde_json::from_slice(header).map_err(|e| invalid(shown(&e.to_string())))?;
     if raw.count > TENSORS_MAX {
-        return Err(CheckpointError::TooLarge {
-            path: path.to_path_buf(),
-            what: "the number of tensors",
-            limit: u64::try_from(TENSORS_MAX).unwrap_or(u64::MAX),
-            got: u64::try_from(raw.count).unwrap_or(u64::MAX),
-        });
+        return Err(CheckpointError::new(
+            path,
+            FileError::TooLarge {
+                what: "the number of tensors",
+                limit: u64::try_from(TENSORS_MAX).unwrap_or(u64::MAX),
+                got: u64::try_from(raw.count).unwrap_or(u64::MAX),
+            },
+        ));
     }
     let header_bytes = u64::try_from(header.len()).unwrap_or(u64::MAX);
     let data_start = LENGTH_BYTES.saturating_add(header_bytes);
@@ -117,19 +120,29 @@ fn check_tensor(
     let tensor = || shown(&name);
     if name.len() > NAME_BYTES_MAX {
         let (limit, got) = (NAME_BYTES_MAX, name.len());
-        return Err(CheckpointError::NameTooLong { path: path_buf(), tensor: tensor(), limit, got });
+        return Err(CheckpointError::new(
+            path_buf(),
+            EntryError::NameTooLong { tensor: tensor(), limit, got },
+        ));
     }
     if entry.shape.rank > RANK_MAX {
         let (limit, got) = (RANK_MAX, entry.shape.rank);
-        return Err(CheckpointError::RankTooHigh { path: path_buf(), tensor: tensor(), limit, got });
+        return Err(CheckpointError::new(
+            path_buf(),
+            EntryError::RankTooHigh { tensor: tensor(), limit, got },
+        ));
     }
     let format = parse_dtype(path, &name, &entry.dtype)?;
     let (begin, end) = entry.data_offsets;
-    let bad_shape = || CheckpointError::BadShape {
-        path: path_buf(),
-        tensor: tensor(),
-        shape: entry.shape.dims.clone(),
-        reason: "its size does not fit in 64 bits".to_owned(),
+    let bad_shape = || {
+        CheckpointError::new(
+            path_buf(),
+            EntryError::BadShape {
+                tensor: tensor(),
+                shape: entry.shape.dims.clone(),
+                reason: "its size does not fit in 64 bits".to_owned(),
+            },
+        )
     };
     let shape = entry
         .shape
@@ -145,25 +158,26 @@ fn check_tensor(
         .iter()
         .try_fold(element_bytes, |bytes, &dim| bytes.checked_mul(dim))
         .ok_or_else(bad_shape)?;
-    let got = end.checked_sub(begin).ok_or_else(|| CheckpointError::ReversedOffsets {
-        path: path_buf(),
-        tensor: tensor(),
-        begin,
-        end,
+    let got = end.checked_sub(begin).ok_or_else(|| {
+        CheckpointError::new(path_buf(), SafetensorsError::ReversedOffsets { tensor: tensor(), begin, end })
     })?;
-    let out_of_range = || CheckpointError::OutOfRange {
-        path: path_buf(),
-        tensor: tensor(),
-        offset: data_start.saturating_add(begin),
-        expected: i64::MAX.unsigned_abs(),
-        got: end,
+    let out_of_range = || {
+        CheckpointError::new(
+            path_buf(),
+            EntryError::OutOfRange {
+                tensor: tensor(),
+                offset: data_start.saturating_add(begin),
+                expected: i64::MAX.unsigned_abs(),
+                got: end,
+            },
+        )
     };
     let offset = data_start.checked_add(begin).ok_or_else(out_of_range)?;
     // No file is longer than i64::MAX, so later sums of an offset and a length cannot overflow.
     data_start.checked_add(end).filter(|&end| end <= i64::MAX.unsigned_abs()).ok_or_else(out_of_range)?;
     if got != expected {
         let (path, tensor) = (path_buf(), tensor());
-        return Err(CheckpointError::SizeMismatch { path, tensor, offset, expected, got });
+        return Err(CheckpointError::new(path, EntryError::SizeMismatch { tensor, offset, expected, got }));
     }
     let extent = Extent { file, offset, bytes: got };
     Ok(TensorInfo { name, format, shape, extent, checksum: None })
@@ -175,16 +189,14 @@ fn parse_dtype(path: &Path, name: &str, dtype: &str) -> Result<Format, Checkpoin
         "F32" => Ok(Format::F32),
         "F16" => Ok(Format::F16),
         "BF16" => Ok(Format::BF16),
-        known if OTHER_DTYPES.contains(&known) => Err(CheckpointError::UnsupportedDtype {
-            path: path.to_path_buf(),
-            tensor: shown(name),
-            got: known.to_owned(),
-        }),
-        unknown => Err(CheckpointError::UnknownDtype {
-            path: path.to_path_buf(),
-            tensor: shown(name),
-            got: shown(unknown),
-        }),
+        known if OTHER_DTYPES.contains(&known) => Err(CheckpointError::new(
+            path,
+            SafetensorsError::UnsupportedDtype { tensor: shown(name), got: known.to_owned() },
+        )),
+        unknown => Err(CheckpointError::new(
+            path,
+            SafetensorsError::UnknownDtype { tensor: shown(name), got: shown(unknown) },
+        )),
     }
 }
 
@@ -193,9 +205,7 @@ fn check_unique(path: &Path, tensors: &[TensorInfo]) -> Result<(), CheckpointErr
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),
-        Some(pair) => {
-            Err(CheckpointError::DuplicateTensor { path: path.to_path_buf(), tensor: shown(pair[0]) })
-        }
+        Some(pair) => Err(CheckpointError::new(path, EntryError::Duplicate { tensor: shown(pair[0]) })),
     }
 }
 
@@ -213,26 +223,25 @@ fn check_coverage(
     for t in tensors {
         let (got, end) = (t.extent.offset, t.extent.offset + t.extent.bytes);
         if got < expected {
-            return Err(CheckpointError::Overlap {
-                path: path_buf(),
-                tensor: shown(&t.name),
-                other: shown(previous),
-                expected,
-                got,
-            });
+            return Err(CheckpointError::new(
+                path_buf(),
+                EntryError::Overlap { tensor: shown(&t.name), other: shown(previous), expected, got },
+            ));
         }
         if got > expected && end > file_bytes {
-            return Err(CheckpointError::OutOfRange {
-                path: path_buf(),
-                tensor: shown(&t.name),
-                offset: got,
-                expected: file_bytes,
-                got: end,
-            });
+            return Err(CheckpointError::new(
+                path_buf(),
+                EntryError::OutOfRange {
+                    tensor: shown(&t.name),
+                    offset: got,
+                    expected: file_bytes,
+                    got: end,
+                },
+            ));
         }
         if got > expected {
             let tensor = shown(&t.name);
-            return Err(CheckpointError::Hole { path: path_buf(), tensor, expected, got });
+            return Err(CheckpointError::new(path_buf(), SafetensorsError::Hole { tensor, expected, got }));
         }
         expected = end;
         previous = &t.name;
@@ -240,16 +249,21 @@ fn check_coverage(
     if file_bytes < expected {
         // The last tensor ends at `expected`, so at least one is not whole.
         let cut = tensors.iter().find(|t| t.extent.offset + t.extent.bytes > file_bytes);
-        return Err(CheckpointError::Truncated {
-            path: path_buf(),
-            tensor: cut.map_or_else(String::new, |t| shown(&t.name)),
-            offset: cut.map_or(0, |t| t.extent.offset),
-            expected,
-            got: file_bytes,
-        });
+        return Err(CheckpointError::new(
+            path_buf(),
+            EntryError::Truncated {
+                tensor: cut.map_or_else(String::new, |t| shown(&t.name)),
+                offset: cut.map_or(0, |t| t.extent.offset),
+                expected,
+                got: file_bytes,
+            },
+        ));
     }
     if file_bytes > expected {
-        return Err(CheckpointError::TrailingData { path: path_buf(), expected, got: file_bytes });
+        return Err(CheckpointError::new(
+            path_buf(),
+            SafetensorsError::TrailingData { expected, got: file_bytes },
+        ));
     }
     Ok(())
 }

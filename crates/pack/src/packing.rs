@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use checkpoint::CheckpointError;
 use checkpoint::journal::{JOURNAL_FORMAT, JournalHead};
 use checkpoint::manifest::{self, Checksum, JOURNAL, MANIFEST, Manifest, VERSION};
+use checkpoint::{CheckpointError, ErrorKind, PackedError};
 
 use crate::disk::{self, FilePool};
 use crate::error::PackError;
@@ -78,7 +78,7 @@ impl Packing<'_> {
         if self.target.join(MANIFEST).exists() {
             let manifest = match Manifest::read(self.target) {
                 Ok(manifest) => manifest,
-                Err(newer @ CheckpointError::NewerVersion { .. }) => return Err(newer.into()),
+                Err(newer) if is_newer(&newer) => return Err(newer.into()),
                 // Somebody else's, or damaged: not ours to replace in either case.
                 Err(_) => {
                     let found = "a manifest.json that cannot be read".to_owned();
@@ -337,6 +337,11 @@ impl Packing<'_> {
             })
             .map_err(|e| PackError::io(path, "damage", e))
     }
+}
+
+/// Whether a container is of a later version of the format.
+fn is_newer(error: &CheckpointError) -> bool {
+    matches!(*error.kind, ErrorKind::Packed(PackedError::NewerVersion { .. }))
 }
 
 /// Makes sure that the manifest this layout leads to is one that opens; returns its size.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use checkpoint::manifest::{CONFIG, Checksum, DENSE, Manifest};
-use checkpoint::{CheckpointError, shown};
+use checkpoint::{CheckpointError, FileError, shown};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::{FilePool, read_exact_at, wont_need};
@@ -64,7 +64,7 @@ pub fn verify(directory: &Path, progress: &dyn PackProgress) -> Result<VerifyRep
         let opened = checkpoint::Checkpoint::open(directory)?;
         let path = opened.root().to_path_buf();
         let found = "no packed container".to_owned();
-        return Err(CheckpointError::NotAModel { path, found }.into());
+        return Err(CheckpointError::new(path, FileError::NotAModel { found }).into());
     }
     let manifest = Manifest::read(directory)?;
     Ok(verify_manifest(&manifest, directory, progress))

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::MAGIC;
 use super::metadata::{Array, Metadata, Value, ValueKind};
 use super::types;
-use crate::error::{CheckpointError, shown};
+use crate::error::{CheckpointError, EntryError, FileError, GgufError, shown};
 use crate::safetensors::{NAME_BYTES_MAX, TENSORS_MAX};
 use crate::table::{Extent, TensorInfo};
 
@@ -66,12 +66,16 @@ pub(super) fn parse(
 fn alignment(path: &Path, metadata: &Metadata) -> Result<u64, CheckpointError> {
     let Some(value) = metadata.get(ALIGNMENT) else { return Ok(ALIGNMENT_DEFAULT) };
     let alignment = value.as_u64().filter(|bytes| bytes.is_power_of_two() && *bytes <= ALIGNMENT_MAX);
-    alignment.ok_or_else(|| CheckpointError::GgufInvalid {
-        path: path.to_path_buf(),
-        offset: metadata.offset(ALIGNMENT),
-        item: ALIGNMENT.to_owned(),
-        expected: format!("a power of two of at most {ALIGNMENT_MAX}"),
-        got: shown(&value.to_string()),
+    alignment.ok_or_else(|| {
+        CheckpointError::new(
+            path,
+            GgufError::Invalid {
+                offset: metadata.offset(ALIGNMENT),
+                item: ALIGNMENT.to_owned(),
+                expected: format!("a power of two of at most {ALIGNMENT_MAX}"),
+                got: shown(&value.to_string()),
+            },
+        )
     })
 }
 
@@ -85,13 +89,15 @@ struct Source<'a, R> {
 
 impl<R: Read> Source<'_, R> {
     fn invalid(&self, item: &str, expected: impl ToString, got: impl ToString) -> CheckpointError {
-        CheckpointError::GgufInvalid {
-            path: self.path.to_path_buf(),
-            offset: self.offset,
-            item: item.to_owned(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        CheckpointError::new(
+            self.path,
+            GgufError::Invalid {
+                offset: self.offset,
+                item: item.to_owned(),
+                expected: expected.to_string(),
+                got: got.to_string(),
+            },
+        )
     }
 
     /// Makes sure that `bytes` more are in the file and within the longest header.
@@ -104,12 +110,10 @@ impl<R: Read> Source<'_, R> {
         // No sum of two lengths that files have overflows.
         let end = self.offset.saturating_add(bytes);
         if end > HEADER_BYTES_MAX {
-            return Err(CheckpointError::TooLarge {
-                path: self.path.to_path_buf(),
-                what: "the GGUF header in bytes",
-                limit: HEADER_BYTES_MAX,
-                got: end,
-            });
+            return Err(CheckpointError::new(
+                self.path,
+                FileError::TooLarge { what: "the GGUF header in bytes", limit: HEADER_BYTES_MAX, got: end },
+            ));
         }
         Ok(())
     }
@@ -192,28 +196,27 @@ impl<R: Read> Source<'_, R> {
         let mut magic = [0; 4];
         self.fill("magic", &mut magic)?;
         if magic == *b"vers" {
-            return Err(CheckpointError::LfsPointer { path: self.path.to_path_buf() });
+            return Err(CheckpointError::new(self.path, FileError::LfsPointer));
         }
         if magic != *MAGIC {
             let got = shown(&String::from_utf8_lossy(&magic));
-            return Err(CheckpointError::GgufInvalid {
-                path: self.path.to_path_buf(),
-                offset: 0,
-                item: "magic".to_owned(),
-                expected: "GGUF".to_owned(),
-                got,
-            });
+            return Err(CheckpointError::new(
+                self.path,
+                GgufError::Invalid { offset: 0, item: "magic".to_owned(), expected: "GGUF".to_owned(), got },
+            ));
         }
         let version = self.u32("version")?;
         if !VERSIONS.contains(&version) {
             let big_endian = VERSIONS.contains(&version.swap_bytes());
-            return Err(CheckpointError::GgufVersion {
-                path: self.path.to_path_buf(),
-                got: match big_endian {
-                    true => format!("{} in big-endian byte order", version.swap_bytes()),
-                    false => version.to_string(),
+            return Err(CheckpointError::new(
+                self.path,
+                GgufError::Version {
+                    got: match big_endian {
+                        true => format!("{} in big-endian byte order", version.swap_bytes()),
+                        false => version.to_string(),
+                    },
                 },
-            });
+            ));
         }
         Ok(version)
     }
@@ -327,17 +330,21 @@ impl Place<'_> {
     fn tensor(&self, raw: RawTensor) -> Result<TensorInfo, CheckpointError> {
         let RawTensor { name, dims, kind, offset, at } = raw;
         let (path, tensor) = (|| self.path.to_path_buf(), || shown(&name));
-        let format = types::format(kind).ok_or_else(|| CheckpointError::UnsupportedGgmlType {
-            path: path(),
-            tensor: tensor(),
-            got: types::name(kind).map_or_else(|| format!("number {kind}"), str::to_owned),
-            known: types::known(),
+        let format = types::format(kind).ok_or_else(|| {
+            CheckpointError::new(
+                path(),
+                GgufError::UnsupportedType {
+                    tensor: tensor(),
+                    got: types::name(kind).map_or_else(|| format!("number {kind}"), str::to_owned),
+                    known: types::known(),
+                },
+            )
         })?;
-        let bad_shape = |reason: String| CheckpointError::BadShape {
-            path: path(),
-            tensor: tensor(),
-            shape: dims.clone(),
-            reason,
+        let bad_shape = |reason: String| {
+            CheckpointError::new(
+                path(),
+                EntryError::BadShape { tensor: tensor(), shape: dims.clone(), reason },
+            )
         };
         let too_large = || bad_shape("its size does not fit in 64 bits".to_owned());
         let shape = dims.iter().map(|&dim| usize::try_from(dim)).collect::<Result<Vec<_>, _>>();
@@ -352,12 +359,16 @@ impl Place<'_> {
             .filter(|dim| **dim > 0)
             .try_fold(1usize, |n, &dim| n.checked_mul(dim))
             .ok_or_else(too_large)?;
-        let bad_offset = |expected: String| CheckpointError::GgufInvalid {
-            path: path(),
-            offset: at,
-            item: format!("offset of tensor {}", tensor()),
-            expected,
-            got: offset.to_string(),
+        let bad_offset = |expected: String| {
+            CheckpointError::new(
+                path(),
+                GgufError::Invalid {
+                    offset: at,
+                    item: format!("offset of tensor {}", tensor()),
+                    expected,
+                    got: offset.to_string(),
+                },
+            )
         };
         if offset % self.alignment != 0 {
             return Err(bad_offset(format!("a multiple of {}", self.alignment)));
@@ -368,7 +379,10 @@ impl Place<'_> {
             .ok_or_else(|| bad_offset(format!("one within the {} bytes of the file", self.file_bytes)))?;
         if end > self.file_bytes {
             let (expected, got) = (end, self.file_bytes);
-            return Err(CheckpointError::Truncated { path: path(), tensor: tensor(), offset, expected, got });
+            return Err(CheckpointError::new(
+                path(),
+                EntryError::Truncated { tensor: tensor(), offset, expected, got },
+            ));
         }
         let extent = Extent { file: self.file, offset, bytes };
         Ok(TensorInfo { name, format, shape, extent, checksum: None })
@@ -382,13 +396,15 @@ fn check_overlap(path: &Path, tensors: &[TensorInfo]) -> Result<(), CheckpointEr
     let end = |tensor: &TensorInfo| tensor.extent.offset.saturating_add(tensor.extent.bytes);
     let overlap = sorted.windows(2).find(|pair| pair[1].extent.offset < end(pair[0]));
     let Some([before, tensor]) = overlap else { return Ok(()) };
-    Err(CheckpointError::Overlap {
-        path: path.to_path_buf(),
-        tensor: shown(&tensor.name),
-        other: shown(&before.name),
-        expected: end(before),
-        got: tensor.extent.offset,
-    })
+    Err(CheckpointError::new(
+        path,
+        EntryError::Overlap {
+            tensor: shown(&tensor.name),
+            other: shown(&before.name),
+            expected: end(before),
+            got: tensor.extent.offset,
+        },
+    ))
 }
 
 fn as_u64(count: usize) -> u64 {
