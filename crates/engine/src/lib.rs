@@ -22,7 +22,6 @@
 //! Memory is planned before anything is loaded ([`plan::MemoryPlan`]); after loading, a step allocates nothing that grows.
 #![forbid(unsafe_code)]
 
-mod cgroup;
 mod conversation;
 #[doc(hidden)]
 pub mod door;

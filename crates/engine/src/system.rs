@@ -1,9 +1,6 @@
 //! What this machine has: memory that is free, within the limits of the control group; cores; the process's own peak.
 
-use std::fs;
-use std::path::Path;
-
-use crate::cgroup;
+use storage::{MemoryProbe, SystemMemory};
 
 /// Sizes for people: `5.5 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
@@ -48,35 +45,22 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// Bytes that this process could still take: free and reclaimable memory, or less where a control group says so.
 /// `None` where the system does not tell.
 pub fn available_memory_bytes() -> Option<u64> {
-    available_below(Path::new("/"))
-}
-
-fn available_below(root: &Path) -> Option<u64> {
-    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
-    let available = meminfo.and_then(|meminfo| kib_field(&meminfo, "MemAvailable:"));
-    // The lesser of those that are known.
-    [available, cgroup::room_bytes(root)].into_iter().flatten().min()
+    SystemMemory::default().available_bytes().ok()
 }
 
 /// Highest resident memory of this process so far, bytes.
 pub fn peak_resident_bytes() -> Option<u64> {
-    kib_field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+    SystemMemory::default().peak_resident_bytes()
 }
 
 /// Lets [`peak_resident_bytes`] begin anew with what is resident now, where the system can (Linux).
 pub fn reset_peak_resident() {
-    // The kernel's code for the high-water mark; without the right to write there the old peak stays.
-    let _ = fs::write("/proc/self/clear_refs", "5");
+    SystemMemory::default().reset_peak_resident();
 }
 
 /// Cores that this process may run on.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn kib_field(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -98,24 +82,6 @@ mod tests {
         for text in ["", "0", "GiB", "6XB", "-1G", "1e3", "99999999T"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_free_is_the_least_of_what_is_known() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        assert_eq!(available_below(root.path()), None);
-        write("proc/meminfo", "MemTotal:       16384 kB\nMemAvailable:    8192 kB\n");
-        assert_eq!(available_below(root.path()), Some(8 << 20));
-        write("proc/self/cgroup", "0::/a\n");
-        write("sys/fs/cgroup/a/memory.max", "5242880\n");
-        assert_eq!(available_below(root.path()), Some(5 << 20));
-        write("proc/meminfo", "MemAvailable:    1024 kB\n");
-        assert_eq!(available_below(root.path()), Some(1 << 20));
     }
 
     #[test]
