@@ -1,6 +1,7 @@
 //! What can go wrong between an expert's number and its matrices.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use storage::StorageError;
 use tensor::TensorError;
@@ -77,17 +78,17 @@ pub enum ExpertsError {
         /// The checksum of what was read.
         got: u64,
     },
+    /// Filling the slots ahead of time failed.
+    #[error("{source}")]
+    Preload {
+        /// The first expert that could not be read, and why.
+        r#source: Arc<ExpertsError>,
+    },
     /// The trace of fetches cannot be written.
     #[error("trace {source}; no trace is written from here on")]
     Trace {
         /// What the operating system said.
         r#source: TraceError,
-    },
-    /// A fetch goes on after it has failed.
-    #[error("layer {layer}: this fetch has failed and cannot go on; drop it and fetch again")]
-    FetchFailed {
-        /// The layer.
-        layer: u32,
     },
     /// The policy names no slot to evict although one is not in use.
     #[error("layer {layer}: the cache policy names no slot to evict; this is a bug of the policy")]

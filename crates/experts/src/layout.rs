@@ -3,6 +3,8 @@
 //! The table comes from a model's files and is not trusted. After [`Layout::new`] every extent lies
 //! in its file, every matrix in its extent, and every expert in a slot.
 
+use std::sync::Arc;
+
 use checkpoint::{ExpertTable, Extent, LayerExperts};
 use storage::{FileId, Storage, Widened, widen_into};
 
@@ -15,18 +17,35 @@ pub(crate) struct Layout {
     block_bytes: usize,
     /// Memory of one slot.
     pub(crate) slot_bytes: usize,
-    /// Experts of all layers.
-    pub(crate) record_count: usize,
+    /// Numbers of all experts.
+    pub(crate) numbering: Numbering,
     /// Experts of the layer that has most.
     pub(crate) experts_max: usize,
+}
+
+/// Numbers the experts of all layers, from 0.
+#[derive(Clone)]
+pub(crate) struct Numbering {
+    /// [layer + 1]: number of the layer's first expert, and behind the last layer their number.
+    firsts: Arc<[u32]>,
+}
+
+impl Numbering {
+    /// The expert's number. The id must be of this model.
+    pub(crate) fn record(&self, id: ExpertId) -> usize {
+        self.firsts[id.layer as usize] as usize + id.expert as usize
+    }
+
+    /// Experts of all layers.
+    pub(crate) fn record_count(&self) -> usize {
+        self.firsts.last().map_or(0, |count| *count as usize)
+    }
 }
 
 pub(crate) struct Layer {
     pub(crate) experts: LayerExperts,
     /// Length of the gate, up and down matrix.
     pub(crate) part_bytes: [usize; 3],
-    /// Number of the layer's first expert among all experts.
-    first_record: usize,
 }
 
 impl Layout {
@@ -43,7 +62,7 @@ impl Layout {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| ExpertsError::Storage { source })?;
         let mut layers = Vec::with_capacity(table.layers.len());
-        let mut record_count = 0usize;
+        let mut firsts = vec![0u32];
         let mut experts_max = 0;
         for (layer, experts) in table.layers.into_iter().enumerate() {
             check_checksum_count(layer, &experts)?;
@@ -52,23 +71,31 @@ impl Layout {
                 check_extents(layer, expert, extents, files, &lens_bytes, storage)?;
                 check_parts(layer, expert, extents, &experts, &part_bytes)?;
             }
-            let first_record = record_count;
             let count = experts.extents.len();
-            // Slots and experts are numbered in 32 bits, with one number left for "none".
-            record_count = record_count
-                .checked_add(count)
-                .filter(|records| *records < u32::MAX as usize)
-                .ok_or(ExpertsError::TooManyExperts)?;
+            // Slots and experts are numbered in 32 bits.
+            let next = u32::try_from(count).ok().and_then(|count| firsts[layer].checked_add(count));
+            firsts.push(next.ok_or(ExpertsError::TooManyExperts)?);
             experts_max = experts_max.max(count);
-            layers.push(Layer { experts, part_bytes, first_record });
+            layers.push(Layer { experts, part_bytes });
         }
         let files = files.to_vec();
-        Ok(Layout { layers, files, block_bytes, slot_bytes, record_count, experts_max })
+        let numbering = Numbering { firsts: firsts.into() };
+        Ok(Layout { layers, files, block_bytes, slot_bytes, numbering, experts_max })
     }
 
-    /// The expert's number among all experts. The id must be of this model.
-    pub(crate) fn record(&self, id: ExpertId) -> usize {
-        self.layers[id.layer as usize].first_record + id.expert as usize
+    /// Experts of all layers.
+    pub(crate) fn record_count(&self) -> usize {
+        self.numbering.record_count()
+    }
+
+    /// Routed experts of one layer, 0 for a layer without any or beyond the last.
+    pub(crate) fn layer_expert_count(&self, layer: u32) -> usize {
+        self.layers.get(layer as usize).map_or(0, |layer| layer.experts.extents.len())
+    }
+
+    /// Layers that have routed experts.
+    pub(crate) fn moe_layer_count(&self) -> usize {
+        self.layers.iter().filter(|layer| !layer.experts.extents.is_empty()).count()
     }
 
     pub(crate) fn extents(&self, id: ExpertId) -> &[Extent] {

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::Demand;
+
 /// First bytes of a trace.
 const MAGIC: &[u8; 8] = b"FMTRACE1";
 /// Magic, layers, slots, bytes of a slot, experts.
@@ -77,8 +79,44 @@ pub struct Trace {
     pub cut_off: bool,
 }
 
+/// Observes demands and records them if it was told to.
+#[derive(Default)]
+pub(crate) struct TraceObserver {
+    writer: Option<TraceWriter>,
+    error: Option<TraceError>,
+}
+
+impl TraceObserver {
+    /// Records every demand from now on in a new file.
+    pub(crate) fn start(&mut self, path: &Path, header: TraceHeader) -> Result<(), TraceError> {
+        self.writer = Some(TraceWriter::create(path, header)?);
+        Ok(())
+    }
+
+    /// Records a demand. An error ends the trace and is kept for [`TraceObserver::flush`]: no demand
+    /// fails because it cannot be recorded.
+    pub(crate) fn demanded(&mut self, demand: &Demand<'_>) {
+        let Some(writer) = &mut self.writer else { return };
+        let tokens = u32::try_from(demand.tokens).unwrap_or(u32::MAX);
+        if let Err(error) = writer.record(demand.layer, tokens, demand.experts) {
+            (self.writer, self.error) = (None, Some(error));
+        }
+    }
+
+    /// Writes the rest of the trace.
+    ///
+    /// # Errors
+    /// It, or an earlier part of the trace, could not be written; said once.
+    pub(crate) fn flush(&mut self) -> Result<(), TraceError> {
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => self.writer.as_mut().map_or(Ok(()), TraceWriter::flush),
+        }
+    }
+}
+
 /// Writes a trace.
-pub(crate) struct TraceWriter {
+struct TraceWriter {
     path: PathBuf,
     file: BufWriter<File>,
     record: Vec<u8>,
@@ -86,7 +124,7 @@ pub(crate) struct TraceWriter {
 }
 
 impl TraceWriter {
-    pub(crate) fn create(path: &Path, header: TraceHeader) -> Result<Self, TraceError> {
+    fn create(path: &Path, header: TraceHeader) -> Result<Self, TraceError> {
         let failed = |source| TraceError::Io { path: path.to_path_buf(), source };
         let mut file = BufWriter::new(File::create(path).map_err(failed)?);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
@@ -99,7 +137,7 @@ impl TraceWriter {
         Ok(TraceWriter { path: path.to_path_buf(), file, record: Vec::new(), last_layer: 0 })
     }
 
-    pub(crate) fn record(&mut self, layer: u32, tokens: u32, experts: &[u32]) -> Result<(), TraceError> {
+    fn record(&mut self, layer: u32, tokens: u32, experts: &[u32]) -> Result<(), TraceError> {
         self.record.clear();
         put(&mut self.record, layer);
         put(&mut self.record, tokens);
@@ -114,7 +152,7 @@ impl TraceWriter {
             .map_err(|source| TraceError::Io { path: self.path.clone(), source })
     }
 
-    pub(crate) fn flush(&mut self) -> Result<(), TraceError> {
+    fn flush(&mut self) -> Result<(), TraceError> {
         self.file.flush().map_err(|source| TraceError::Io { path: self.path.clone(), source })
     }
 }

@@ -8,14 +8,9 @@ use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bank::{Bank, Container, file_storage, random_list, within};
-use experts::{ExpertStore, ExpertsError, Occupancy, Verify};
+use bank::{Bank, Container, demand, file_storage, no_slot_leaked, random_list, within};
+use experts::{ExpertStore, ExpertsError, Failed, Verify};
 use storage::{FaultKind, FaultPlan, FaultyStorage, IoMode, SplitMix64, StorageError};
-
-fn no_slot_leaked(store: &ExpertStore, context: &str) {
-    let Occupancy { free, resident, reading } = store.occupancy();
-    assert_eq!((free + resident, reading), (store.slot_count(), 0), "{context}");
-}
 
 #[test]
 fn faults_cost_their_fetch_and_nothing_else() {
@@ -42,28 +37,25 @@ fn faults_cost_their_fetch_and_nothing_else() {
                 let list = random_list(&mut random, bank.bytes[layer as usize].len(), 1);
                 // Sometimes the consumer gives up first.
                 let give_up_after = if random.below(4) == 0 { random.below(4) } else { u64::MAX };
-                match consume(&bank, &mut store, layer, &list, give_up_after, &context) {
-                    Ok(()) => whole += 1,
-                    Err(error) => {
-                        check_error(&error, layer, &list, &context);
-                        failed += 1;
-                    }
-                }
-                no_slot_leaked(&store, &context);
+                let failures = consume(&bank, &mut store, layer, &list, give_up_after, &context);
+                failures.iter().for_each(|failed| check_error(failed, layer, &list, &context));
+                failed += failures.len();
+                whole += usize::from(failures.is_empty());
+                no_slot_leaked(&store, false, &context);
                 // What is resident, or comes without a fault, is right.
                 if random.below(3) == 0 {
                     storage.set_calm(true);
-                    let fetch = store.fetch(layer, &list).unwrap();
-                    bank.check_all(layer, &list, fetch, &context);
-                    no_slot_leaked(&store, &context);
+                    bank.check_all(layer, &list, &mut store, &context);
+                    no_slot_leaked(&store, false, &context);
                     storage.set_calm(false);
                 }
             }
         }
-        assert!(failed > 200 && whole > 200, "{failed} failed, {whole} did not");
+        assert!(failed > 400 && whole > 200, "{failed} failed, {whole} did not");
     });
 }
 
+/// Takes a fetch to its end, or until so many experts were given out. What failed.
 fn consume(
     bank: &Bank,
     store: &mut ExpertStore,
@@ -71,30 +63,32 @@ fn consume(
     list: &[u32],
     give_up_after: u64,
     context: &str,
-) -> Result<(), ExpertsError> {
-    let mut fetch = store.fetch(layer, list)?;
-    let mut given = 0;
-    while given < give_up_after {
-        match fetch.next() {
-            Ok(Some(loaded)) => bank.check(layer, list, &loaded, context),
-            Ok(None) => {
-                assert_eq!(given, list.len() as u64, "an expert was left out: {context}");
-                break;
-            }
-            Err(error) => {
-                let again = fetch.next();
-                assert!(matches!(again, Err(ExpertsError::FetchFailed { .. })), "{context}");
-                return Err(error);
-            }
-        }
-        given += 1;
+) -> Vec<Failed> {
+    store.start(&demand(layer, list)).unwrap();
+    let mut given = Vec::new();
+    while (given.len() as u64) < give_up_after {
+        let Some(loaded) = store.next_batch(1, true).next() else { break };
+        bank.check(layer, &loaded, context);
+        given.push(loaded.expert);
     }
-    Ok(())
+    let all = !store.is_fetching();
+    store.end();
+    let failures = store.failures().to_vec();
+    // Each expert is given out or fails.
+    given.extend(failures.iter().map(|failed| failed.expert));
+    let named = given.len();
+    given.sort_unstable();
+    given.dedup();
+    assert!(given.iter().all(|expert| list.contains(expert)), "{context}");
+    assert!(named == given.len() && (!all || named == list.len()), "{given:?} of {list:?}: {context}");
+    failures
 }
 
-fn check_error(error: &ExpertsError, asked_layer: u32, list: &[u32], context: &str) {
+fn check_error(failed: &Failed, asked_layer: u32, list: &[u32], context: &str) {
+    let error = failed.error.as_ref();
     let ExpertsError::Read { layer, expert, source } = error else { panic!("{error}: {context}") };
     assert!(*layer == asked_layer && list.contains(expert), "{error}: {context}");
+    assert_eq!(*expert, failed.expert, "{context}");
     match source {
         StorageError::Read { path, expected, .. } => {
             assert!(path.exists() && *expected > 0, "{error}: {context}");
@@ -116,19 +110,15 @@ fn each_read_of_a_fetch_may_be_the_one_that_fails() {
             for nth in 0..list.len() as u64 {
                 for slots in [1, 2, 5, 8] {
                     let context = format!("{kind:?}, read {nth}, {slots} slots");
-                    let fail_nth_read = Some(nth);
-                    let plan = FaultPlan { fail_nth_read, kind, ..Default::default() };
+                    let fail_nth_demand = Some(nth);
+                    let plan = FaultPlan { fail_nth_demand, kind, ..Default::default() };
                     let storage = FaultyStorage::new(file_storage(IoMode::Direct), plan).unwrap();
                     let mut store = bank.store(storage, slots, Verify::FirstLoad);
-                    let given = consume(&bank, &mut store, 0, &list, u64::MAX, &context);
-                    no_slot_leaked(&store, &context);
-                    if given.is_err() {
-                        flips_found += u32::from(kind == FaultKind::FlippedBit);
-                        assert!(store.occupancy().free > 0, "{context}");
-                    }
-                    check_nth(given, kind, list[nth as usize], &context);
-                    let fetch = store.fetch(0, &list).unwrap();
-                    bank.check_all(0, &list, fetch, &context);
+                    let failures = consume(&bank, &mut store, 0, &list, u64::MAX, &context);
+                    no_slot_leaked(&store, false, &context);
+                    flips_found += u32::from(kind == FaultKind::FlippedBit && !failures.is_empty());
+                    check_nth(&failures, kind, list[nth as usize], &context);
+                    bank.check_all(0, &list, &mut store, &context);
                 }
             }
         }
@@ -136,24 +126,29 @@ fn each_read_of_a_fetch_may_be_the_one_that_fails() {
     });
 }
 
-fn check_nth(given: Result<(), ExpertsError>, kind: FaultKind, fated: u32, context: &str) {
-    match (given, kind) {
-        (Err(ExpertsError::Checksum { layer: 0, expert, .. }), FaultKind::FlippedBit)
-        | (Err(ExpertsError::Read { layer: 0, expert, source: StorageError::Read { .. } }), FaultKind::Eio)
-        | (
-            Err(ExpertsError::Read { layer: 0, expert, source: StorageError::ShortRead { .. } }),
-            FaultKind::Short,
-        ) => assert_eq!(expert, fated, "{context}"),
-        (Err(error), _) => panic!("{error}: {context}"),
+fn check_nth(failures: &[Failed], kind: FaultKind, fated: u32, context: &str) {
+    let Some(failed) = failures.first() else {
         // The bit lay in what was read only to fill the block: `consume` found the expert's bytes
         // right.
-        (Ok(()), FaultKind::FlippedBit) => {}
-        (Ok(()), _) => panic!("no error: {context}"),
+        assert_eq!(kind, FaultKind::FlippedBit, "no error: {context}");
+        return;
+    };
+    assert_eq!((failures.len(), failed.expert), (1, fated), "{context}");
+    match (failed.error.as_ref(), kind) {
+        (ExpertsError::Checksum { layer: 0, expert, .. }, FaultKind::FlippedBit)
+        | (ExpertsError::Read { layer: 0, expert, source: StorageError::Read { .. } }, FaultKind::Eio)
+        | (
+            ExpertsError::Read { layer: 0, expert, source: StorageError::ShortRead { .. } },
+            FaultKind::Short,
+        ) => {
+            assert_eq!(*expert, fated, "{context}");
+        }
+        (error, _) => panic!("{error}: {context}"),
     }
 }
 
 #[test]
-fn a_fetch_dropped_midway_takes_its_reads_back() {
+fn a_fetch_ended_midway_takes_its_reads_back() {
     within(Duration::from_secs(60), || {
         let bank = Bank::new(Container::Packed, &[9], 2);
         let plan = FaultPlan { seed: 1, latency_us_max: 5_000, ..Default::default() };
@@ -162,13 +157,13 @@ fn a_fetch_dropped_midway_takes_its_reads_back() {
             let mut store = bank.store(storage, slots, Verify::FirstLoad);
             for taken in 0..5 {
                 let list = [8, 0, 7, 1, 6];
-                let mut fetch = store.fetch(0, &list).unwrap();
+                store.start(&demand(0, &list)).unwrap();
                 for _ in 0..taken {
-                    let loaded = fetch.next().unwrap().unwrap();
-                    bank.check(0, &list, &loaded, "");
+                    let loaded = store.next_batch(1, true).next().unwrap();
+                    bank.check(0, &loaded, "");
                 }
-                drop(fetch);
-                no_slot_leaked(&store, &format!("{taken} taken, {slots} slots"));
+                store.end();
+                no_slot_leaked(&store, false, &format!("{taken} taken, {slots} slots"));
             }
         }
     });
@@ -179,17 +174,18 @@ fn a_model_cut_off_while_in_use_fails_its_fetch() {
     for mode in [IoMode::Direct, IoMode::Buffered] {
         let bank = Bank::new(Container::Packed, &[4], 2);
         let mut store = bank.store(file_storage(mode), 2, Verify::FirstLoad);
-        bank.check_all(0, &[0, 3], store.fetch(0, &[0, 3]).unwrap(), "");
+        bank.check_all(0, &[0, 3], &mut store, "");
         let last = bank.table.layers[0].extents[2][0];
         let file = OpenOptions::new().write(true).open(&bank.paths[0]).unwrap();
         file.set_len(last.offset + 10).unwrap();
-        let error = consume(&bank, &mut store, 0, &[1, 2], u64::MAX, "").err().unwrap();
-        let ExpertsError::Read { layer: 0, expert: 2, source } = &error else { panic!("{error}") };
+        let failures = consume(&bank, &mut store, 0, &[1, 2], u64::MAX, "");
+        let error = failures[0].error.as_ref();
+        let ExpertsError::Read { layer: 0, expert: 2, source } = error else { panic!("{error}") };
         let StorageError::ShortRead { path, offset, got: 10, .. } = source else { panic!("{error}") };
         assert_eq!((path, *offset), (&bank.paths[0], last.offset));
         assert!(error.to_string().starts_with("layer 0, expert 2: "), "{error}");
-        no_slot_leaked(&store, "cut off");
-        bank.check_all(0, &[0, 1], store.fetch(0, &[0, 1]).unwrap(), "");
+        no_slot_leaked(&store, false, "cut off");
+        bank.check_all(0, &[0, 1], &mut store, "");
     }
 }
 
@@ -199,10 +195,10 @@ fn the_same_bytes_direct_and_buffered() {
         let bank = Bank::new(container, &[5], 2);
         let take = |mode| {
             let mut store = bank.store(file_storage(mode), 3, Verify::FirstLoad);
-            let mut fetch = store.fetch(0, &[4, 3, 2, 1, 0]).unwrap();
+            store.start(&demand(0, &[4, 3, 2, 1, 0])).unwrap();
             let mut all = vec![Vec::new(); 5];
-            while let Some(loaded) = fetch.next().unwrap() {
-                all[loaded.index] = loaded.parts.iter().flat_map(|p| p.bytes).copied().collect();
+            while let Some(loaded) = store.next_batch(1, true).next() {
+                all[loaded.expert as usize] = loaded.parts.iter().flat_map(|p| p.bytes).copied().collect();
             }
             all
         };
@@ -224,8 +220,7 @@ fn a_storage_that_is_shared_serves_several_stores() {
                     for _ in 0..50 {
                         let layer = random.below(2) as u32;
                         let list = random_list(&mut random, 6, 1);
-                        let fetch = store.fetch(layer, &list).unwrap();
-                        bank.check_all(layer, &list, fetch, "");
+                        bank.check_all(layer, &list, &mut store, "");
                     }
                 })
             })

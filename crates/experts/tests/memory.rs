@@ -6,7 +6,7 @@
 use std::fs;
 
 use checkpoint::{ExpertPart, ExpertTable, Extent, LayerExperts};
-use experts::{ExpertStore, PolicyKind, StoreOptions, Verify};
+use experts::{Demand, ExpertStore, Phase, PolicyKind, StoreOptions, Verify};
 use storage::{FileStorage, Storage, StorageOptions};
 use tensor::Format;
 
@@ -43,10 +43,11 @@ fn slots_given_back_leave_the_process() {
     let mut store = ExpertStore::new(table, &files, storage, options).unwrap();
     let all: Vec<u32> = (0..EXPERTS as u32).collect();
     let fill = |store: &mut ExpertStore| {
-        let mut fetch = store.fetch(0, &all).unwrap();
-        while let Some(loaded) = fetch.next().unwrap() {
+        store.start(&Demand { layer: 0, experts: &all, phase: Phase::Prefill, tokens: 9 }).unwrap();
+        while let Some(loaded) = store.next_batch(1, true).next() {
             assert!(loaded.parts[2].bytes.iter().all(|byte| *byte == 1));
         }
+        assert!(store.failures().is_empty());
     };
     fill(&mut store);
     let full = resident_bytes();

@@ -3,10 +3,10 @@
 
 mod bank;
 
-use bank::{Bank, Container, file_storage, random_list};
+use bank::{Bank, Container, demand, file_storage, random_list};
 use experts::replay::{optimum, replay};
 use experts::trace::Trace;
-use experts::{ExpertStore, Occupancy, PolicyKind, StoreOptions, Verify};
+use experts::{Demand, ExpertStore, Occupancy, PolicyKind, StoreOptions, Verify};
 use storage::{IoMode, SplitMix64};
 
 fn store(bank: &Bank, slots: usize, policy: PolicyKind) -> ExpertStore {
@@ -31,7 +31,8 @@ fn a_replay_has_the_statistics_of_the_store() {
                 let layer = step % 3;
                 let mut list = random_list(&mut random, bank.bytes[layer as usize].len(), 1);
                 list.truncate(5);
-                bank.check_all(layer, &list, store.fetch_for(2, layer, &list).unwrap(), "");
+                store.start(&Demand { tokens: 2, ..demand(layer, &list) }).unwrap();
+                bank.drain(layer, 3, &mut store, "");
             }
             store.flush_trace().unwrap();
             let trace = Trace::read(&path).unwrap();
@@ -50,7 +51,7 @@ fn a_replay_has_the_statistics_of_the_store() {
 }
 
 #[test]
-fn a_trace_that_cannot_be_written_fails_its_fetch_and_not_the_next() {
+fn a_trace_that_cannot_be_written_fails_no_demand() {
     let full = std::path::Path::new("/dev/full");
     if !full.exists() {
         return;
@@ -60,7 +61,7 @@ fn a_trace_that_cannot_be_written_fails_its_fetch_and_not_the_next() {
     // The header is flushed at once.
     let error = store.trace_to(full).unwrap_err().to_string();
     assert!(error.contains("/dev/full"), "{error}");
-    bank.check_all(0, &[1, 2], store.fetch(0, &[1, 2]).unwrap(), "");
+    bank.check_all(0, &[1, 2], &mut store, "");
 }
 
 #[test]
@@ -74,13 +75,13 @@ fn slots_come_and_go_and_the_bytes_stay_right() {
             let context = format!("seed {seed} step {step} {policy}");
             let layer = random.below(3) as u32;
             let list = random_list(&mut random, bank.bytes[layer as usize].len(), 0);
-            bank.check_all(layer, &list, store.fetch(layer, &list).unwrap(), &context);
+            bank.check_all(layer, &list, &mut store, &context);
             if random.below(4) == 0 {
                 let before = store.occupancy();
                 let asked = 1 + random.below(20) as usize;
                 let slots = store.resize(asked).unwrap();
                 assert_eq!((slots, store.slot_count()), (asked.min(18), asked.min(18)), "{context}");
-                let Occupancy { free, resident, reading } = store.occupancy();
+                let Occupancy { free, resident, reading, .. } = store.occupancy();
                 assert_eq!((free + resident, reading), (slots, 0), "{context}");
                 // Nothing is thrown away that has a place.
                 assert_eq!(resident, before.resident.min(slots), "{context}");
@@ -95,15 +96,15 @@ fn the_most_recently_used_survive_a_shrinking() {
     let bank = Bank::new(Container::Packed, &[8], 3);
     let mut store = store(&bank, 8, PolicyKind::Lru);
     for expert in [0, 1, 2, 3, 4, 5, 6, 7, 2, 0] {
-        bank.check_all(0, &[expert], store.fetch(0, &[expert]).unwrap(), "");
+        bank.check_all(0, &[expert], &mut store, "");
     }
     store.resize(3).unwrap();
     store.reset_stats();
-    bank.check_all(0, &[7, 2, 0], store.fetch(0, &[7, 2, 0]).unwrap(), "");
+    bank.check_all(0, &[7, 2, 0], &mut store, "");
     assert_eq!((store.stats().hits, store.stats().misses), (3, 0));
     // And their order is still known.
-    bank.check_all(0, &[5], store.fetch(0, &[5]).unwrap(), "");
+    bank.check_all(0, &[5], &mut store, "");
     store.resize(5).unwrap();
-    bank.check_all(0, &[2, 0, 5], store.fetch(0, &[2, 0, 5]).unwrap(), "");
+    bank.check_all(0, &[2, 0, 5], &mut store, "");
     assert_eq!((store.stats().hits, store.stats().misses), (6, 1));
 }

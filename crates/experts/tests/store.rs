@@ -4,10 +4,11 @@
 
 mod bank;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bank::{Bank, Container, file_storage, random_list, within};
-use experts::{ExpertId, ExpertStore, ExpertsError, Occupancy, PolicyKind, StoreOptions, Verify};
+use bank::{Bank, Container, demand, file_storage, no_slot_leaked, random_list, within};
+use experts::{ExpertId, ExpertStore, ExpertsError, Occupancy, Place, PolicyKind, StoreOptions, Verify};
 use storage::{FaultPlan, FaultyStorage, IoMode, SplitMix64, Storage};
 
 fn id(layer: u32, expert: u32) -> ExpertId {
@@ -30,10 +31,8 @@ fn any_number_of_slots_gives_the_right_bytes() {
             for _ in 0..30 {
                 let layer = random.below(3) as u32;
                 let list = random_list(&mut random, bank.bytes[layer as usize].len(), 0);
-                let fetch = store.fetch(layer, &list).unwrap();
-                bank.check_all(layer, &list, fetch, &context);
-                let Occupancy { free, resident, reading } = store.occupancy();
-                assert_eq!((free + resident, reading), (store.slot_count(), 0), "{context}");
+                bank.check_all(layer, &list, &mut store, &context);
+                no_slot_leaked(&store, false, &context);
             }
         }
     });
@@ -69,16 +68,15 @@ fn hits_misses_and_evictions_are_those_of_a_list() {
             hits += held.len() as u64;
             misses += missing.len() as u64;
 
-            let fetch = store.fetch(layer, &list).unwrap();
-            assert_eq!(fetch.resident_count(), held.len(), "{context}");
-            let given = bank.check_all(layer, &list, fetch, &context);
+            let given = bank.check_all(layer, &list, &mut store, &context);
             let resident_first: Vec<_> =
                 (0..list.len()).filter(|index| held.contains(&ids[*index])).collect();
             assert_eq!(given[..held.len()], resident_first, "{context}");
             for layer in 0..3 {
                 for expert in 0..bank.bytes[layer].len() {
                     let id = id(layer as u32, expert as u32);
-                    assert_eq!(store.is_resident(id), list_lru.contains(&id), "{context} {id:?}");
+                    let is_resident = matches!(store.place(id), Some(Place::Host(_)));
+                    assert_eq!(is_resident, list_lru.contains(&id), "{context} {id:?}");
                 }
             }
             let stats = *store.stats();
@@ -95,8 +93,7 @@ fn bytes_read_are_those_of_the_drive() {
         let storage = file_storage(IoMode::Direct);
         let mut store = bank.store(storage.clone(), 3, Verify::FirstLoad);
         for list in [vec![0, 1, 2], vec![1, 2], vec![7, 6, 5, 4, 3, 2, 1, 0]] {
-            let fetch = store.fetch(0, &list).unwrap();
-            bank.check_all(0, &list, fetch, "");
+            bank.check_all(0, &list, &mut store, "");
         }
         assert!(store.stats().bytes_read > 0);
         assert_eq!(store.stats().bytes_read, storage.bytes_read(), "{container:?}");
@@ -115,15 +112,14 @@ fn everything_fits_and_nothing_is_read_twice() {
     assert_eq!((store.layer_expert_count(1), store.layer_expert_count(2)), (4, 0));
     for round in 0..3 {
         for layer in 0..2 {
-            let fetch = store.fetch(layer, &[3, 1, 2, 0]).unwrap();
-            let given = bank.check_all(layer, &[3, 1, 2, 0], fetch, "");
+            let given = bank.check_all(layer, &[3, 1, 2, 0], &mut store, "");
             assert!(round == 0 || given == [0, 1, 2, 3]);
         }
     }
     let stats = *store.stats();
     assert_eq!((stats.misses, stats.hits, stats.evictions), (8, 16, 0));
     let once = storage.bytes_read();
-    bank.check_all(0, &[0], store.fetch(0, &[0]).unwrap(), "");
+    bank.check_all(0, &[0], &mut store, "");
     assert_eq!(storage.bytes_read(), once);
 }
 
@@ -133,17 +129,21 @@ fn resident_experts_are_given_while_others_are_still_read() {
     let plan = FaultPlan { seed: 1, latency_us_max: 400_000, ..Default::default() };
     let storage = FaultyStorage::new(file_storage(IoMode::Direct), plan).unwrap();
     let mut store = bank.store(storage, 6, Verify::FirstLoad);
-    bank.check_all(0, &[4, 5], store.fetch(0, &[4, 5]).unwrap(), "");
+    bank.check_all(0, &[4, 5], &mut store, "");
     let waited_us = store.stats().read_wait_us;
     assert!(waited_us > 0);
-    {
-        let mut fetch = store.fetch(0, &[0, 4, 1, 5]).unwrap();
-        let first = fetch.next().unwrap().unwrap().index;
-        let second = fetch.next().unwrap().unwrap().index;
-        assert_eq!((first, second), (1, 3));
-    }
-    // Dropping it waited for the other two, which are resident now.
-    assert!(store.is_resident(id(0, 0)) && store.is_resident(id(0, 1)));
+    store.start(&demand(0, &[0, 4, 1, 5])).unwrap();
+    assert_eq!(store.resident_left(), 2);
+    let first: Vec<u32> = store.next_batch(1, false).map(|loaded| loaded.expert).collect();
+    let second: Vec<u32> = store.next_batch(9, false).map(|loaded| loaded.expert).collect();
+    assert_eq!((first, second, store.resident_left()), (vec![4], vec![5], 0));
+    // The others are most likely not there yet, which is no end of the fetch.
+    assert!(store.next_batch(9, false).len() + usize::from(store.is_fetching()) > 0);
+    // Ending it waits for them.
+    store.end();
+    let place = |expert| store.place(id(0, expert));
+    assert!(matches!((place(0), place(1)), (Some(Place::Host(_)), Some(Place::Host(_)))));
+    assert_eq!((store.place(id(0, 6)), store.place(id(1, 0))), (None, None));
     assert!(store.stats().read_wait_us > waited_us);
 }
 
@@ -151,29 +151,31 @@ fn resident_experts_are_given_while_others_are_still_read() {
 fn lists_that_make_no_sense_are_refused() {
     let bank = Bank::new(Container::Packed, &[3, 5], 4);
     let mut store = bank.store(file_storage(IoMode::Direct), 2, Verify::FirstLoad);
-    let error = store.fetch(0, &[2, 0, 2]).err().unwrap();
+    let error = store.start(&demand(0, &[2, 0, 2])).err().unwrap();
     assert!(matches!(error, ExpertsError::Duplicate { layer: 0, expert: 2 }), "{error}");
-    let error = store.fetch(0, &[1, 3]).err().unwrap();
+    let error = store.start(&demand(0, &[1, 3])).err().unwrap();
     assert!(matches!(error, ExpertsError::NoSuchExpert { expert: 3, experts: 3, .. }), "{error}");
-    let error = store.fetch(2, &[]).err().unwrap();
+    let error = store.start(&demand(2, &[])).err().unwrap();
     assert!(matches!(error, ExpertsError::NoSuchLayer { layer: 2, layers: 2 }), "{error}");
-    assert!(store.fetch(1, &[]).unwrap().next().unwrap().is_none());
+    bank.check_all(1, &[], &mut store, "");
     // And were not counted or remembered.
     assert_eq!((store.stats().requests, store.occupancy().free), (0, 2));
-    bank.check_all(1, &[2, 0, 3, 4], store.fetch(1, &[2, 0, 3, 4]).unwrap(), "");
+    bank.check_all(1, &[2, 0, 3, 4], &mut store, "");
 }
 
 #[test]
-fn a_leaked_fetch_is_ended_by_the_next_one() {
+fn a_fetch_that_was_not_ended_is_ended_by_the_next_one() {
     within(Duration::from_secs(60), || {
         let bank = Bank::new(Container::Packed, &[6], 4);
         let mut store = bank.store(file_storage(IoMode::Direct), 3, Verify::FirstLoad);
         for given in 0..5 {
-            let mut fetch = store.fetch(0, &[0, 1, 2, 3, 4]).unwrap();
-            (0..given).for_each(|_| assert!(fetch.next().unwrap().is_some()));
-            std::mem::forget(fetch);
-            bank.check_all(0, &[5, 0, 3], store.fetch(0, &[5, 0, 3]).unwrap(), "");
-            assert_eq!(store.occupancy(), Occupancy { free: 0, resident: 3, reading: 0 });
+            store.start(&demand(0, &[0, 1, 2, 3, 4])).unwrap();
+            (0..given).for_each(|_| assert_eq!(store.next_batch(1, true).len(), 1));
+            bank.check_all(0, &[5, 0, 3], &mut store, "");
+            assert_eq!(
+                store.occupancy(),
+                Occupancy { free: 0, resident: 3, reading: 0, ..Default::default() }
+            );
         }
     });
 }
@@ -185,10 +187,14 @@ fn a_damaged_record_is_found_on_its_first_load() {
         let storage = file_storage(IoMode::Direct);
         let mut store = bank.store(storage, 6, Verify::FirstLoad);
         bank.damage(1, 2);
-        let mut fetch = store.fetch(1, &[2]).unwrap();
-        let error = fetch.next().err().unwrap();
+        store.start(&demand(1, &[0, 2, 3])).unwrap();
+        let mut given = bank.drain(1, 2, &mut store, "");
+        given.sort_unstable();
+        assert_eq!(given, [0, 3], "the others are not affected");
+        assert_eq!((store.failures().len(), store.failures()[0].expert), (1, 2));
+        let error = Arc::clone(&store.failures()[0].error);
         let extent = bank.table.layers[1].extents[2][0];
-        match &error {
+        match error.as_ref() {
             ExpertsError::Checksum { layer: 1, expert: 2, path, offset, expected, got } => {
                 assert_eq!((path, *offset), (&bank.paths[extent.file as usize], extent.offset));
                 assert_ne!(expected, got);
@@ -198,13 +204,11 @@ fn a_damaged_record_is_found_on_its_first_load() {
         let message = error.to_string();
         let place = format!("a.bin: layer 1, expert 2 at offset {}", extent.offset);
         assert!(message.contains(&place), "{message}");
-        // The fetch is over, the store is not; repaired, the expert is read.
-        assert!(matches!(fetch.next(), Err(ExpertsError::FetchFailed { layer: 1 })));
-        drop(fetch);
-        assert_eq!(store.occupancy().free, 6);
-        bank.check_all(1, &[0, 1, 3], store.fetch(1, &[0, 1, 3]).unwrap(), "");
+        // Repaired, the expert is read.
+        assert_eq!(store.occupancy().free, 4);
+        bank.check_all(1, &[0, 1, 3], &mut store, "");
         bank.damage(1, 2);
-        bank.check_all(1, &[2], store.fetch(1, &[2]).unwrap(), "");
+        bank.check_all(1, &[2], &mut store, "");
         assert_eq!(store.stats().verifications, 5);
     }
 }
@@ -216,17 +220,18 @@ fn checksums_are_compared_once_or_always() {
         let mut store = bank.store(file_storage(IoMode::Direct), 1, verify);
         for _ in 0..3 {
             // One slot: each is read again each time.
-            bank.check_all(0, &[0], store.fetch(0, &[0]).unwrap(), "");
-            bank.check_all(0, &[1], store.fetch(0, &[1]).unwrap(), "");
+            bank.check_all(0, &[0], &mut store, "");
+            bank.check_all(0, &[1], &mut store, "");
         }
         assert_eq!((store.stats().misses, store.stats().verifications), (6, verifications));
     }
     // Damage that comes after the first load is what EveryLoad is for.
     let mut store = bank.store(file_storage(IoMode::Direct), 1, Verify::EveryLoad);
-    bank.check_all(0, &[0], store.fetch(0, &[0]).unwrap(), "");
-    bank.check_all(0, &[1], store.fetch(0, &[1]).unwrap(), "");
+    bank.check_all(0, &[0], &mut store, "");
+    bank.check_all(0, &[1], &mut store, "");
     bank.damage(0, 0);
-    assert!(store.fetch(0, &[0]).unwrap().next().is_err());
+    store.start(&demand(0, &[0])).unwrap();
+    assert!(store.next_batch(1, true).is_empty() && store.failures()[0].expert == 0);
 }
 
 #[test]
@@ -297,5 +302,5 @@ fn a_model_without_experts_has_an_empty_store() {
     let bank = Bank::new(Container::Packed, &[0, 0], 6);
     let mut store = bank.store(file_storage(IoMode::Direct), 4, Verify::FirstLoad);
     assert_eq!(store.expert_count(), 0);
-    assert!(store.fetch(1, &[]).unwrap().next().unwrap().is_none());
+    bank.check_all(1, &[], &mut store, "");
 }

@@ -138,9 +138,12 @@ pub enum ModelError {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
-    /// Reading or checking expert weights failed.
+    /// The expert store refused a request.
     #[error(transparent)]
     Experts(#[from] experts::ExpertsError),
+    /// Reading or checking the weights of an expert failed; shared, since it may concern several sequences.
+    #[error("{0}")]
+    Expert(std::sync::Arc<experts::ExpertsError>),
     /// Reading dense weights failed.
     #[error(transparent)]
     Storage(#[from] storage::StorageError),

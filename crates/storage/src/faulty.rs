@@ -45,8 +45,10 @@ pub struct FaultPlan {
     /// Each completion is delayed by 0 to this many microseconds after submission, so they overtake
     /// each other.
     pub latency_us_max: u64,
-    /// The request with this number (the first is 0) fails with `kind`, whatever the rates say.
-    pub fail_nth_read: Option<u64>,
+    /// The demand read with this number fails with `kind`, whatever the rates say. Demand reads are those of
+    /// [`Storage::submit`], counted from 0 while the storage is not calm: somebody waits for each of
+    /// them, whereas a prefetch may fail without anybody noticing.
+    pub fail_nth_demand: Option<u64>,
     /// How it fails.
     pub kind: FaultKind,
 }
@@ -70,6 +72,8 @@ struct State {
     random: SplitMix64,
     /// Requests submitted so far, which is also the next one's tag at the inner storage.
     submitted: u64,
+    /// Demand reads submitted so far while not calm.
+    demanded: u64,
     under_way: HashMap<u64, Fate>,
 }
 
@@ -103,7 +107,12 @@ impl FaultyStorage {
     /// # Errors
     /// [`StorageError::Spawn`] if its thread cannot be started.
     pub fn new(inner: Arc<dyn Storage>, plan: FaultPlan) -> Result<Arc<Self>, StorageError> {
-        let state = State { random: SplitMix64::new(plan.seed), submitted: 0, under_way: HashMap::new() };
+        let state = State {
+            random: SplitMix64::new(plan.seed),
+            submitted: 0,
+            demanded: 0,
+            under_way: HashMap::new(),
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), queue: CompletionQueue::new() });
         let pump = thread::Builder::new()
             .name("storage-faults".into())
@@ -126,23 +135,31 @@ impl FaultyStorage {
         self.shared.lock().submitted
     }
 
+    /// Demand reads submitted so far while not calm: what [`FaultPlan::fail_nth_demand`] counts.
+    pub fn demand_reads(&self) -> u64 {
+        self.shared.lock().demanded
+    }
+
     /// Stops (or resumes) failing; delays go on. The generator is drawn from all the same.
     pub fn set_calm(&self, calm: bool) {
         self.calm.store(calm, Ordering::Relaxed);
     }
 
     /// The request to the inner storage, with its fate decided.
-    fn decided(&self, request: ReadRequest, queue: &CompletionQueue) -> ReadRequest {
-        let (number, fate) = self.decide(&request, queue);
+    fn decided(&self, request: ReadRequest, queue: &CompletionQueue, is_demand: bool) -> ReadRequest {
+        let (number, fate) = self.decide(&request, queue, is_demand);
         self.shared.lock().under_way.insert(number, fate);
         ReadRequest { tag: number, ..request }
     }
 
     /// Decides about a request: its number, and what will become of it.
-    fn decide(&self, request: &ReadRequest, queue: &CompletionQueue) -> (u64, Fate) {
+    fn decide(&self, request: &ReadRequest, queue: &CompletionQueue, is_demand: bool) -> (u64, Fate) {
+        let is_calm = self.calm.load(Ordering::Relaxed);
         let mut state = self.shared.lock();
         let number = state.submitted;
         state.submitted += 1;
+        let demand = (is_demand && !is_calm).then_some(state.demanded);
+        state.demanded += u64::from(demand.is_some());
         // Always the same number of draws, so that one decision does not shift the others.
         let roll = state.random.below(1000);
         let delay = state.random.below(self.plan.latency_us_max.saturating_add(1));
@@ -150,9 +167,9 @@ impl FaultyStorage {
         drop(state);
         let eio_below = u64::from(self.plan.eio_per_mille);
         let short_below = eio_below + u64::from(self.plan.short_per_mille);
-        let kind = match self.plan.fail_nth_read {
-            _ if self.calm.load(Ordering::Relaxed) => None,
-            Some(nth) if nth == number => Some(self.plan.kind),
+        let kind = match self.plan.fail_nth_demand {
+            _ if is_calm => None,
+            Some(nth) if Some(nth) == demand => Some(self.plan.kind),
             _ if roll < eio_below => Some(FaultKind::Eio),
             _ if roll < short_below => Some(FaultKind::Short),
             _ => None,
@@ -220,12 +237,12 @@ impl Storage for FaultyStorage {
     }
 
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue) {
-        let request = self.decided(request, queue);
+        let request = self.decided(request, queue, true);
         self.inner.submit(request, &self.shared.queue);
     }
 
     fn submit_ahead(&self, request: ReadRequest, queue: &CompletionQueue) {
-        let request = self.decided(request, queue);
+        let request = self.decided(request, queue, false);
         self.inner.submit_ahead(request, &self.shared.queue);
     }
 

@@ -80,10 +80,31 @@ fn the_same_seed_fails_the_same_reads() {
 }
 
 #[test]
-fn the_nth_read_fails_in_its_own_way() {
+fn only_demand_reads_that_are_not_calm_are_counted() {
+    let dir = TempDir::new().unwrap();
+    let (storage, file) = faulty(&dir, FaultPlan { fail_nth_demand: Some(2), ..Default::default() });
+    let (queue, ahead) = (CompletionQueue::new(), [1, 3, 5]);
+    storage.set_calm(true);
+    read_all(storage.as_ref(), file, 4);
+    storage.set_calm(false);
+    for tag in 0..7 {
+        let segments = vec![Segment { file, offset: 0, bytes: BYTES, buf_offset: 0 }];
+        let request = ReadRequest { tag, buf: AlignedBuf::new(BYTES).unwrap(), segments };
+        match ahead.contains(&tag) {
+            true => storage.submit_ahead(request, &queue),
+            false => storage.submit(request, &queue),
+        }
+    }
+    let failed: Vec<u64> =
+        (0..7).map(|_| queue.wait()).filter(|done| done.result.is_err()).map(|done| done.tag).collect();
+    assert_eq!((failed, storage.demand_reads()), (vec![4], 4));
+}
+
+#[test]
+fn the_nth_demand_read_fails_in_its_own_way() {
     let dir = TempDir::new().unwrap();
     for kind in [FaultKind::Eio, FaultKind::Short, FaultKind::FlippedBit] {
-        let plan = FaultPlan { fail_nth_read: Some(3), kind, ..Default::default() };
+        let plan = FaultPlan { fail_nth_demand: Some(3), kind, ..Default::default() };
         let (storage, file) = faulty(&dir, plan);
         for (tag, completion) in read_all(storage.as_ref(), file, 6).iter().enumerate() {
             let wrong_bytes = completion.buf.iter().filter(|byte| **byte != 0x11).count();

@@ -1,11 +1,9 @@
 //! For measurements: the memory of slots on loan, and filling the slots ahead of time.
 
-use std::mem;
-
 use storage::AlignedBuf;
 
 use super::ExpertStore;
-use crate::ExpertsError;
+use crate::{Demand, ExpertsError, Phase};
 
 impl ExpertStore {
     /// Lends the memory of up to `count` slots, to measure the drive without memory beyond the budget. The experts in them
@@ -18,20 +16,26 @@ impl ExpertStore {
         count: usize,
         use_buffers: &mut dyn FnMut(&mut Vec<AlignedBuf>),
     ) -> Result<(), ExpertsError> {
-        self.settle();
-        let evictions = self.stats.evictions;
-        let lent: Vec<usize> = (0..count).map_while(|_| self.empty_slot()).collect();
-        self.stats.evictions = evictions;
-        let take = |slot: &usize| mem::replace(&mut self.slots[*slot].buf, AlignedBuf::empty());
-        let mut bufs: Vec<AlignedBuf> = lent.iter().map(take).collect();
+        self.end();
+        let evictions = self.loader.stats.evictions;
+        let (mut lent, mut bufs) = (Vec::new(), Vec::new());
+        while lent.len() < count
+            && let Some(empty) = self.loader.empty_slot()
+        {
+            let (slot, buf) = self.loader.slots.lend(empty);
+            lent.push(slot);
+            bufs.push(buf);
+        }
+        self.loader.stats.evictions = evictions;
         use_buffers(&mut bufs);
-        for slot_index in lent {
-            self.slots[slot_index].buf = match bufs.pop().filter(|buf| buf.len() == self.layout.slot_bytes) {
+        let slot_bytes = self.loader.layout.slot_bytes;
+        bufs.retain(|buf| buf.len() == slot_bytes);
+        for slot in lent {
+            let buf = match bufs.pop() {
                 Some(buf) => buf,
-                None => AlignedBuf::new(self.layout.slot_bytes)
-                    .map_err(|source| ExpertsError::Storage { source })?,
+                None => AlignedBuf::new(slot_bytes).map_err(|source| ExpertsError::Storage { source })?,
             };
-            self.free.push(slot_index);
+            self.loader.slots.take_back(slot, buf);
         }
         Ok(())
     }
@@ -40,21 +44,27 @@ impl ExpertStore {
     /// Returns how many experts that were. `go_on` is asked before each layer.
     ///
     /// # Errors
-    /// As [`Fetch::next`].
+    /// The first expert that could not be read.
     pub fn preload(&mut self, go_on: &mut dyn FnMut() -> bool) -> Result<usize, ExpertsError> {
-        let (layers, mut loaded) = (self.layout.layers.len(), 0);
+        let (layers, slots) = (self.loader.layout.layers.len(), self.slot_count());
+        let mut loaded = 0;
         for layer in 0..layers {
-            let share = match self.slots.len() == self.layout.record_count {
+            let share = match slots == self.expert_count() {
                 true => usize::MAX,
-                false => self.slots.len() * (layer + 1) / layers - self.slots.len() * layer / layers,
+                false => slots * (layer + 1) / layers - slots * layer / layers,
             };
-            let count = share.min(self.layer_expert_count(layer as u32));
+            let layer = layer as u32; // Layers are numbered in 32 bits.
+            let count = share.min(self.layer_expert_count(layer));
             if !go_on() {
                 break;
             }
             let experts: Vec<u32> = (0..count as u32).collect();
-            let mut fetch = self.fetch(layer as u32, &experts)?;
-            while fetch.next()?.is_some() {}
+            self.start(&Demand { layer, experts: &experts, phase: Phase::Prefill, tokens: 1 })?;
+            while !self.next_batch(1, true).is_empty() {}
+            self.end();
+            if let Some(failed) = self.failures().first() {
+                return Err(ExpertsError::Preload { source: failed.error.clone() });
+            }
             loaded += count;
         }
         Ok(loaded)

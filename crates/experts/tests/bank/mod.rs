@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use checkpoint::{ExpertPart, ExpertTable, Extent, LayerExperts};
-use experts::{ExpertStore, Fetch, LoadedExpert, PolicyKind, StoreOptions, Verify};
+use experts::{
+    Demand, ExpertStore, ExpertsError, Hint, LoadedExpert, Occupancy, Phase, PolicyKind, StoreOptions, Verify,
+};
 use storage::{BLOCK_BYTES, FileId, FileStorage, IoMode, SplitMix64, Storage, StorageOptions};
 use tempfile::TempDir;
 use tensor::Format;
@@ -85,9 +87,8 @@ impl Bank {
         ExpertStore::new(self.table.clone(), &files, storage, options).unwrap()
     }
 
-    /// Checks what a fetch gave. `context` is printed when it is wrong.
-    pub(crate) fn check(&self, layer: u32, list: &[u32], loaded: &LoadedExpert<'_>, context: &str) {
-        assert_eq!(list[loaded.index], loaded.expert, "{context}");
+    /// Checks an expert that was given out. `context` is printed when it is wrong.
+    pub(crate) fn check(&self, layer: u32, loaded: &LoadedExpert<'_>, context: &str) {
         let expected = &self.bytes[layer as usize][loaded.expert as usize];
         for (part, (view, expected)) in loaded.parts.iter().zip(expected).enumerate() {
             let described = &self.table.layers[layer as usize].parts[part];
@@ -101,23 +102,45 @@ impl Bank {
         }
     }
 
-    /// Takes everything from a fetch: each expert once, with the right bytes. Indices as they came.
+    /// Takes the rest of a fetch, in batches of up to `max`: the right bytes of each expert. Experts as
+    /// they came.
+    pub(crate) fn drain(&self, layer: u32, max: usize, store: &mut ExpertStore, context: &str) -> Vec<u32> {
+        let mut given = Vec::new();
+        loop {
+            let ready = store.next_batch(max, true);
+            assert!(ready.len() <= max, "{context}");
+            if ready.is_empty() {
+                break;
+            }
+            for loaded in ready {
+                self.check(layer, &loaded, context);
+                given.push(loaded.expert);
+            }
+        }
+        assert!(!store.is_fetching(), "{context}");
+        given
+    }
+
+    /// Fetches experts: each comes once, with the right bytes. Positions in the list as they came.
     pub(crate) fn check_all(
         &self,
         layer: u32,
         list: &[u32],
-        mut fetch: Fetch<'_>,
+        store: &mut ExpertStore,
         context: &str,
     ) -> Vec<usize> {
-        let mut given = Vec::new();
-        while let Some(loaded) = fetch.next().unwrap_or_else(|error| panic!("{error}: {context}")) {
-            self.check(layer, list, &loaded, context);
-            given.push(loaded.index);
+        store.start(&demand(layer, list)).unwrap_or_else(|error| panic!("{error}: {context}"));
+        let given = self.drain(layer, 1, store, context);
+        store.end();
+        if let Some(failed) = store.failures().first() {
+            panic!("{}: {context}", failed.error);
         }
-        let mut sorted = given.clone();
+        let position = |expert: &u32| list.iter().position(|other| other == expert).unwrap();
+        let positions: Vec<usize> = given.iter().map(position).collect();
+        let mut sorted = positions.clone();
         sorted.sort_unstable();
-        assert!(sorted.iter().copied().eq(0..list.len()), "{given:?} of {list:?}: {context}");
-        given
+        assert!(sorted.into_iter().eq(0..list.len()), "{given:?} of {list:?}: {context}");
+        positions
     }
 
     /// Flips a bit in the first extent of an expert.
@@ -128,6 +151,29 @@ impl Bank {
         contents[extent.offset as usize + 3] ^= 0x10;
         fs::write(path, contents).unwrap();
     }
+}
+
+/// The demand of one decoding row.
+pub(crate) fn demand(layer: u32, experts: &[u32]) -> Demand<'_> {
+    Demand { layer, experts, phase: Phase::Decode, tokens: 1 }
+}
+
+/// Names these experts as those that a layer will probably demand.
+pub(crate) fn hint(
+    store: &mut ExpertStore,
+    layer: u32,
+    phase: Phase,
+    experts: &[u32],
+) -> Result<(), ExpertsError> {
+    let hint = Hint { layer, phase, tokens: 1 };
+    store.hint(&hint, &mut |ranked| ranked.extend_from_slice(experts))
+}
+
+/// No slot is lost: each holds an expert or is free, and nothing is being read unless prefetches may be.
+pub(crate) fn no_slot_leaked(store: &ExpertStore, prefetches: bool, context: &str) {
+    let Occupancy { free, resident, reading, lost, .. } = store.occupancy();
+    assert_eq!((free + resident + reading, lost), (store.slot_count(), 0), "{context}");
+    assert!(prefetches || reading == 0, "{context}");
 }
 
 /// Formats of gate, up and down.

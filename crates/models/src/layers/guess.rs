@@ -1,10 +1,9 @@
 //! Asking a layer's router before the layer's turn, so that its experts can be read ahead (`experts/src/lookahead.rs` says when
-//! that pays). No answer depends on it.
+//! that pays). No result depends on it.
 
 use std::cmp::Reverse;
-use std::time::Instant;
 
-use experts::{ExpertStore, Fetch};
+use experts::{ExpertStore, Hint, Phase};
 use ops::Backend;
 
 use crate::layers::moe::{Moe, MoeScratch, Routing};
@@ -21,7 +20,6 @@ pub(super) struct GuessScratch<B: Backend> {
     host_logits: Vec<f32>,
     routing: Routing,
     weights: Vec<f32>, // [g, K], of the experts that are computed; 0 for the others
-    experts: Vec<u32>, // the guess, best first
 }
 
 /// The MoE block of a layer and the norm before it, whose router is asked early.
@@ -46,7 +44,6 @@ impl<B: Backend> GuessScratch<B> {
             host_logits: vec![0.0; tokens * experts],
             routing: Routing::new(experts, k, tokens),
             weights: vec![0.0; tokens * k],
-            experts: Vec::with_capacity(experts),
         }
     }
 
@@ -61,29 +58,29 @@ impl<B: Backend> GuessScratch<B> {
         self.weights.fill(0.0);
     }
 
-    /// The output of an expert of a single token is there.
-    pub(super) fn computed(&mut self, routing: &Routing, expert: u32) {
-        for ((weight, known), chosen) in self.weights.iter_mut().zip(&routing.weights).zip(&routing.chosen) {
-            if *chosen == expert {
-                *weight = *known;
+    /// The outputs of an expert are there, in these rows of [n * K].
+    pub(super) fn computed(&mut self, routing: &Routing, out_rows: &[u32]) {
+        for &row in out_rows {
+            if let Some(weight) = self.weights.get_mut(row as usize) {
+                *weight = routing.weights[row as usize];
             }
         }
     }
 
-    /// Of `n` tokens, of which the first were routed, the experts in the order in which they are likely to be of use: of one
-    /// token the router's, of several those that most chose; then, if there are further tokens, all others.
-    fn rank_experts(&mut self, n: usize, num_experts: usize) {
-        let Routing { used, starts, chosen, k, .. } = &self.routing;
-        self.experts.clear();
-        if n == 1 {
-            self.experts.extend_from_slice(chosen);
-            return;
-        }
-        let tokens = |expert: u32| starts[expert as usize + 1] - starts[expert as usize];
-        self.experts.extend_from_slice(used);
-        self.experts.sort_by_key(|expert| Reverse(tokens(*expert)));
-        if n * k > chosen.len() {
-            self.experts.extend((0..num_experts as u32).filter(|expert| tokens(*expert) == 0));
+    /// Ranks experts by how likely they are to be of use to `n` rows, of which the first were routed: by the
+    /// number of rows that chose them, then by the best rank that one gave them. If there are
+    /// further rows, all other experts follow.
+    fn rank_experts(&self, n: usize, num_experts: usize, ranked: &mut Vec<u32>) {
+        let routing = &self.routing;
+        let best_rank = |out_rows: &[u32]| out_rows.iter().map(|row| *row as usize % routing.k).min();
+        ranked.extend_from_slice(&routing.used);
+        ranked.sort_unstable_by_key(|expert| {
+            let (_, out_rows) = routing.rows(*expert);
+            (Reverse(out_rows.len()), best_rank(out_rows), *expert)
+        });
+        if n * routing.k > routing.chosen.len() {
+            let unchosen = |expert: &u32| routing.rows(*expert).0.is_empty();
+            ranked.extend((0..num_experts as u32).filter(unchosen));
         }
     }
 }
@@ -101,57 +98,53 @@ impl<B: Backend> Upcoming<'_, B> {
         (x, n): (&B::Buffer, usize),
         scratch: &mut MoeScratch<B>,
     ) -> Result<(), ModelError> {
-        if !store.wants_guess(n) {
-            return Ok(());
-        }
-        let (guess, started) = (&mut scratch.guess, Instant::now());
-        backend.copy(x, 0, &mut guess.x, 0, n.min(GUESS_TOKENS_MAX) * self.moe.hidden);
-        if self.choose(backend, n, guess) {
-            let cost_us = started.elapsed().as_micros() as f32;
-            store.read_ahead(n, self.moe.layer as u32, &guess.experts, cost_us)?;
-        }
+        let guess = &mut scratch.guess;
+        store.hint(&self.hint(n), &mut |ranked| {
+            backend.copy(x, 0, &mut guess.x, 0, n.min(GUESS_TOKENS_MAX) * self.moe.hidden);
+            self.choose(backend, n, guess, ranked);
+        })?;
         Ok(())
     }
 
     /// As [`Upcoming::guess`], while the layer before is under way: from the residual stream `x` [n, H] that enters its experts
-    /// and what of these is computed: the shared one and, of a single token, the routed ones that were resident.
+    /// and what of these is computed: the shared one and, in decoding, the routed ones that were resident.
     ///
     /// # Errors
     /// As [`Upcoming::guess`].
     pub(super) fn guess_during(
         &self,
         backend: &mut B,
-        fetch: &mut Fetch<'_>,
+        store: &mut ExpertStore,
         (x, n): (&B::Buffer, usize),
         scratch: &mut MoeScratch<B>,
     ) -> Result<(), ModelError> {
-        if !fetch.wants_guess(n) {
-            return Ok(());
-        }
-        let (s, started, known) = (scratch, Instant::now(), n.min(GUESS_TOKENS_MAX));
-        let hidden = self.moe.hidden;
-        backend.copy(x, 0, &mut s.guess.x, 0, known * hidden);
-        let (k, guess) = (s.guess.routing.k, &mut s.guess);
-        backend.moe_combine(&guess.weights, &s.routed, &s.shared, known, k, hidden, &mut guess.x);
-        if self.choose(backend, n, guess) {
-            let cost_us = started.elapsed().as_micros() as f32;
-            fetch.read_ahead(n, self.moe.layer as u32, &guess.experts, cost_us)?;
-        }
+        let (s, known, hidden) = (scratch, n.min(GUESS_TOKENS_MAX), self.moe.hidden);
+        store.hint(&self.hint(n), &mut |ranked| {
+            let guess = &mut s.guess;
+            let (k, weights) = (guess.routing.k, &guess.weights[..]);
+            backend.copy(x, 0, &mut guess.x, 0, known * hidden);
+            backend.moe_combine(weights, &s.routed, &s.shared, known, k, hidden, &mut guess.x);
+            self.choose(backend, n, guess, ranked);
+        })?;
         Ok(())
     }
 
-    /// Fills `scratch.experts` with what the router would choose for `scratch.x`. False if a value is not finite.
-    fn choose(&self, backend: &mut B, n: usize, scratch: &mut GuessScratch<B>) -> bool {
+    fn hint(&self, n: usize) -> Hint {
+        let phase = if n == 1 { Phase::Decode } else { Phase::Prefill };
+        Hint { layer: self.moe.layer as u32, phase, tokens: n }
+    }
+
+    /// Names the experts that the router would choose for `scratch.x`, best first; none if a value is
+    /// not finite.
+    fn choose(&self, backend: &mut B, n: usize, scratch: &mut GuessScratch<B>, ranked: &mut Vec<u32>) {
         let (s, experts, known) = (scratch, self.moe.num_experts, n.min(GUESS_TOKENS_MAX));
         backend.rms_norm(&s.x, self.norm, self.eps, known, self.moe.hidden, &mut s.h);
         backend.mul_mat(&self.moe.router, &s.h, known, &mut s.logits);
         let host_logits = &mut s.host_logits[..known * experts];
         backend.read(&s.logits, 0, host_logits);
-        let finite = s.routing.route(host_logits, experts);
-        if finite {
-            s.rank_experts(n, experts);
+        if s.routing.route(host_logits, experts) {
+            s.rank_experts(n, experts, ranked);
         }
-        finite
     }
 }
 
@@ -170,27 +163,31 @@ mod tests {
             host_logits: Vec::new(),
             routing: Routing::new(4, 2, 3),
             weights: vec![0.0; 2],
-            experts: Vec::new(),
         };
         let logits = [0.0, 2.0, 1.0, -1.0, 5.0, 5.5, 5.0, 0.0, -3.0, -2.0, -9.0, -2.5];
+        let ranked = |guess: &GuessScratch<CpuBackend>, n| {
+            let mut ranked = Vec::new();
+            guess.rank_experts(n, 4, &mut ranked);
+            ranked
+        };
         assert!(guess.routing.route(&logits[..4], 4));
-        guess.rank_experts(1, 4);
-        assert_eq!(guess.experts, [1, 2], "one token: in the router's order");
+        assert_eq!(ranked(&guess, 1), [1, 2], "one row: in the router's order");
         assert!(guess.routing.route(&logits, 4));
-        guess.rank_experts(3, 4);
-        assert_eq!(guess.experts, [1, 0, 2, 3]); // 1 was chosen by three tokens, each other by one.
+        assert_eq!(ranked(&guess, 3), [1, 0, 2, 3]); // 1 was chosen by three rows, each other by one.
         assert!(guess.routing.route(&logits[..8], 4));
-        guess.rank_experts(3, 4);
-        assert_eq!(guess.experts, [1, 0, 2, 3]); // 3 was chosen by none of the two that were asked.
-        guess.rank_experts(2, 4);
-        assert_eq!(guess.experts, [1, 0, 2]);
+        assert_eq!(ranked(&guess, 3), [1, 0, 2, 3]); // 3 was chosen by none of the two that were asked.
+        assert_eq!(ranked(&guess, 2), [1, 0, 2]);
+        // Among experts with as many rows, the one that a row ranked higher comes first.
+        assert!(guess.routing.route(&[0.0, 2.0, 1.0, 3.0, 4.0, 0.0, 5.0, 0.0], 4));
+        assert_eq!(ranked(&guess, 2), [2, 3, 0, 1]);
 
         let mut routing = Routing::new(4, 2, 1);
         assert!(routing.route(&logits[..4], 4));
-        guess.computed(&routing, 2);
+        guess.computed(&routing, routing.rows(2).1);
         assert_eq!(guess.weights, [0.0, routing.weights[1]]);
-        guess.computed(&routing, 1);
+        guess.computed(&routing, routing.rows(1).1);
         assert_eq!(guess.weights, routing.weights);
+        guess.computed(&routing, &[9]); // A row beyond those that are guessed for.
         guess.begin();
         assert_eq!(guess.weights, [0.0, 0.0]);
     }

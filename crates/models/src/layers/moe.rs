@@ -1,6 +1,6 @@
 //! Mixture of experts: router, routed experts as they become ready, shared expert (Qwen3.5-MoE section 3.3).
 
-use experts::{ExpertStore, LoadedExpert};
+use experts::{Demand, ExpertStore, LoadedExpert, Phase};
 use ops::{Backend, ExpertRows, ExpertWeights};
 
 use crate::layers::Mlp;
@@ -9,7 +9,7 @@ use crate::load::DenseLoader;
 use crate::phases::Laps;
 use crate::{Config, ModelError, Phases};
 
-/// Experts that are computed in one parallel region when a single token asks for them.
+/// Experts that are computed in one parallel region when decoding rows ask for them.
 const EXPERTS_TOGETHER_MAX: usize = 16;
 
 /// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
@@ -148,8 +148,14 @@ impl Routing {
         self.starts[0] = 0;
     }
 
+    /// An expert's matrices with the rows that chose it.
+    fn job<'a>(&'a self, loaded: &LoadedExpert<'a>) -> ExpertRows<'a> {
+        let ([gate, up, down], (x_rows, out_rows)) = (loaded.parts, self.rows(loaded.expert));
+        ExpertRows { weights: ExpertWeights { gate, up, down }, x_rows, out_rows }
+    }
+
     /// Token rows and output rows of one expert.
-    fn rows(&self, expert: u32) -> (&[u32], &[u32]) {
+    pub(super) fn rows(&self, expert: u32) -> (&[u32], &[u32]) {
         let range = self.starts[expert as usize] as usize..self.starts[expert as usize + 1] as usize;
         (&self.x_rows[range.clone()], &self.out_rows[range])
     }
@@ -203,40 +209,43 @@ impl<B: Backend> Moe<B> {
         if !s.routing.route(host_logits, self.num_experts) {
             return Err(ModelError::RouterNotFinite { layer: self.layer });
         }
+        let phase = if n == 1 { Phase::Decode } else { Phase::Prefill };
         let mut laps = Laps::start();
-        let mut fetch = store.fetch_for(n, self.layer as u32, &s.routing.used)?;
+        let experts = &s.routing.used;
+        store.start(&Demand { layer: self.layer as u32, experts, phase, tokens: n })?;
         s.phases.fetch += laps.lap();
         self.shared.forward(backend, Some(&self.shared_row), h, n, &mut s.shared);
         laps.lap();
         // A chunk gives each expert enough to do; in decoding, what is ready is computed together.
-        let together = if n == 1 { EXPERTS_TOGETHER_MAX } else { 1 };
+        let together = if phase == Phase::Decode { EXPERTS_TOGETHER_MAX } else { 1 };
         s.guess.begin();
         loop {
-            if fetch.resident_left() == 0
+            if store.resident_left() == 0
                 && let Some(next) = next.take()
             {
-                next.guess_during(backend, &mut fetch, (x, n), s)?;
+                next.guess_during(backend, store, (x, n), s)?;
                 laps.lap();
             }
-            let ready = fetch.next_batch(together)?;
-            if ready.is_empty() {
-                break;
-            }
+            let mut ready = store.next_batch(together, true);
+            let Some(first) = ready.next() else { break };
             s.phases.fetch += laps.lap();
-            let rows = |loaded: &LoadedExpert<'_>| s.routing.rows(loaded.expert);
-            let experts = ready.iter().map(|loaded| {
-                let ([gate, up, down], (x_rows, out_rows)) = (loaded.parts, rows(loaded));
-                ExpertRows { weights: ExpertWeights { gate, up, down }, x_rows, out_rows }
-            });
-            let experts: Vec<ExpertRows<'_>> = experts.collect();
-            backend.experts(&experts, h, &mut s.routed);
-            if n == 1 && next.is_some() {
-                ready.iter().for_each(|loaded| s.guess.computed(&s.routing, loaded.expert));
+            // On the stack: a pass allocates nothing.
+            let mut experts = [s.routing.job(&first); EXPERTS_TOGETHER_MAX];
+            let count = 1 + ready.len();
+            for (job, loaded) in experts[1..].iter_mut().zip(ready) {
+                *job = s.routing.job(&loaded);
+            }
+            backend.experts(&experts[..count], h, &mut s.routed);
+            if phase == Phase::Decode && next.is_some() {
+                experts[..count].iter().for_each(|job| s.guess.computed(&s.routing, job.out_rows));
             }
             s.phases.experts += laps.lap();
         }
-        drop(fetch);
+        store.end();
         s.phases.fetch += laps.lap();
+        if let Some(failed) = store.failures().first() {
+            return Err(ModelError::Expert(failed.error.clone()));
+        }
         let k = self.experts_per_token;
         backend.moe_combine(&s.routing.weights, &s.routed, &s.shared, n, k, self.hidden, x);
         Ok(())
