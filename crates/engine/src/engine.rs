@@ -11,15 +11,14 @@ use kernels_cpu::dot::Isa;
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::layout::{self, Layout};
 use models::load::DenseLoader;
-use models::model::Wanted;
-use models::{Config, Model, Scratch};
+use models::{Config, Model, Scratch, ScratchRows};
 use sampling::GenerationDefaults;
 use storage::{FileId, FileStorage, IoEngine, IoMode, Storage, StorageOptions};
 use tokenizer::Tokenizer;
 
 use crate::plan::{MemoryPlan, PlanInput};
 use crate::runtime::{Loaded, Runtime};
-use crate::session::{Reuse, Session};
+use crate::session::{Reuse, Session, Wanted};
 use crate::{EngineError, EngineOptions, gguf, system};
 
 /// Context when nobody asks for another, tokens.
@@ -256,7 +255,7 @@ impl Engine {
     /// None today; the scheduler will refuse what does not fit.
     pub fn session(&mut self) -> Result<Session, EngineError> {
         let ctx = self.plan.ctx;
-        let (state, tokens) = (self.runtime.new_state(self.plan.kv, ctx), Vec::with_capacity(ctx));
+        let (state, tokens) = (self.runtime.new_state(self.plan.kv, ctx)?, Vec::with_capacity(ctx));
         let can_rewind = self.config.can_rewind();
         Ok(Session { state, tokens, logits: Vec::new(), ctx, broken: false, can_rewind })
     }
@@ -504,6 +503,7 @@ fn load(
     if let Some(path) = &options.trace {
         store.trace_to(path)?;
     }
-    let scratch = Scratch::new(&mut backend, &opened.config, plan.chunk_tokens);
+    let rows = ScratchRows { pass_max: plan.chunk_tokens, parked_max: 0 };
+    let scratch = Scratch::new(&mut backend, &opened.config, rows).map_err(models::ModelError::from)?;
     Ok(Loaded { backend, model, store, scratch })
 }

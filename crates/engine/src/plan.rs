@@ -4,7 +4,8 @@
 //! a prompt chunk (a larger chunk reads each expert less often in prefill) and expert slots (more slots read less often in
 //! decode).
 
-use models::Config;
+use kernels_cpu::{CpuBackend, CpuOptions};
+use models::{Config, ScratchRows};
 use ops::KvFormat;
 
 use crate::EngineError;
@@ -164,16 +165,10 @@ fn least_bytes(input: &PlanInput<'_>, fixed: u64, slots: usize) -> u64 {
 
 /// Activations of the model and of the back-end's own ops for a chunk.
 fn scratch_bytes(input: &PlanInput<'_>, tokens: usize) -> u64 {
-    let config = input.config;
-    let inner = config
-        .moe_intermediate_size
-        .max(config.shared_expert_intermediate_size)
-        .max(config.intermediate_size);
-    // Inside an op: both halves of an expert's hidden layer, its product, and the input and hidden rows in 8 bits.
-    let per_token = 4 * (3 * inner + config.hidden_size) + 2 * (inner + config.hidden_size);
-    let attention = kernels_cpu::attention_scratch_bytes(&config.attention, input.kv, input.threads);
-    let model = models::Scratch::<kernels_cpu::CpuBackend>::bytes(config, tokens);
-    model + (tokens * per_token) as u64 + attention as u64
+    let backend = CpuBackend::new(CpuOptions { threads: input.threads, isa: None });
+    let rows = ScratchRows { pass_max: tokens, parked_max: 0 };
+    let footprint = models::scratch_footprint(&backend, input.config, input.kv, rows);
+    footprint.map_or(u64::MAX, |footprint| footprint.host_bytes)
 }
 
 fn chunk_tokens(input: &PlanInput<'_>, room: u64) -> usize {

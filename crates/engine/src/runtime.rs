@@ -3,19 +3,23 @@
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::session::Wanted;
+
 use experts::{ExpertStore, LookaheadStats, StoreStats};
-use models::model::Wanted;
-use models::{Model, ModelError, Phases, Scratch, State};
-use ops::{Backend, KvFormat};
+use models::{Failures, Model, ModelError, Phases, Run, Scratch, States, Step};
+use ops::{Backend, KvFormat, PAGE_TOKENS, Phase, Rows};
 use storage::AlignedBuf;
 
 /// A model loaded on some back-end.
 pub trait Runtime {
     /// The state of a new, empty sequence of at most `ctx` tokens, with keys and values in `kv`.
-    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Box<dyn Any>;
+    ///
+    /// # Errors
+    /// No memory.
+    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Result<Box<dyn Any>, ModelError>;
     /// Back to the empty sequence.
     fn clear(&mut self, state: &mut dyn Any);
-    /// Back to the first `pos` tokens; see [`State::rewind`].
+    /// Back to the first `pos` tokens; recurrent states cannot.
     fn rewind(&mut self, state: &mut dyn Any, pos: usize);
     /// One chunk; see [`Model::forward`].
     fn forward(
@@ -54,31 +58,45 @@ pub(crate) struct Loaded<B: Backend> {
     pub(crate) scratch: Scratch<B>,
 }
 
-fn state_of<B: Backend + 'static>(state: &mut dyn Any) -> &mut State<B>
+/// The pools of one sequence.
+struct Sequence<B: Backend> {
+    states: States<B>,
+    pages: Vec<u32>,
+    pos: usize,
+}
+
+fn sequence_of<B: Backend + 'static>(state: &mut dyn Any) -> &mut Sequence<B>
 where
     B::Buffer: 'static,
-    B::KvCache: 'static,
+    B::KvPool: 'static,
 {
     state
         .downcast_mut()
         .expect("a session is used with the engine that made it: a caller's mistake otherwise")
 }
 
+/// Prompts of at least this many tokens take the chunked form of the gated delta rule.
+const CHUNKED_TOKENS_MIN: usize = 16;
+
 impl<B: Backend + 'static> Runtime for Loaded<B>
 where
     B::Buffer: 'static,
-    B::KvCache: 'static,
+    B::KvPool: 'static,
 {
-    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Box<dyn Any> {
-        Box::new(State::new(&mut self.backend, self.model.config(), kv, ctx))
+    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Result<Box<dyn Any>, ModelError> {
+        let pages = ctx.div_ceil(PAGE_TOKENS);
+        let states = States::new(&mut self.backend, self.model.config(), kv, pages, 1)?;
+        Ok(Box::new(Sequence { states, pages: (0..pages as u32).collect(), pos: 0 }))
     }
 
     fn clear(&mut self, state: &mut dyn Any) {
-        state_of::<B>(state).clear(&mut self.backend);
+        let sequence = sequence_of::<B>(state);
+        sequence.pos = 0;
+        sequence.states.clear_slot(&mut self.backend, 0);
     }
 
     fn rewind(&mut self, state: &mut dyn Any, pos: usize) {
-        state_of::<B>(state).rewind(pos);
+        sequence_of::<B>(state).pos = pos;
     }
 
     fn forward(
@@ -90,7 +108,32 @@ where
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), ModelError> {
         let Self { backend, model, store, scratch } = self;
-        model.forward(backend, store, state_of(state), scratch, tokens, wanted, cancel, sink)
+        let Sequence { states, pages, pos } = sequence_of::<B>(state);
+        let len = tokens.len() as u32;
+        let rows = Rows {
+            first: 0,
+            len,
+            pos: *pos as u32,
+            phase: if len == 1 { Phase::Decode } else { Phase::Prefill },
+            chunked: tokens.len() >= CHUNKED_TOKENS_MIN,
+            state: 0,
+            pages: (0, pages.len() as u32),
+        };
+        let wanted: Vec<u32> = match wanted {
+            Wanted::None => Vec::new(),
+            Wanted::Last => vec![len - 1],
+            Wanted::All => (0..len).collect(),
+        };
+        let step = Step { tokens, rows: &[rows], pages, prompt: None, wanted: &wanted };
+        let cancelled = &|| cancel.load(Ordering::Relaxed);
+        let mut run = Run { backend, store, states, scratch, cancelled };
+        let failures: Failures =
+            model.forward(&mut run, &step, &mut |row, logits| sink(row as usize, logits))?;
+        if let Some((_, error)) = failures.into_iter().next() {
+            return Err(error);
+        }
+        *pos += tokens.len();
+        Ok(())
     }
 
     fn store_stats(&self) -> &StoreStats {

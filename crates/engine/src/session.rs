@@ -19,6 +19,17 @@ pub struct Session {
     pub(crate) can_rewind: bool,
 }
 
+/// Which positions of a chunk the caller wants logits of.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None: a chunk of a prompt that is not its last.
+    None,
+    /// The last position only.
+    Last,
+    /// Every position.
+    All,
+}
+
 /// How a state gets to a wanted prefix.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {

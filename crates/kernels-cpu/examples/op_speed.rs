@@ -14,7 +14,9 @@ use std::time::Instant;
 use kernels_cpu::{CpuBackend, CpuBuffer, CpuMatrix, CpuOptions};
 use ops::conformance::{numbers, random_matrix};
 use ops::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, RopePairing, ValueHeadOrder,
+    Attention, AttentionShape, Backend, Batch, Combine, DeltaNet, DeltaNetShape, ExpertRows, ExpertWeights,
+    GatedNorm, KvFormat, Mlp, Norm, NormProducts, OutputProduct, PAGE_TOKENS, Phase, RopePairing, Rows,
+    ValueHeadOrder,
 };
 use tensor::Format;
 
@@ -73,19 +75,26 @@ fn cpu_seconds() -> Option<f64> {
     Some(nanoseconds * 1e-9)
 }
 
+/// The rows of one sequence.
+fn rows(n: usize, pos: usize, pages: usize) -> Rows {
+    let phase = if n == 1 { Phase::Decode } else { Phase::Prefill };
+    let (len, pos) = (n as u32, pos as u32);
+    Rows { first: 0, len, pos, phase, chunked: n >= 16, state: 0, pages: (0, pages as u32) }
+}
+
 struct Speed {
     backend: CpuBackend,
 }
 
 impl Speed {
     fn random(&mut self, len: usize) -> CpuBuffer {
-        let mut buffer = self.backend.buffer(len);
+        let mut buffer = self.backend.buffer(len).expect("memory");
         buffer.as_mut_slice().copy_from_slice(&numbers(1, len, 1.0));
         buffer
     }
 
     fn matrix(&mut self, format: Format, rows: usize, cols: usize) -> CpuMatrix {
-        self.backend.matrix(random_matrix(2, format, rows, cols))
+        self.backend.matrix(random_matrix(2, format, rows, cols)).expect("memory")
     }
 
     /// Prints the best time of the op (others may be using the machine); `products` multiply-adds
@@ -108,7 +117,7 @@ impl Speed {
     }
 
     fn products(&mut self, n: usize) {
-        let x = self.random(n * HIDDEN);
+        let (x, weight, mut h) = (self.random(n * HIDDEN), self.random(HIDDEN), self.random(n * HIDDEN));
         for (format, rows) in [
             (Format::Q8_0, 8192),
             (Format::Q4K, 8192),
@@ -120,75 +129,104 @@ impl Speed {
             let w = self.matrix(format, rows, HIDDEN);
             let mut out = self.random(n * rows);
             let work = (n * rows * HIDDEN, w.view().bytes.len());
-            let name = format!("mul_mat {format} {rows} x {HIDDEN}");
-            self.time(&name, work, |backend| backend.mul_mat(&w, &x, n, &mut out));
+            let name = format!("norm_products {format} {rows} x {HIDDEN}");
+            self.time(&name, work, |backend| {
+                let norm = Norm { weight: &weight, eps: 1e-6, dim: HIDDEN };
+                let products = [(&w, &mut out)];
+                backend.norm_products(NormProducts { x: &x, norm, n, h: &mut h, products });
+            });
         }
         let table = self.matrix(Format::Q6K, 1000, HIDDEN);
         let (ids, mut out): (Vec<u32>, _) = ((0..n as u32).collect(), self.random(n * HIDDEN));
-        self.time("get_rows q6_K", (0, n * HIDDEN * 4), |backend| backend.get_rows(&table, &ids, &mut out));
+        self.time("get_rows q6_K", (0, n * HIDDEN * 4), |backend| {
+            backend.get_rows(&table, &ids, &mut out, 0)
+        });
     }
 
     fn norms(&mut self, n: usize) {
         let (x, weight, mut out) = (self.random(n * HIDDEN), self.random(HIDDEN), self.random(n * HIDDEN));
         let bytes = n * HIDDEN * 4;
-        self.time("rms_norm", (0, bytes), |backend| {
-            backend.rms_norm(&x, &weight, 1e-6, n, HIDDEN, &mut out);
+        self.time("norm", (0, bytes), |backend| {
+            let norm = Norm { weight: &weight, eps: 1e-6, dim: HIDDEN };
+            backend.norm_products(NormProducts { x: &x, norm, n, h: &mut out, products: [] });
         });
         self.time("add", (0, bytes), |backend| backend.add(&x, n * HIDDEN, &mut out));
-        let (z, mut o) = (self.random(n * 4096), self.random(n * 4096));
-        self.time("gated_rms_norm", (0, n * 4096 * 4), |backend| {
-            backend.gated_rms_norm(&z, &weight, 1e-6, n * 32, 128, &mut o);
+        let (z, mut input) = (self.random(n * 4096), self.random(n * 4096));
+        let w = self.matrix(Format::Q6K, HIDDEN, 4096);
+        let mut product = self.random(n * HIDDEN);
+        self.time("output_product q6_K", (n * 4096 * HIDDEN, w.view().bytes.len()), |backend| {
+            let norm = Norm { weight: &weight, eps: 1e-6, dim: 128 };
+            let gated_norm = Some(GatedNorm { z: &z, norm, rows: n * 32 });
+            let (input, product) = (&mut input, &mut product);
+            let (bias, hidden, x) = (None, HIDDEN, &mut out);
+            backend.output_product(OutputProduct { gated_norm, input, w: &w, bias, n, hidden, product, x });
         });
     }
 
     fn attention(&mut self, n: usize, pos: usize) {
         let (heads, dim, row) =
             (ATTENTION.heads, ATTENTION.head_dim, ATTENTION.kv_heads * ATTENTION.head_dim);
-        let (q_norm, k_norm) = (self.random(dim), self.random(dim));
-        let (mut qg, mut k, v) =
-            (self.random(n * heads * 2 * dim), self.random(n * row), self.random(n * row));
-        let mut out = self.random(n * heads * dim);
+        let norm = self.random(dim);
+        let mut qg = self.random(n * heads * 2 * dim);
+        let (mut k, mut v, mut out) =
+            (self.random(n * row), self.random(n * row), self.random(n * heads * dim));
+        let pages: Vec<u32> = (0..(pos + n).div_ceil(PAGE_TOKENS) as u32).collect();
         for &kv in KvFormat::ALL {
-            let [mut keys, mut values] = [0; 2].map(|_| self.backend.kv_cache(kv, &ATTENTION, pos + n));
-            let norms = Some([&q_norm, &k_norm]);
-            let mut store = |backend: &mut CpuBackend, at| {
-                let caches = (&mut keys, &mut values);
-                backend.qk_norm_rope_store(
-                    &ATTENTION, at, n, norms, None, &mut qg, &mut k, &v, caches.0, caches.1,
-                );
+            let [mut keys, mut values] =
+                [0; 2].map(|_| self.backend.kv_pool(kv, &ATTENTION, pages.len()).expect("memory"));
+            let mut attend = |backend: &mut CpuBackend, at: usize| {
+                let batch = Batch { n, rows: &[rows(n, at, pages.len())], pages: &pages };
+                backend.attention(Attention {
+                    shape: &ATTENTION,
+                    batch: &batch,
+                    biases: None,
+                    norms: Some([&norm, &norm]),
+                    rope_factors: None,
+                    qg: &mut qg,
+                    k: &mut k,
+                    v: &mut v,
+                    keys: &mut keys,
+                    values: &mut values,
+                    out: &mut out,
+                });
             };
-            (0..=pos).step_by(n).for_each(|at| store(&mut self.backend, at));
-            self.time(&format!("qk_norm_rope_store {kv}"), (0, n * (heads * dim + row) * 4), |backend| {
-                store(backend, pos);
-            });
+            (0..=pos).step_by(n).for_each(|at| attend(&mut self.backend, at));
             let seen: usize = (pos + 1..=pos + n).sum();
             let work = (2 * seen * heads * dim, 2 * (pos + n) * ATTENTION.kv_heads * kv.head_bytes(dim));
-            self.time(&format!("gated_attention {kv} at {pos}"), work, |backend| {
-                backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
-            });
+            self.time(&format!("attention {kv} at {pos}"), work, |backend| attend(backend, pos));
             if n > 1 {
-                self.time(&format!("gated_attention {kv} at 0"), (n * (n + 1) * heads * dim, 0), |backend| {
-                    backend.gated_attention(&ATTENTION, 0, n, &qg, &keys, &values, &mut out);
-                });
+                let work = (n * (n + 1) * heads * dim, 0);
+                self.time(&format!("attention {kv} at 0"), work, |backend| attend(backend, 0));
             }
         }
     }
 
     fn delta_net(&mut self, n: usize) {
         let (channels, heads) = (DELTA_NET.conv_channels(), DELTA_NET.value_heads);
-        let (weight, u) = (self.random(channels * 4), self.random(n * channels));
-        let (mut state, mut qkv) = (self.random(3 * channels), self.random(n * channels));
-        self.time("conv1d_silu", (n * channels * 4, n * channels * 4), |backend| {
-            backend.conv1d_silu(&DELTA_NET, n, &weight, &u, &mut state, &mut qkv);
-        });
+        let (conv, u) = (self.random(channels * 4), self.random(n * channels));
+        let (mut conv_states, mut qkv) = (self.random(3 * channels), self.random(n * channels));
         let (a, b, dt_bias) = (self.random(n * heads), self.random(n * heads), self.random(heads));
         let mut a_neg = self.random(heads);
         a_neg.as_mut_slice().iter_mut().for_each(|a| *a = -a.exp());
-        let (mut state, mut out) =
+        let (mut states, mut out) =
             (self.random(DELTA_NET.state_len()), self.random(n * DELTA_NET.value_len()));
+        let batch = Batch { n, rows: &[rows(n, 0, 0)], pages: &[] };
         let work = (3 * n * DELTA_NET.state_len(), 2 * DELTA_NET.state_len() * 4);
-        self.time("gated_delta_net", work, |backend| {
-            backend.gated_delta_net(&DELTA_NET, n, &qkv, &a, &b, &a_neg, &dt_bias, &mut state, &mut out);
+        self.time("delta_net", work, |backend| {
+            backend.delta_net(DeltaNet {
+                shape: &DELTA_NET,
+                batch: &batch,
+                u: &u,
+                conv: &conv,
+                b: &b,
+                a: &a,
+                a_neg: &a_neg,
+                dt_bias: &dt_bias,
+                conv_states: &mut conv_states,
+                states: &mut states,
+                qkv: &mut qkv,
+                out: &mut out,
+            });
         });
     }
 
@@ -207,14 +245,17 @@ impl Speed {
             self.time(&format!("expert {name}, {} tokens", rows.len()), work, |backend| {
                 backend.experts(&[ExpertRows { weights, x_rows: &rows, out_rows: &rows }], &x, &mut out);
             });
-            self.time(&format!("shared_expert {name}"), (3 * n * HIDDEN * INNER, bytes), |backend| {
-                backend.shared_expert(&gate, &up, &down, Some(&gate_row), &x, n, &mut out);
+            self.time(&format!("mlp {name}"), (3 * n * HIDDEN * INNER, bytes), |backend| {
+                let (gate, up, down, gate_row) = (&gate, &up, &down, Some(&gate_row));
+                backend.mlp(Mlp { gate, up, down, gate_row, x: &x, n, out: &mut out });
             });
         }
         let (weights, shared) = (numbers(3, n * EXPERTS_PER_TOKEN, 1.0), self.random(n * HIDDEN));
         let (routed, mut x) = (self.random(n * EXPERTS_PER_TOKEN * HIDDEN), self.random(n * HIDDEN));
-        self.time("moe_combine", (0, n * EXPERTS_PER_TOKEN * HIDDEN * 4), |backend| {
-            backend.moe_combine(&weights, &routed, &shared, n, EXPERTS_PER_TOKEN, HIDDEN, &mut x);
+        self.time("combine", (0, n * EXPERTS_PER_TOKEN * HIDDEN * 4), |backend| {
+            let (weights, routed, shared) = (&weights[..], &routed, Some(&shared));
+            let (k_len, dim) = (EXPERTS_PER_TOKEN, HIDDEN);
+            backend.combine(Combine { weights, routed, shared, n, k_len, dim, x: &mut x });
         });
     }
 }

@@ -1,6 +1,6 @@
-//! Causal attention over the cache.
+//! Causal attention of one sequence over its pages.
 //!
-//! The keys are taken in chunks of [`KEYS_PER_CHUNK`], counted from position 0. A chunk gives each
+//! The keys are taken in chunks of [`KEYS_PER_CHUNK`], which is a page. A chunk gives each
 //! query row a partial softmax (largest score, sum, weighted values), and partials are merged in
 //! the order of the chunks. Long prompts merge as they go, a single token computes its chunks in
 //! parallel first; the arithmetic is the same, so a token's result is the same bits in a prompt and
@@ -13,13 +13,13 @@
 use std::ops::Range;
 
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut};
-use super::kv_cache::CpuKvCache;
+use super::kv_cache::CpuKvPool;
 use super::pool::{Chunks, Tile, Tiles};
 use super::{Context, grow_all, scratch};
-use ops::{AttentionShape, KvFormat};
+use ops::{AttentionShape, KvFormat, PAGE_TOKENS};
 
 /// Keys of one partial softmax: with 256 dimensions, keys and values of a chunk are 128 KiB each.
-const KEYS_PER_CHUNK: usize = 128;
+const KEYS_PER_CHUNK: usize = PAGE_TOKENS;
 /// Keys, or values, that are decoded at a time for a single token: 16 KiB with 256 dimensions.
 const KEYS_PER_PANEL: usize = 16;
 /// Chunks of a single token that are computed before their partials are merged: bounds the memory
@@ -28,15 +28,17 @@ const CHUNKS_PER_WAVE: usize = 32;
 /// Query rows (tokens times heads of a group) that share one pass over the keys.
 const QUERY_ROWS_PER_TASK: usize = 64;
 
-/// Operands of the op.
+/// Operands of the op, of the rows of one sequence.
 pub(super) struct Inputs<'a> {
     pub(super) shape: &'a AttentionShape,
+    /// Of the sequence, by position.
+    pub(super) pages: &'a [u32],
     pub(super) pos: usize,
     pub(super) n: usize,
     /// `[n, heads, 2, head_dim]`, or without the 2 where there are no gates.
     pub(super) qg: &'a [f32],
-    pub(super) k_cache: &'a CpuKvCache,
-    pub(super) v_cache: &'a CpuKvCache,
+    pub(super) k_cache: &'a CpuKvPool,
+    pub(super) v_cache: &'a CpuKvPool,
 }
 
 /// The first keys, or values, of a chunk for one key/value head.
@@ -45,12 +47,12 @@ enum Cached<'a> {
     /// As f32, in the cache or decoded before.
     Ready(Rows<'a>),
     /// To be decoded, from this row of the cache on.
-    Encoded { cache: &'a CpuKvCache, row: usize, kv_head: usize },
+    Encoded { cache: &'a CpuKvPool, row: usize, kv_head: usize },
 }
 
 impl<'a> Cached<'a> {
-    fn of(cache: &'a CpuKvCache, chunk: usize, kv_head: usize) -> Self {
-        let row = chunk * KEYS_PER_CHUNK;
+    fn of(cache: &'a CpuKvPool, page: u32, kv_head: usize) -> Self {
+        let row = page as usize * KEYS_PER_CHUNK;
         match cache.rows(row, kv_head) {
             Some(rows) => Cached::Ready(rows),
             None => Cached::Encoded { cache, row, kv_head },
@@ -132,7 +134,7 @@ impl AttentionScratch {
 }
 
 /// Bytes of scratch that attention takes at most, whatever the context.
-pub fn scratch_bytes(shape: &AttentionShape, kv: KvFormat, threads: usize) -> usize {
+pub(super) fn scratch_bytes(shape: &AttentionShape, kv: KvFormat, threads: usize) -> usize {
     let (group, dim) = (shape.heads / shape.kv_heads, shape.head_dim);
     let decoded = match kv {
         KvFormat::F32 => 0,
@@ -315,7 +317,7 @@ fn one_token(context: &mut Context, memory: &mut AttentionScratch, inputs: &Inpu
             let (chunk, kv_head) = (first_chunk + task / kv_heads, task % kv_heads);
             let Local { queries, scores, decoded, .. } = Local::of(local, group, dim, panel);
             inputs.load_queries(0..1, kv_head, queries);
-            let cached = |cache| Cached::of(cache, chunk, kv_head);
+            let cached = |cache| Cached::of(cache, inputs.pages[chunk], kv_head);
             let cached = (cached(inputs.k_cache), cached(inputs.v_cache), inputs.visible(chunk, inputs.pos));
             inputs.attend(ops, cached, queries, scores, decoded, Partial::of(partial, group, dim));
         });
@@ -355,11 +357,12 @@ fn block_of_tokens(ops: F32Ops, inputs: &Inputs<'_>, local: &mut Vec<f32>, out: 
     let mut merged = Partial::of(merged, rows, dim);
     merged.reset();
     let last_pos = inputs.pos + first + tokens - 1;
-    for chunk in 0..(last_pos + 1).div_ceil(KEYS_PER_CHUNK) {
+    let chunks = (last_pos + 1).div_ceil(KEYS_PER_CHUNK);
+    for (chunk, &page) in inputs.pages[..chunks].iter().enumerate() {
         let (keys, values) = decoded.split_at_mut(chunk_len);
         let seen = inputs.visible(chunk, last_pos);
-        let keys = Cached::of(inputs.k_cache, chunk, kv_head).ready(ops, seen, keys);
-        let values = Cached::of(inputs.v_cache, chunk, kv_head).ready(ops, seen, values);
+        let keys = Cached::of(inputs.k_cache, page, kv_head).ready(ops, seen, keys);
+        let values = Cached::of(inputs.v_cache, page, kv_head).ready(ops, seen, values);
         let mut token = 0;
         while token < tokens {
             let seen = inputs.visible(chunk, inputs.pos + first + token);

@@ -25,12 +25,10 @@
 use super::f32_ops::{Dims, F32Ops, Rows, RowsMut, sigmoid, softplus, sum_of_squares};
 use super::pool::{Chunks, Tile, Tiles};
 use super::{Context, grow_all, scratch};
-use ops::{DeltaNetShape, ValueHeadOrder};
+use ops::{DELTA_BLOCK_TOKENS, DeltaNetShape, ValueHeadOrder};
 
-/// Tokens that are solved for together.
-const CHUNK: usize = 64;
-/// From this many tokens on the chunked form is used.
-const CHUNKED_TOKENS_MIN: usize = 16;
+/// Tokens that are solved for together at most.
+const CHUNK: usize = DELTA_BLOCK_TOKENS;
 /// Added to the sum of squares of keys and queries.
 const L2_NORM_EPS: f64 = 1e-6;
 /// Rows of the causal product that share one length.
@@ -43,16 +41,13 @@ pub(super) enum Form {
     Chunked,
 }
 
-impl Form {
-    pub(super) fn for_tokens(n: usize) -> Form {
-        if n < CHUNKED_TOKENS_MIN { Form::Recurrent } else { Form::Chunked }
-    }
-}
-
-/// Operands of the op.
+/// Operands of the op, of the rows of one sequence.
 pub(super) struct Inputs<'a> {
     pub(super) shape: &'a DeltaNetShape,
     pub(super) n: usize,
+    /// Position of the first row: blocks of the chunked form end where positions are multiples of [`CHUNK`], so that
+    /// results do not depend on how a prompt is cut there.
+    pub(super) pos: usize,
     /// `[n, channels]`: all q, all k, all v.
     pub(super) qkv: &'a [f32],
     /// `[n, Nv]`
@@ -210,9 +205,11 @@ pub(super) fn run(
         match form {
             Form::Recurrent => recurrent(ops, inputs, key_head, &mut local, states, &mut out),
             Form::Chunked => {
-                for start in (0..inputs.n).step_by(CHUNK) {
-                    let tokens = CHUNK.min(inputs.n - start);
+                let mut start = 0;
+                while start < inputs.n {
+                    let tokens = (CHUNK - (inputs.pos + start) % CHUNK).min(inputs.n - start);
                     chunk(ops, inputs, (start, tokens, key_head), &mut local, states, &mut out);
+                    start += tokens;
                 }
             }
         }

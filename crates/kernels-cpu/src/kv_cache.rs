@@ -1,15 +1,15 @@
-//! Keys or values of a sequence, in the format that was chosen for them.
+//! Keys or values of all sequences, in pages, in the format that was chosen for them.
 //!
-//! A row is a token: `[kv_heads, head_dim]`, each head stored by itself. f32 is used where it lies;
+//! A row is a token, and a page [`PAGE_TOKENS`] rows: `[kv_heads, head_dim]`, each head stored by itself. f32 is used where it lies;
 //! other formats are decoded into scratch by those who need them, to the same values on every
 //! instruction set.
 
 use tensor::blocks::BlockQ8_0;
 
-use super::Context;
 use super::f32_ops::{F32Ops, Rows};
 use super::pool::Chunks;
-use ops::{AttentionShape, KvFormat};
+use super::{Context, zeroed};
+use ops::{AttentionShape, Batch, KvFormat, OpError, PAGE_TOKENS, page_parts};
 
 /// Rows of one task when a prompt is stored.
 const ROWS_PER_TASK: usize = 16;
@@ -22,9 +22,9 @@ const NAN_Q8_0: [u8; BLOCK_BYTES] = {
 const BLOCK_LEN: usize = 32;
 const BLOCK_BYTES: usize = size_of::<BlockQ8_0>();
 
-/// Keys, or values, of one layer and sequence: `[ctx, kv_heads, head_dim]`.
+/// Keys, or values, of one layer: `[pages, PAGE_TOKENS, kv_heads, head_dim]`.
 #[derive(Clone, Debug)]
-pub struct CpuKvCache {
+pub struct CpuKvPool {
     format: KvFormat,
     heads: usize,
     head_dim: usize,
@@ -37,27 +37,45 @@ enum Data {
     Encoded(Vec<u8>),
 }
 
-impl CpuKvCache {
-    /// All zeros.
-    pub(super) fn new(format: KvFormat, shape: &AttentionShape, ctx: usize) -> Self {
+impl CpuKvPool {
+    /// All zeros; the system gives the memory of a page when it is first written.
+    pub(super) fn new(format: KvFormat, shape: &AttentionShape, pages: usize) -> Result<Self, OpError> {
         let (heads, head_dim) = (shape.kv_heads, shape.head_dim);
+        let rows = pages * PAGE_TOKENS;
         let data = match format {
-            KvFormat::F32 => Data::F32(vec![0.0; ctx * heads * head_dim]),
-            _ => Data::Encoded(vec![0; ctx * heads * format.head_bytes(head_dim)]),
+            KvFormat::F32 => Data::F32(zeroed(rows * heads * head_dim, "keys and values")?),
+            _ => Data::Encoded(zeroed(rows * heads * format.head_bytes(head_dim), "keys and values")?),
         };
-        CpuKvCache { format, heads, head_dim, data }
+        Ok(CpuKvPool { format, heads, head_dim, data })
     }
 
-    /// Stores `values`, `[n, kv_heads, head_dim]`, as rows `pos..pos + n`.
-    pub(super) fn store(&mut self, context: &mut Context, pos: usize, values: &[f32]) {
+    /// Bytes that [`CpuKvPool::new`] takes.
+    pub(super) fn bytes(format: KvFormat, shape: &AttentionShape, pages: usize) -> u64 {
+        (pages * PAGE_TOKENS * shape.kv_heads) as u64 * format.head_bytes(shape.head_dim) as u64
+    }
+
+    /// Stores `values`, `[n, kv_heads, head_dim]`, at the positions of the batch's rows.
+    pub(super) fn store(&mut self, context: &mut Context, batch: &Batch<'_>, values: &[f32]) {
+        let row_len = self.heads * self.head_dim;
+        for rows in batch.rows {
+            let pages = batch.pages_of(rows);
+            for (row, page, start, tokens) in page_parts(rows.pos(), rows.len()) {
+                let values = &values[(rows.first() + row) * row_len..][..tokens * row_len];
+                self.store_rows(context, pages[page] as usize * PAGE_TOKENS + start, values);
+            }
+        }
+    }
+
+    /// Stores `values`, `[n, kv_heads, head_dim]`, as rows `row..row + n`.
+    fn store_rows(&mut self, context: &mut Context, row: usize, values: &[f32]) {
         let (heads, dim, format, ops) = (self.heads, self.head_dim, self.format, context.ops);
         let head_bytes = format.head_bytes(dim);
         match &mut self.data {
-            Data::F32(data) => data[pos * heads * dim..][..values.len()].copy_from_slice(values),
+            Data::F32(data) => data[row * heads * dim..][..values.len()].copy_from_slice(values),
             Data::Encoded(bytes) => {
                 let stored = values.len() / dim * head_bytes;
                 let tasks = Chunks::new(
-                    &mut bytes[pos * heads * head_bytes..][..stored],
+                    &mut bytes[row * heads * head_bytes..][..stored],
                     ROWS_PER_TASK * heads * head_bytes,
                 );
                 context.pool.run_parts(tasks, |task, rows| {
@@ -70,7 +88,52 @@ impl CpuKvCache {
         }
     }
 
-    /// Values between the starts of two rows that [`CpuKvCache::decode`] wrote.
+    /// Copies the first `tokens` rows of page `from` to page `to`.
+    pub(super) fn copy_page(&mut self, from: usize, to: usize, tokens: usize) {
+        let rows = |page: usize| page * PAGE_TOKENS;
+        match &mut self.data {
+            Data::F32(data) => {
+                let row = self.heads * self.head_dim;
+                data.copy_within(rows(from) * row..(rows(from) + tokens) * row, rows(to) * row);
+            }
+            Data::Encoded(bytes) => {
+                let row = self.heads * self.format.head_bytes(self.head_dim);
+                bytes.copy_within(rows(from) * row..(rows(from) + tokens) * row, rows(to) * row);
+            }
+        }
+    }
+
+    fn page_bytes(&self) -> usize {
+        PAGE_TOKENS * self.heads * self.format.head_bytes(self.head_dim)
+    }
+
+    /// Appends a page as it is stored.
+    pub(super) fn read_page(&self, page: usize, out: &mut Vec<u8>) {
+        let len = self.page_bytes();
+        match &self.data {
+            Data::F32(data) => {
+                let values = &data[page * len / size_of::<f32>()..][..len / size_of::<f32>()];
+                values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+            }
+            Data::Encoded(bytes) => out.extend_from_slice(&bytes[page * len..][..len]),
+        }
+    }
+
+    /// Sets a page to what [`CpuKvPool::read_page`] gave.
+    pub(super) fn write_page(&mut self, page: usize, stored: &[u8]) {
+        let len = self.page_bytes();
+        match &mut self.data {
+            Data::F32(data) => {
+                let values = &mut data[page * len / size_of::<f32>()..][..len / size_of::<f32>()];
+                for (value, bytes) in values.iter_mut().zip(stored.as_chunks().0) {
+                    *value = f32::from_le_bytes(*bytes);
+                }
+            }
+            Data::Encoded(bytes) => bytes[page * len..][..len].copy_from_slice(&stored[..len]),
+        }
+    }
+
+    /// Values between the starts of two rows that [`CpuKvPool::decode`] wrote.
     pub(super) fn decoded_stride(&self) -> usize {
         self.format.head_len(self.head_dim)
     }
@@ -87,7 +150,7 @@ impl CpuKvCache {
     }
 
     /// Writes rows from `row` on of one head to `out`, as many as it holds: each takes
-    /// [`CpuKvCache::decoded_stride`], of which the first `head_dim` count.
+    /// [`CpuKvPool::decoded_stride`], of which the first `head_dim` count.
     pub(super) fn decode(&self, ops: F32Ops, row: usize, head: usize, out: &mut [f32]) {
         let len = self.decoded_stride();
         let bytes = match &self.data {
@@ -109,6 +172,7 @@ impl CpuKvCache {
     }
 
     /// Decoded rows from `row` on, `[rows, kv_heads, head_dim]`.
+    #[cfg(test)]
     pub(super) fn read(&self, ops: F32Ops, row: usize, dst: &mut [f32]) {
         let mut decoded = vec![0.0; self.decoded_stride()];
         for (i, dst) in dst.chunks_exact_mut(self.head_dim).enumerate() {
@@ -164,8 +228,8 @@ mod tests {
     fn stored(isa: Isa, threads: usize, format: KvFormat, values: &[f32]) -> Vec<f32> {
         let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(isa) });
         let rows = values.len() / ROW;
-        let mut cache = CpuKvCache::new(format, &SHAPE, rows + 2);
-        cache.store(&mut backend.context, 1, values);
+        let mut cache = CpuKvPool::new(format, &SHAPE, (rows + 2).div_ceil(PAGE_TOKENS)).unwrap();
+        cache.store_rows(&mut backend.context, 1, values);
         let mut read = vec![1.0; (rows + 2) * ROW];
         cache.read(backend.context.ops, 0, &mut read);
         let (before, rest) = read.split_at(ROW);

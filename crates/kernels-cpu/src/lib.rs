@@ -26,8 +26,7 @@ mod norm;
 mod pool;
 mod rope;
 
-pub use attention::scratch_bytes as attention_scratch_bytes;
-pub use kv_cache::CpuKvCache;
+pub use kv_cache::CpuKvPool;
 pub use pool::{THREADS_MAX, ThreadPool};
 
 use tensor::MatrixView;
@@ -35,10 +34,13 @@ use tensor::MatrixView;
 use attention::AttentionScratch;
 use dot::Isa;
 use f32_ops::F32Ops;
-use gated_delta_net::DeltaNetScratch;
+use gated_delta_net::{DeltaNetScratch, Form};
 use matmul::MatmulScratch;
 use moe::MoeScratch;
-use ops::{AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
+use ops::{
+    Attention, AttentionShape, Backend, Combine, DeltaNet, ExpertRows, ExpertWeights, Footprint, HostMatrix,
+    KvFormat, Mlp, Need, NormProducts, OpError, OutputProduct,
+};
 use rope::RopeScratch;
 
 /// How the CPU back-end runs. None of it changes a result except `isa`, which may change rounding.
@@ -143,197 +145,196 @@ fn grow_all(memories: &mut [Vec<f32>], len: usize) {
     });
 }
 
+/// Zeros, which the system gives memory for as they are first written.
+fn zeroed<T: Clone + Default>(len: usize, what: &'static str) -> Result<Vec<T>, OpError> {
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    // `vec!` ends the process where there is no room; this asks first.
+    Vec::<T>::new().try_reserve_exact(len).map_err(|_| OpError::OutOfMemory { bytes, what })?;
+    Ok(vec![T::default(); len])
+}
+
+/// Bytes that a gated MLP, or the experts of a layer, keep: both halves of the hidden layer, its product, and the input and
+/// hidden rows in 8 bits.
+fn mlp_bytes(hidden: usize, inner: usize, rows: usize) -> usize {
+    rows * (4 * (3 * inner + hidden) + 2 * (inner + hidden))
+}
+
 impl Backend for CpuBackend {
     type Buffer = CpuBuffer;
     type Matrix = CpuMatrix;
-    type KvCache = CpuKvCache;
+    type KvPool = CpuKvPool;
 
-    fn buffer(&mut self, len: usize) -> CpuBuffer {
-        CpuBuffer(vec![0.0; len])
+    fn footprint(&self, need: &Need<'_>) -> Footprint {
+        let host_bytes = match *need {
+            Need::Buffer(len) => (size_of::<f32>() * len) as u64,
+            Need::Matrix(_) => 0, // Used where the caller has it.
+            Need::KvPool { format, shape, pages } => CpuKvPool::bytes(format, shape, pages),
+            Need::Attention { shape, format } => {
+                attention::scratch_bytes(shape, format, self.threads()) as u64
+            }
+            Need::Mlp { hidden, inner, rows } => mlp_bytes(hidden, inner, rows) as u64,
+        };
+        Footprint { host_bytes, device_bytes: 0 }
+    }
+
+    fn buffer(&mut self, len: usize) -> Result<CpuBuffer, OpError> {
+        Ok(CpuBuffer(zeroed(len, "activations")?))
+    }
+
+    fn matrix(&mut self, data: HostMatrix) -> Result<CpuMatrix, OpError> {
+        data.view();
+        Ok(CpuMatrix(data))
+    }
+
+    fn kv_pool(
+        &mut self,
+        format: KvFormat,
+        shape: &AttentionShape,
+        pages: usize,
+    ) -> Result<CpuKvPool, OpError> {
+        CpuKvPool::new(format, shape, pages)
     }
 
     fn write(&mut self, dst: &mut CpuBuffer, at: usize, src: &[f32]) {
         dst.0[at..][..src.len()].copy_from_slice(src);
     }
 
-    fn read(&mut self, src: &CpuBuffer, at: usize, dst: &mut [f32]) {
+    fn read(&mut self, src: &CpuBuffer, at: usize, dst: &mut [f32]) -> Result<(), OpError> {
         dst.copy_from_slice(&src.0[at..][..dst.len()]);
+        Ok(())
     }
 
-    fn clear(&mut self, dst: &mut CpuBuffer) {
-        dst.0.fill(0.0);
+    fn clear(&mut self, dst: &mut CpuBuffer, at: usize, len: usize) {
+        dst.0[at..][..len].fill(0.0);
     }
 
     fn copy(&mut self, src: &CpuBuffer, src_at: usize, dst: &mut CpuBuffer, dst_at: usize, len: usize) {
         dst.0[dst_at..][..len].copy_from_slice(&src.0[src_at..][..len]);
     }
 
-    fn matrix(&mut self, data: HostMatrix) -> CpuMatrix {
-        data.view();
-        CpuMatrix(data)
+    fn copy_within(&mut self, buffer: &mut CpuBuffer, from: usize, to: usize, len: usize) {
+        buffer.0.copy_within(from..from + len, to);
     }
 
-    fn kv_cache(&mut self, format: KvFormat, shape: &AttentionShape, ctx: usize) -> CpuKvCache {
-        CpuKvCache::new(format, shape, ctx)
+    fn copy_page(&mut self, pool: &mut CpuKvPool, from: usize, to: usize, tokens: usize) {
+        pool.copy_page(from, to, tokens);
     }
 
-    fn read_kv(&mut self, src: &CpuKvCache, row: usize, dst: &mut [f32]) {
-        src.read(self.context.ops, row, dst);
+    fn read_page(&mut self, pool: &CpuKvPool, page: usize, out: &mut Vec<u8>) -> Result<(), OpError> {
+        pool.read_page(page, out);
+        Ok(())
     }
 
-    fn get_rows(&mut self, table: &CpuMatrix, ids: &[u32], out: &mut CpuBuffer) {
-        matmul::get_rows(&mut self.context, table.view(), ids, &mut out.0);
+    fn write_page(&mut self, pool: &mut CpuKvPool, page: usize, bytes: &[u8]) {
+        pool.write_page(page, bytes);
     }
 
-    fn rms_norm(
-        &mut self,
-        x: &CpuBuffer,
-        weight: &CpuBuffer,
-        eps: f32,
-        n: usize,
-        dim: usize,
-        out: &mut CpuBuffer,
-    ) {
-        norm::rms_norm(&mut self.context, (&x.0, &weight.0), eps, n, dim, &mut out.0);
+    fn get_rows(&mut self, table: &CpuMatrix, ids: &[u32], out: &mut CpuBuffer, at: usize) {
+        let table = table.view();
+        matmul::get_rows(&mut self.context, table, ids, &mut out.0[at * table.cols..]);
     }
 
-    fn mul_mat(&mut self, w: &CpuMatrix, x: &CpuBuffer, n: usize, out: &mut CpuBuffer) {
-        matmul::mul_mats(&mut self.context, &mut self.matmul, [(w.view(), out.0.as_mut_slice())], &x.0, n);
-    }
-
-    fn mul_mats<const N: usize>(
-        &mut self,
-        products: [(&CpuMatrix, &mut CpuBuffer); N],
-        x: &CpuBuffer,
-        n: usize,
-    ) {
+    fn norm_products<const N: usize>(&mut self, op: NormProducts<'_, Self, N>) {
+        let NormProducts { x, norm, n, h, products } = op;
+        let context = &mut self.context;
+        norm::rms_norm(context, (&x.0, &norm.weight.0), norm.eps, n, norm.dim, &mut h.0);
         let products = products.map(|(w, out)| (w.view(), out.0.as_mut_slice()));
-        matmul::mul_mats(&mut self.context, &mut self.matmul, products, &x.0, n);
+        matmul::mul_mats(context, &mut self.matmul, products, &h.0, n);
     }
 
-    fn add_bias(&mut self, bias: &CpuBuffer, n: usize, dim: usize, out: &mut CpuBuffer) {
-        elementwise::add_bias(&mut self.context, &bias.0, n, dim, &mut out.0);
+    fn attention(&mut self, op: Attention<'_, Self>) {
+        let Attention { shape, batch, biases, norms, rope_factors, qg, k, v, keys, values, out } = op;
+        let (context, n) = (&mut self.context, batch.n);
+        let kv_len = shape.kv_heads * shape.head_dim;
+        let q_len = shape.heads * shape.query_len();
+        if let Some([q_bias, k_bias, v_bias]) = biases {
+            elementwise::add_bias(context, &q_bias.0, n, q_len, &mut qg.0);
+            elementwise::add_bias(context, &k_bias.0, n, kv_len, &mut k.0);
+            elementwise::add_bias(context, &v_bias.0, n, kv_len, &mut v.0);
+        }
+        let [q_norm, k_norm] = [0, 1].map(|which| norms.map(|norms| &norms[which].0[..]));
+        let factors = rope_factors.map(|factors| &factors.0[..shape.rotary_dim / 2]);
+        self.rope.set_up(shape, factors, batch);
+        rope::queries(context, &mut self.rope, shape, q_norm, &mut qg.0);
+        rope::keys(context, &mut self.rope, shape, k_norm, &mut k.0);
+        keys.store(context, batch, &k.0);
+        values.store(context, batch, &v.0);
+        let out_len = shape.heads * shape.head_dim;
+        for rows in batch.rows {
+            let inputs = attention::Inputs {
+                shape,
+                pages: batch.pages_of(rows),
+                pos: rows.pos(),
+                n: rows.len(),
+                qg: &qg.0[rows.first() * q_len..],
+                k_cache: keys,
+                v_cache: values,
+            };
+            let out = &mut out.0[rows.first() * out_len..];
+            attention::gated_attention(context, &mut self.attention, &inputs, out);
+        }
+    }
+
+    fn delta_net(&mut self, op: DeltaNet<'_, Self>) {
+        let DeltaNet { shape, batch, u, conv, b, a, a_neg, dt_bias, conv_states, states, qkv, out } = op;
+        let (channels, heads) = (shape.conv_channels(), shape.value_heads);
+        let (past_len, state_len) = ((shape.conv_kernel - 1) * channels, shape.state_len());
+        for rows in batch.rows {
+            let (first, n, context) = (rows.first(), rows.len(), &mut self.context);
+            let past = &mut conv_states.0[rows.state() * past_len..][..past_len];
+            let u = &u.0[first * channels..];
+            conv::conv1d_silu(context, shape, n, (&conv.0, u), past, &mut qkv.0[first * channels..]);
+            let inputs = gated_delta_net::Inputs {
+                shape,
+                n,
+                pos: rows.pos(),
+                qkv: &qkv.0[first * channels..],
+                a: &a.0[first * heads..],
+                b: &b.0[first * heads..],
+                a_neg: &a_neg.0,
+                dt_bias: &dt_bias.0,
+            };
+            let form = if rows.chunked { Form::Chunked } else { Form::Recurrent };
+            let state = &mut states.0[rows.state() * state_len..][..state_len];
+            let out = &mut out.0[first * shape.value_len()..];
+            gated_delta_net::run(context, &mut self.delta_net, &inputs, form, state, out);
+        }
+    }
+
+    fn output_product(&mut self, op: OutputProduct<'_, Self>) {
+        let OutputProduct { gated_norm, input, w, bias, n, hidden, product, x } = op;
+        let context = &mut self.context;
+        if let Some(gated) = gated_norm {
+            let (norm, weights) = (gated.norm, (&gated.z.0[..], &gated.norm.weight.0[..]));
+            norm::gated_rms_norm(context, weights, norm.eps, gated.rows, norm.dim, &mut input.0);
+        }
+        let products = [(w.view(), product.0.as_mut_slice())];
+        matmul::mul_mats(context, &mut self.matmul, products, &input.0, n);
+        if let Some(bias) = bias {
+            elementwise::add_bias(context, &bias.0, n, hidden, &mut product.0);
+        }
+        elementwise::add(context, &product.0[..n * hidden], &mut x.0[..n * hidden]);
+    }
+
+    fn mlp(&mut self, op: Mlp<'_, Self>) {
+        let weights = ExpertWeights { gate: op.gate.view(), up: op.up.view(), down: op.down.view() };
+        let gate_row = op.gate_row.map(CpuMatrix::view);
+        let (x, out) = (&op.x.0, &mut op.out.0);
+        moe::shared_expert(&mut self.context, &mut self.moe, weights, gate_row, x, op.n, out);
     }
 
     fn add(&mut self, y: &CpuBuffer, len: usize, x: &mut CpuBuffer) {
         elementwise::add(&mut self.context, &y.0[..len], &mut x.0[..len]);
     }
 
-    fn qk_norm_rope_store(
-        &mut self,
-        shape: &AttentionShape,
-        pos: usize,
-        n: usize,
-        norms: Option<[&CpuBuffer; 2]>,
-        rope_factors: Option<&CpuBuffer>,
-        qg: &mut CpuBuffer,
-        k: &mut CpuBuffer,
-        v: &CpuBuffer,
-        k_cache: &mut CpuKvCache,
-        v_cache: &mut CpuKvCache,
-    ) {
-        let [q_norm, k_norm] = [0, 1].map(|which| norms.map(|norms| &norms[which].0[..]));
-        self.rope.set_up(shape, rope_factors.map(|factors| &factors.0[..shape.rotary_dim / 2]));
-        rope::queries(&mut self.context, &mut self.rope, shape, pos, n, q_norm, &mut qg.0);
-        rope::keys(&mut self.context, &mut self.rope, shape, pos, n, k_norm, &mut k.0);
-        let len = n * shape.kv_heads * shape.head_dim;
-        k_cache.store(&mut self.context, pos, &k.0[..len]);
-        v_cache.store(&mut self.context, pos, &v.0[..len]);
-    }
-
-    fn gated_attention(
-        &mut self,
-        shape: &AttentionShape,
-        pos: usize,
-        n: usize,
-        qg: &CpuBuffer,
-        k_cache: &CpuKvCache,
-        v_cache: &CpuKvCache,
-        out: &mut CpuBuffer,
-    ) {
-        let inputs = attention::Inputs { shape, pos, n, qg: &qg.0, k_cache, v_cache };
-        attention::gated_attention(&mut self.context, &mut self.attention, &inputs, &mut out.0);
-    }
-
-    fn conv1d_silu(
-        &mut self,
-        shape: &DeltaNetShape,
-        n: usize,
-        weight: &CpuBuffer,
-        u: &CpuBuffer,
-        state: &mut CpuBuffer,
-        out: &mut CpuBuffer,
-    ) {
-        conv::conv1d_silu(&mut self.context, shape, n, (&weight.0, &u.0), &mut state.0, &mut out.0);
-    }
-
-    fn gated_delta_net(
-        &mut self,
-        shape: &DeltaNetShape,
-        n: usize,
-        qkv: &CpuBuffer,
-        a: &CpuBuffer,
-        b: &CpuBuffer,
-        a_neg: &CpuBuffer,
-        dt_bias: &CpuBuffer,
-        state: &mut CpuBuffer,
-        out: &mut CpuBuffer,
-    ) {
-        let inputs = gated_delta_net::Inputs {
-            shape,
-            n,
-            qkv: &qkv.0,
-            a: &a.0,
-            b: &b.0,
-            a_neg: &a_neg.0,
-            dt_bias: &dt_bias.0,
-        };
-        let form = gated_delta_net::Form::for_tokens(n);
-        gated_delta_net::run(&mut self.context, &mut self.delta_net, &inputs, form, &mut state.0, &mut out.0);
-    }
-
-    fn gated_rms_norm(
-        &mut self,
-        z: &CpuBuffer,
-        weight: &CpuBuffer,
-        eps: f32,
-        rows: usize,
-        dim: usize,
-        o: &mut CpuBuffer,
-    ) {
-        norm::gated_rms_norm(&mut self.context, (&z.0, &weight.0), eps, rows, dim, &mut o.0);
-    }
-
-    fn shared_expert(
-        &mut self,
-        gate: &CpuMatrix,
-        up: &CpuMatrix,
-        down: &CpuMatrix,
-        gate_row: Option<&CpuMatrix>,
-        x: &CpuBuffer,
-        n: usize,
-        out: &mut CpuBuffer,
-    ) {
-        let weights = ExpertWeights { gate: gate.view(), up: up.view(), down: down.view() };
-        let gate_row = gate_row.map(CpuMatrix::view);
-        moe::shared_expert(&mut self.context, &mut self.moe, weights, gate_row, &x.0, n, &mut out.0);
-    }
-
     fn experts(&mut self, experts: &[ExpertRows<'_>], x: &CpuBuffer, out: &mut CpuBuffer) {
         moe::experts(&mut self.context, &mut self.moe, experts, &x.0, &mut out.0);
     }
 
-    fn moe_combine(
-        &mut self,
-        weights: &[f32],
-        routed: &CpuBuffer,
-        shared: &CpuBuffer,
-        n: usize,
-        k_len: usize,
-        dim: usize,
-        x: &mut CpuBuffer,
-    ) {
-        let inputs = moe::Outputs { weights, routed: &routed.0, shared: &shared.0, k_len, dim };
+    fn combine(&mut self, op: Combine<'_, Self>) {
+        let Combine { weights, routed, shared, n, k_len, dim, x } = op;
+        let shared = shared.map(|shared| &shared.0[..]);
+        let inputs = moe::Outputs { weights, routed: &routed.0, shared, k_len, dim };
         moe::moe_combine(&mut self.context, &inputs, n, &mut x.0);
     }
 }

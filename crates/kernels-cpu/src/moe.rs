@@ -212,7 +212,7 @@ pub(super) struct Outputs<'a> {
     /// `[n, k_len, dim]`
     pub(super) routed: &'a [f32],
     /// `[n, dim]`
-    pub(super) shared: &'a [f32],
+    pub(super) shared: Option<&'a [f32]>,
     pub(super) k_len: usize,
     pub(super) dim: usize,
 }
@@ -231,7 +231,9 @@ pub(super) fn moe_combine(context: &mut Context, outputs: &Outputs<'_>, n: usize
 
 fn add_experts(outputs: &Outputs<'_>, token: usize, ops: F32Ops, x: &mut [f32]) {
     let (dim, k_len) = (outputs.dim, outputs.k_len);
-    ops.axpby(1.0, &outputs.shared[token * dim..][..dim], 1.0, x);
+    if let Some(shared) = outputs.shared {
+        ops.axpby(1.0, &shared[token * dim..][..dim], 1.0, x);
+    }
     for choice in token * k_len..(token + 1) * k_len {
         ops.axpby(outputs.weights[choice], &outputs.routed[choice * dim..][..dim], 1.0, x);
     }

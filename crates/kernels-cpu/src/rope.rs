@@ -2,7 +2,7 @@
 
 use super::pool::Chunks;
 use super::{Context, grow_all, norm::inverse_rms, scratch};
-use ops::{AttentionShape, RopePairing};
+use ops::{AttentionShape, Batch, RopePairing};
 
 /// Tokens of one task: a few, so that the angles of a token are worth computing once for all its
 /// heads.
@@ -15,18 +15,29 @@ pub(super) struct RopeScratch {
     /// Empty: none.
     factors: Vec<f32>,
     frequencies: Vec<f64>,
+    /// [n]: position of each row.
+    positions: Vec<u32>,
     angles: Vec<Vec<f32>>,
 }
 
 impl RopeScratch {
     pub(super) fn new(threads: usize) -> Self {
         let angles = vec![Vec::new(); threads];
-        RopeScratch { theta: 0.0, rotary_dim: 0, factors: Vec::new(), frequencies: Vec::new(), angles }
+        RopeScratch {
+            theta: 0.0,
+            rotary_dim: 0,
+            factors: Vec::new(),
+            frequencies: Vec::new(),
+            positions: Vec::new(),
+            angles,
+        }
     }
 
-    /// Frequencies of this shape: `theta^(-2 j / rotary_dim)` over the factor, in f64 because position
+    /// Positions of the batch's rows, and frequencies of this shape: `theta^(-2 j / rotary_dim)` over the factor, in f64 because position
     /// times frequency runs to 10^5.
-    pub(super) fn set_up(&mut self, shape: &AttentionShape, factors: Option<&[f32]>) {
+    pub(super) fn set_up(&mut self, shape: &AttentionShape, factors: Option<&[f32]>, batch: &Batch<'_>) {
+        self.positions.clear();
+        self.positions.extend(batch.rows.iter().flat_map(|rows| rows.pos..rows.pos + rows.len));
         let factors = factors.unwrap_or_default();
         let same = (self.theta, self.rotary_dim) == (shape.rope_theta, shape.rotary_dim);
         if same && self.factors == factors {
@@ -90,13 +101,10 @@ pub(super) fn queries(
     context: &mut Context,
     scratch: &mut RopeScratch,
     shape: &AttentionShape,
-    pos: usize,
-    n: usize,
     norm: Option<&[f32]>,
     qg: &mut [f32],
 ) {
-    let qg = &mut qg[..n * shape.heads * shape.query_len()];
-    rotate_heads(context, scratch, shape, pos, norm, (shape.query_len(), shape.heads), qg);
+    rotate_heads(context, scratch, shape, norm, (shape.query_len(), shape.heads), qg);
 }
 
 /// Keys, `[n, kv_heads, head_dim]`, in place.
@@ -104,13 +112,10 @@ pub(super) fn keys(
     context: &mut Context,
     scratch: &mut RopeScratch,
     shape: &AttentionShape,
-    pos: usize,
-    n: usize,
     norm: Option<&[f32]>,
     k: &mut [f32],
 ) {
-    let k = &mut k[..n * shape.kv_heads * shape.head_dim];
-    rotate_heads(context, scratch, shape, pos, norm, (shape.head_dim, shape.kv_heads), k);
+    rotate_heads(context, scratch, shape, norm, (shape.head_dim, shape.kv_heads), k);
 }
 
 /// Norms and rotates the head at the start of each `stride` floats; tokens have `heads` of them.
@@ -118,18 +123,17 @@ fn rotate_heads(
     context: &mut Context,
     rope: &mut RopeScratch,
     shape: &AttentionShape,
-    pos: usize,
     weight: Option<&[f32]>,
     (stride, heads): (usize, usize),
     data: &mut [f32],
 ) {
     grow_all(&mut rope.angles, shape.rotary_dim / 2 * 2);
-    let (frequencies, token_len) = (&rope.frequencies[..], stride * heads);
-    let tasks = Chunks::new(data, TOKENS_PER_TASK * token_len);
+    let (frequencies, positions, token_len) = (&rope.frequencies[..], &rope.positions[..], stride * heads);
+    let tasks = Chunks::new(&mut data[..positions.len() * token_len], TOKENS_PER_TASK * token_len);
     context.pool.run_parts_with(tasks, &mut rope.angles, |task, tokens, angles| {
         let angles = scratch(angles, shape.rotary_dim / 2 * 2);
         for (i, token) in tokens.chunks_exact_mut(token_len).enumerate() {
-            fill_angles(frequencies, pos + task * TOKENS_PER_TASK + i, angles);
+            fill_angles(frequencies, positions[task * TOKENS_PER_TASK + i] as usize, angles);
             for head in token.chunks_exact_mut(stride) {
                 let head = &mut head[..shape.head_dim];
                 if let Some(weight) = weight {

@@ -1,4 +1,5 @@
 //! After one call with the same shapes an op allocates nothing, on any thread.
+#![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kernels_cpu::{CpuBackend, CpuBuffer, CpuOptions};
 use ops::conformance::{numbers, random_matrix};
 use ops::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, KvFormat, RopePairing, ValueHeadOrder,
+    Attention, AttentionShape, Backend, Batch, Combine, DeltaNet, DeltaNetShape, ExpertRows, ExpertWeights,
+    GatedNorm, KvFormat, Mlp, Norm, NormProducts, OutputProduct, PAGE_TOKENS, Phase, RopePairing, Rows,
+    ValueHeadOrder,
 };
 use tensor::Format;
 
@@ -53,7 +56,7 @@ const DELTA_NET: DeltaNetShape = DeltaNetShape {
 const HIDDEN: usize = 256;
 
 fn random(backend: &mut CpuBackend, len: usize) -> CpuBuffer {
-    let mut buffer = backend.buffer(len);
+    let mut buffer = backend.buffer(len).unwrap();
     backend.write(&mut buffer, 0, &numbers(1, len, 1.0));
     buffer
 }
@@ -84,53 +87,88 @@ fn ops_allocate_nothing_when_warm() {
 }
 
 fn dense_ops(backend: &mut CpuBackend, n: usize) {
+    let (weight, mut h) = (random(backend, HIDDEN), random(backend, n * HIDDEN));
     for &format in Format::ALL {
-        let w = backend.matrix(random_matrix(1, format, 512, HIDDEN));
+        let w = backend.matrix(random_matrix(1, format, 512, HIDDEN)).unwrap();
         let (x, mut out) = (random(backend, n * HIDDEN), random(backend, n * 512));
-        steady(backend, "mul_mat", n, |backend| backend.mul_mat(&w, &x, n, &mut out));
-        steady(backend, "get_rows", n, |backend| backend.get_rows(&w, &[3, 1], &mut out));
+        steady(backend, "norm_products", n, |backend| {
+            let norm = Norm { weight: &weight, eps: 1e-6, dim: HIDDEN };
+            let products = [(&w, &mut out)];
+            backend.norm_products(NormProducts { x: &x, norm, n, h: &mut h, products });
+        });
+        steady(backend, "get_rows", n, |backend| backend.get_rows(&w, &[3, 1], &mut out, 0));
     }
-    let (x, weight, mut out) =
-        (random(backend, n * HIDDEN), random(backend, HIDDEN), random(backend, n * HIDDEN));
-    steady(backend, "rms_norm", n, |backend| backend.rms_norm(&x, &weight, 1e-6, n, HIDDEN, &mut out));
-    steady(backend, "gated_rms_norm", n, |backend| {
-        backend.gated_rms_norm(&x, &weight, 1e-6, n, HIDDEN, &mut out);
+    let w = backend.matrix(random_matrix(1, Format::Q8_0, HIDDEN, HIDDEN)).unwrap();
+    let [z, mut input, mut product, mut x] = [0; 4].map(|_| random(backend, n * HIDDEN));
+    steady(backend, "output_product", n, |backend| {
+        let norm = Norm { weight: &weight, eps: 1e-6, dim: HIDDEN };
+        let gated_norm = Some(GatedNorm { z: &z, norm, rows: n });
+        let (input, product, bias, hidden) = (&mut input, &mut product, Some(&weight), HIDDEN);
+        let op = OutputProduct { gated_norm, input, w: &w, bias, n, hidden, product, x: &mut x };
+        backend.output_product(op);
     });
-    steady(backend, "add", n, |backend| backend.add(&x, n * HIDDEN, &mut out));
-    steady(backend, "add_bias", n, |backend| backend.add_bias(&weight, n, HIDDEN, &mut out));
+    steady(backend, "add", n, |backend| backend.add(&z, n * HIDDEN, &mut x));
 }
 
 fn mixers(backend: &mut CpuBackend, n: usize) {
     let (pos, heads, dim) = (300, ATTENTION.heads, ATTENTION.head_dim);
     let row = ATTENTION.kv_heads * dim;
+    let pages: Vec<u32> = (0..(pos + n).div_ceil(PAGE_TOKENS) as u32).collect();
+    let rows = Rows {
+        first: 0,
+        len: n as u32,
+        pos: pos as u32,
+        phase: Phase::Prefill,
+        chunked: n > 1,
+        state: 0,
+        pages: (0, pages.len() as u32),
+    };
+    let batch = Batch { n, rows: &[rows], pages: &pages };
     let norm = random(backend, dim);
     let (mut qg, mut k) = (random(backend, n * heads * 2 * dim), random(backend, n * row));
-    let (v, mut out) = (random(backend, n * row), random(backend, n * heads * dim));
+    let (mut v, mut out) = (random(backend, n * row), random(backend, n * heads * dim));
     for &kv in KvFormat::ALL {
-        let [mut keys, mut values] = [0; 2].map(|_| backend.kv_cache(kv, &ATTENTION, pos + n));
-        steady(backend, "qk_norm_rope_store", n, |backend| {
-            let norms = Some([&norm, &norm]);
-            let caches = (&mut keys, &mut values);
-            backend
-                .qk_norm_rope_store(&ATTENTION, pos, n, norms, None, &mut qg, &mut k, &v, caches.0, caches.1);
-        });
-        steady(backend, "gated_attention", n, |backend| {
-            backend.gated_attention(&ATTENTION, pos, n, &qg, &keys, &values, &mut out);
+        let [mut keys, mut values] = [0; 2].map(|_| backend.kv_pool(kv, &ATTENTION, pages.len()).unwrap());
+        steady(backend, "attention", n, |backend| {
+            backend.attention(Attention {
+                shape: &ATTENTION,
+                batch: &batch,
+                biases: None,
+                norms: Some([&norm, &norm]),
+                rope_factors: None,
+                qg: &mut qg,
+                k: &mut k,
+                v: &mut v,
+                keys: &mut keys,
+                values: &mut values,
+                out: &mut out,
+            });
         });
     }
 
     let (channels, heads) = (DELTA_NET.conv_channels(), DELTA_NET.value_heads);
-    let (weight, u, mut qkv) =
+    let (conv, u, mut qkv) =
         (random(backend, 4 * channels), random(backend, n * channels), random(backend, n * channels));
-    let (mut past, mut state) = (random(backend, 3 * channels), random(backend, DELTA_NET.state_len()));
+    let mut conv_states = random(backend, 3 * channels);
+    let mut states = random(backend, DELTA_NET.state_len());
     let (gates, decays) = (random(backend, n * heads), random(backend, heads));
     let mut out = random(backend, n * DELTA_NET.value_len());
-    steady(backend, "conv1d_silu", n, |backend| {
-        backend.conv1d_silu(&DELTA_NET, n, &weight, &u, &mut past, &mut qkv);
-    });
-    steady(backend, "gated_delta_net", n, |backend| {
-        backend.clear(&mut state);
-        backend.gated_delta_net(&DELTA_NET, n, &qkv, &gates, &gates, &decays, &decays, &mut state, &mut out);
+    steady(backend, "delta_net", n, |backend| {
+        backend.clear(&mut states, 0, DELTA_NET.state_len());
+        backend.delta_net(DeltaNet {
+            shape: &DELTA_NET,
+            batch: &batch,
+            u: &u,
+            conv: &conv,
+            b: &gates,
+            a: &gates,
+            a_neg: &decays,
+            dt_bias: &decays,
+            conv_states: &mut conv_states,
+            states: &mut states,
+            qkv: &mut qkv,
+            out: &mut out,
+        });
     });
 }
 
@@ -143,14 +181,16 @@ fn experts(backend: &mut CpuBackend, n: usize) {
     steady(backend, "expert", n, |backend| {
         backend.experts(&[ExpertRows { weights, x_rows: &rows, out_rows: &rows }], &x, &mut out)
     });
-    let gate_row = backend.matrix(random_matrix(1, Format::F32, 1, HIDDEN));
-    let [gate, up, down] = [&gate, &up, &down].map(|matrix| backend.matrix(matrix.clone()));
-    steady(backend, "shared_expert", n, |backend| {
-        backend.shared_expert(&gate, &up, &down, Some(&gate_row), &x, n, &mut out);
+    let gate_row = backend.matrix(random_matrix(1, Format::F32, 1, HIDDEN)).unwrap();
+    let [gate, up, down] = [&gate, &up, &down].map(|matrix| backend.matrix(matrix.clone()).unwrap());
+    steady(backend, "mlp", n, |backend| {
+        let (gate, up, down, gate_row) = (&gate, &up, &down, Some(&gate_row));
+        backend.mlp(Mlp { gate, up, down, gate_row, x: &x, n, out: &mut out });
     });
     let (routed, mut x) = (random(backend, 2 * n * HIDDEN), random(backend, n * HIDDEN));
-    let choices = numbers(1, 2 * n, 1.0);
-    steady(backend, "moe_combine", n, |backend| {
-        backend.moe_combine(&choices, &routed, &out, n, 2, HIDDEN, &mut x);
+    let weights = numbers(1, 2 * n, 1.0);
+    steady(backend, "combine", n, |backend| {
+        let (weights, routed, shared) = (&weights[..], &routed, Some(&out));
+        backend.combine(Combine { weights, routed, shared, n, k_len: 2, dim: HIDDEN, x: &mut x });
     });
 }

@@ -1,9 +1,10 @@
 //! The CPU back-end against the oracle, and against itself.
+#![allow(clippy::unwrap_used)]
 
 use kernels_cpu::dot::Isa;
-use kernels_cpu::{CpuBackend, CpuOptions};
+use kernels_cpu::{CpuBackend, CpuBuffer, CpuOptions};
 use ops::conformance::{check, numbers, outcomes};
-use ops::{AttentionShape, Backend, KvFormat, RopePairing};
+use ops::{Attention, AttentionShape, Backend, Batch, KvFormat, PAGE_TOKENS, Phase, RopePairing, Rows};
 
 fn instruction_sets() -> Vec<Isa> {
     let mut sets = vec![Isa::Scalar, Isa::detect()];
@@ -37,10 +38,10 @@ fn results_do_not_depend_on_threads_or_history() {
     }
 }
 
-/// A token gets the same bits in a prompt of any length and alone: attention depends on nothing but
+/// A token gets the same bits in a prompt of any length, alone and in company: attention depends on nothing but
 /// its own history.
 #[test]
-fn attention_is_the_same_in_prompt_and_decoding() {
+fn attention_is_the_same_in_prompt_and_decoding_and_in_company() {
     let shape = AttentionShape {
         heads: 6,
         kv_heads: 2,
@@ -51,48 +52,81 @@ fn attention_is_the_same_in_prompt_and_decoding() {
         gated: true,
         eps: 1e-6,
     };
-    let (ctx, row, q_row) = (300, shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
     let kinds = instruction_sets().into_iter().flat_map(|isa| KvFormat::ALL.iter().map(move |kv| (isa, *kv)));
     for (isa, kv) in kinds {
-        let attend = |chunk: usize| {
-            let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) });
-            let mut buffer = |seed, len| {
-                let mut buffer = backend.buffer(len);
-                buffer.as_mut_slice().copy_from_slice(&numbers(seed, len, 3.0));
-                buffer
-            };
-            let (all_qg, all_k, all_v) =
-                (buffer(1, ctx * 2 * q_row), buffer(2, ctx * row), buffer(3, ctx * row));
-            let norm = buffer(4, shape.head_dim);
-            let (mut qg, mut k, mut v) = (all_qg.clone(), all_k.clone(), all_v.clone());
-            let (mut out, mut outputs) = (buffer(7, ctx * q_row), Vec::new());
-            let [mut keys, mut values] = [0; 2].map(|_| backend.kv_cache(kv, &shape, ctx));
-            for pos in (0..ctx).step_by(chunk) {
-                let n = chunk.min(ctx - pos);
-                backend.copy(&all_qg, pos * 2 * q_row, &mut qg, 0, n * 2 * q_row);
-                backend.copy(&all_k, pos * row, &mut k, 0, n * row);
-                backend.copy(&all_v, pos * row, &mut v, 0, n * row);
-                let caches = (&mut keys, &mut values);
-                backend.qk_norm_rope_store(
-                    &shape,
-                    pos,
-                    n,
-                    Some([&norm, &norm]),
-                    None,
-                    &mut qg,
-                    &mut k,
-                    &v,
-                    caches.0,
-                    caches.1,
-                );
-                backend.gated_attention(&shape, pos, n, &qg, &keys, &values, &mut out);
-                outputs.extend(out.as_slice()[..n * q_row].iter().map(|x| x.to_bits()));
-            }
-            outputs
-        };
-        let expected = attend(ctx);
+        let case = Case { shape, isa, kv };
+        let expected = case.attend(&[(CTX, 0)]);
         for chunk in [1, 2, 37, 128] {
-            assert!(attend(chunk) == expected, "{chunk} tokens at a time, {isa:?}, {kv}");
+            let chunks: Vec<(usize, usize)> =
+                (0..CTX).step_by(chunk).map(|pos| (chunk.min(CTX - pos), 0)).collect();
+            assert!(case.attend(&chunks) == expected, "{chunk} tokens at a time, {isa:?}, {kv}");
         }
+        let company = [(130, 3), (1, 1), (1, 70), (100, 1), (68, 9)];
+        assert!(case.attend(&company) == expected, "in company, {isa:?}, {kv}");
     }
+}
+
+const CTX: usize = 300;
+
+struct Case {
+    shape: AttentionShape,
+    isa: Isa,
+    kv: KvFormat,
+}
+
+impl Case {
+    /// Outputs of a sequence of [`CTX`] tokens, so many in each pass, beside so many rows of another sequence.
+    fn attend(&self, passes: &[(usize, usize)]) -> Vec<u32> {
+        let (shape, each) = (&self.shape, CTX.div_ceil(PAGE_TOKENS) as u32);
+        let pages: Vec<u32> = (0..2 * each).rev().collect();
+        let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(self.isa) });
+        let (row, q_row) = (shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
+        let [qg, k, v] = [2 * q_row, row, row].map(|len| numbers(len as u64, CTX * len, 3.0));
+        let norm = filled(&mut backend, &numbers(4, shape.head_dim, 2.0));
+        let [mut keys, mut values] = [0; 2].map(|_| backend.kv_pool(self.kv, shape, pages.len()).unwrap());
+        let (mut outputs, mut reached) = (Vec::new(), [0, 0]);
+        for &(n, others) in passes {
+            // The other sequence comes first and has the same rows.
+            let rows = |first: usize, len: usize, seq: usize| Rows {
+                first: first as u32,
+                len: len as u32,
+                pos: reached[seq] as u32,
+                phase: Phase::Prefill,
+                chunked: true,
+                state: 0,
+                pages: (seq as u32 * each, each),
+            };
+            let both = [rows(0, others, 1), rows(others, n, 0)];
+            let list = if others > 0 { &both[..] } else { &both[1..] };
+            let part = |data: &[f32], len: usize| {
+                let of = |seq: usize, n: usize| data[reached[seq] * len..][..n * len].to_vec();
+                [of(1, others), of(0, n)].concat()
+            };
+            let [mut qg, mut k, mut v] = [(&qg, 2 * q_row), (&k, row), (&v, row)]
+                .map(|(data, len)| filled(&mut backend, &part(data, len)));
+            let mut out = backend.buffer((others + n) * q_row).unwrap();
+            backend.attention(Attention {
+                shape,
+                batch: &Batch { n: others + n, rows: list, pages: &pages },
+                biases: None,
+                norms: Some([&norm, &norm]),
+                rope_factors: None,
+                qg: &mut qg,
+                k: &mut k,
+                v: &mut v,
+                keys: &mut keys,
+                values: &mut values,
+                out: &mut out,
+            });
+            outputs.extend(out.as_slice()[others * q_row..].iter().map(|x| x.to_bits()));
+            reached = [reached[0] + n, reached[1] + others];
+        }
+        outputs
+    }
+}
+
+fn filled(backend: &mut CpuBackend, values: &[f32]) -> CpuBuffer {
+    let mut buffer = backend.buffer(values.len()).unwrap();
+    buffer.as_mut_slice().copy_from_slice(values);
+    buffer
 }

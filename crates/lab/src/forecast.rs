@@ -30,7 +30,10 @@ use models::config::LayerType;
 use models::layout::Tier;
 use models::presets::Preset;
 use models::tiers::QuantTiers;
-use ops::{Backend, ExpertRows, ExpertWeights, HostMatrix, KvFormat};
+use ops::{
+    Attention, Backend, Batch, Combine, DeltaNet, ExpertRows, ExpertWeights, HostMatrix, KvFormat, Norm,
+    NormProducts, PAGE_TOKENS, Phase, Rows,
+};
 use serde::Serialize;
 use storage::{AlignedBuf, BLOCK_BYTES, SplitMix64, Storage};
 
@@ -680,15 +683,21 @@ impl Compute<'_> {
     fn matvec_s(&mut self, shape: Shape) -> f64 {
         let copies = copies(shape.bytes());
         let matrices: Vec<_> = (0..copies).filter_map(|_| probe::random_matrix(shape)).collect();
-        let matrices: Vec<_> = matrices.into_iter().map(|host| self.backend.matrix(host)).collect();
+        let matrices: Vec<_> =
+            matrices.into_iter().filter_map(|host| self.backend.matrix(host).ok()).collect();
         if matrices.is_empty() {
             return 0.0;
         }
         let x = self.vector(shape.cols);
-        let mut out = self.backend.buffer(shape.rows);
+        let (weight, mut h, mut out) =
+            (self.vector(shape.cols), self.vector(shape.cols), self.vector(shape.rows));
         let backend = &mut self.backend;
         let pass = undisturbed_seconds(|| {
-            matrices.iter().for_each(|w| backend.mul_mat(w, &x, 1, &mut out));
+            for w in &matrices {
+                let norm = Norm { weight: &weight, eps: 1e-6, dim: shape.cols };
+                let products = [(w, &mut out)];
+                backend.norm_products(NormProducts { x: &x, norm, n: 1, h: &mut h, products });
+            }
         });
         pass / matrices.len() as f64
     }
@@ -712,7 +721,7 @@ impl Compute<'_> {
             return 0.0;
         }
         let x = self.vector(parts[0].cols);
-        let mut out = self.backend.buffer(parts[2].rows);
+        let mut out = self.vector(parts[2].rows);
         let backend = &mut self.backend;
         let pass = undisturbed_seconds(|| {
             for [gate, up, down] in &experts {
@@ -724,7 +733,7 @@ impl Compute<'_> {
     }
 
     fn vector(&mut self, len: usize) -> <CpuBackend as Backend>::Buffer {
-        let mut x = self.backend.buffer(len);
+        let mut x = self.backend.buffer(len).expect("a vector of one token");
         self.backend.write(&mut x, 0, &probe::random_values(len));
         x
     }
@@ -747,57 +756,73 @@ impl Compute<'_> {
         let backend = &mut self.backend;
         undisturbed_seconds(|| {
             for _ in 0..2 {
-                backend.rms_norm(&x, &weight, 1e-6, 1, hidden, &mut out);
+                let norm = Norm { weight: &weight, eps: 1e-6, dim: hidden };
+                backend.norm_products(NormProducts { x: &x, norm, n: 1, h: &mut out, products: [] });
             }
             backend.add(&y, hidden, &mut x);
-            backend.moe_combine(&weights, &routed, &y, 1, k, hidden, &mut out);
+            let (weights, routed, shared) = (&weights[..], &routed, Some(&y));
+            backend.combine(Combine { weights, routed, shared, n: 1, k_len: k, dim: hidden, x: &mut out });
         })
     }
 
     fn delta_net_s(&mut self) -> f64 {
         let Some(shape) = self.facts.config.delta_net else { return 0.0 };
         let (channels, values) = (shape.conv_channels(), shape.value_len());
-        let states = copies(4.0 * shape.state_len() as f64).min(64);
-        let mut states: Vec<_> = (0..states).map(|_| self.backend.buffer(shape.state_len())).collect();
-        let [u, weight, mut tail] = [channels, channels * shape.conv_kernel, channels * shape.conv_kernel]
-            .map(|len| self.vector(len));
+        let slots = copies(4.0 * shape.state_len() as f64).min(64);
+        let (mut states, mut conv_states) =
+            (self.vector(slots * shape.state_len()), self.vector(slots * channels * shape.conv_kernel));
+        let [u, conv] = [channels, channels * shape.conv_kernel].map(|len| self.vector(len));
         let [a, b, a_neg, dt_bias] = [shape.value_heads; 4].map(|len| self.vector(len));
-        let [z, norm, mut qkv, mut out] =
-            [values, shape.value_dim, channels, values].map(|len| self.vector(len));
+        let [mut qkv, mut out] = [channels, values].map(|len| self.vector(len));
         let backend = &mut self.backend;
         let pass = undisturbed_seconds(|| {
-            for state in &mut states {
-                backend.conv1d_silu(&shape, 1, &weight, &u, &mut tail, &mut qkv);
-                backend.gated_delta_net(&shape, 1, &qkv, &a, &b, &a_neg, &dt_bias, state, &mut out);
-                backend.gated_rms_norm(&z, &norm, shape.eps, shape.value_heads, shape.value_dim, &mut out);
+            for slot in 0..slots {
+                backend.delta_net(DeltaNet {
+                    shape: &shape,
+                    batch: &Batch { n: 1, rows: &[one_row(0, slot)], pages: &[] },
+                    u: &u,
+                    conv: &conv,
+                    b: &b,
+                    a: &a,
+                    a_neg: &a_neg,
+                    dt_bias: &dt_bias,
+                    conv_states: &mut conv_states,
+                    states: &mut states,
+                    qkv: &mut qkv,
+                    out: &mut out,
+                });
             }
         });
-        pass / states.len().max(1) as f64
+        pass / slots.max(1) as f64
     }
 
     fn attention_s(&mut self) -> f64 {
         let shape = self.facts.config.attention;
         let (keys, queries) = (shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
         let gated = shape.heads * shape.query_len();
-        let [mut qg, mut k, v, mut out] = [gated, keys, keys, queries].map(|len| self.vector(len));
-        let [q_norm, k_norm] = [shape.head_dim; 2].map(|len| self.vector(len));
-        let [mut k_cache, mut v_cache] =
-            [0; 2].map(|_| self.backend.kv_cache(self.kv, &shape, ATTENTION_TOKENS));
+        let [mut qg, mut k, mut v, mut out] = [gated, keys, keys, queries].map(|len| self.vector(len));
+        let norm = self.vector(shape.head_dim);
+        let pages: Vec<u32> = (0..ATTENTION_TOKENS.div_ceil(PAGE_TOKENS) as u32).collect();
+        let pool = |backend: &mut CpuBackend| backend.kv_pool(self.kv, &shape, pages.len());
+        let (Ok(mut k_pool), Ok(mut v_pool)) = (pool(&mut self.backend), pool(&mut self.backend)) else {
+            return 0.0;
+        };
         let (backend, pos) = (&mut self.backend, ATTENTION_TOKENS - 1);
+        let rows = Rows { pages: (0, pages.len() as u32), ..one_row(pos, 0) };
         undisturbed_seconds(|| {
-            backend.qk_norm_rope_store(
-                &shape,
-                pos,
-                1,
-                Some([&q_norm, &k_norm]),
-                None,
-                &mut qg,
-                &mut k,
-                &v,
-                &mut k_cache,
-                &mut v_cache,
-            );
-            backend.gated_attention(&shape, pos, 1, &qg, &k_cache, &v_cache, &mut out);
+            backend.attention(Attention {
+                shape: &shape,
+                batch: &Batch { n: 1, rows: &[rows], pages: &pages },
+                biases: None,
+                norms: Some([&norm, &norm]),
+                rope_factors: None,
+                qg: &mut qg,
+                k: &mut k,
+                v: &mut v,
+                keys: &mut k_pool,
+                values: &mut v_pool,
+                out: &mut out,
+            });
         })
     }
 
@@ -820,6 +845,12 @@ impl Compute<'_> {
         };
         shapes.into_iter().map(rate).collect()
     }
+}
+
+/// A decoding row.
+fn one_row(pos: usize, slot: usize) -> Rows {
+    let (pos, state) = (pos as u32, slot as u32);
+    Rows { first: 0, len: 1, pos, phase: Phase::Decode, chunked: false, state, pages: (0, 0) }
 }
 
 /// How many of something no cache holds.

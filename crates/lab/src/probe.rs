@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kernels_cpu::CpuBackend;
-use ops::{Backend, HostMatrix};
+use ops::{Backend, HostMatrix, Norm, NormProducts};
 use storage::{AlignedBuf, CompletionQueue, ReadRequest, SplitMix64, Storage, StorageError, Widened};
 
 use crate::LabError;
@@ -225,7 +225,7 @@ const PEAK_ROWS: usize = 512;
 /// Longest that one kernel is measured.
 const PEAK_TIME: Duration = Duration::from_millis(250);
 
-/// Multiply-adds per second of `mul_mat` at its best: a matrix of this format and width that stays in a cache, many tokens.
+/// Multiply-adds per second of a product at its best: a matrix of this format and width that stays in a cache, many tokens.
 pub(crate) fn peak_products_per_s(backend: &mut CpuBackend, shape: Shape) -> f64 {
     products_per_s(backend, shape, PEAK_TOKENS)
 }
@@ -235,12 +235,16 @@ pub(crate) fn products_per_s(backend: &mut CpuBackend, shape: Shape, tokens: usi
     let tokens = tokens.max(1);
     let shape = Shape { rows: PEAK_ROWS.min(shape.rows.max(1)), ..shape };
     let Some(host) = random_matrix(shape) else { return 0.0 };
-    let w = backend.matrix(host);
-    let mut x = backend.buffer(tokens * shape.cols);
-    let values = random_values(tokens * shape.cols);
-    backend.write(&mut x, 0, &values);
-    let mut out = backend.buffer(tokens * shape.rows);
-    let seconds = best_seconds(PEAK_TIME, || backend.mul_mat(&w, &x, tokens, &mut out));
+    let zeros = [tokens * shape.cols, tokens * shape.cols, tokens * shape.rows, shape.cols];
+    let [Ok(mut x), Ok(mut h), Ok(mut out), Ok(weight)] = zeros.map(|len| backend.buffer(len)) else {
+        return 0.0;
+    };
+    let Ok(w) = backend.matrix(host) else { return 0.0 };
+    backend.write(&mut x, 0, &random_values(tokens * shape.cols));
+    let seconds = best_seconds(PEAK_TIME, || {
+        let norm = Norm { weight: &weight, eps: 1e-6, dim: shape.cols };
+        backend.norm_products(NormProducts { x: &x, norm, n: tokens, h: &mut h, products: [(&w, &mut out)] });
+    });
     shape.weights() * tokens as f64 / seconds
 }
 

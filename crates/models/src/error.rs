@@ -6,6 +6,21 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// A back-end cannot go on.
+    #[error(transparent)]
+    Op(#[from] ops::OpError),
+    /// A saved state is not as long as this model's.
+    #[error(
+        "a saved {what} has {got} bytes, and this model's have {expected}; it was saved by another model or version"
+    )]
+    StateLength {
+        /// Page or recurrent state.
+        what: &'static str,
+        /// Bytes of this model's.
+        expected: usize,
+        /// Bytes that were saved.
+        got: usize,
+    },
     /// A key of config.json is absent and has no safe default.
     #[error(
         "{path}: config.json has no `{key}`, which {architecture} needs; restore the model's original config.json"

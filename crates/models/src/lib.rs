@@ -30,11 +30,15 @@ mod phases;
 pub mod presets;
 pub mod qwen35moe;
 mod qwen35moe_gguf;
+mod states;
+mod step;
 pub mod synthetic;
 pub mod tiers;
 
 pub use architecture::{Architecture, adopt, config as read_config};
 pub use config::Config;
 pub use error::ModelError;
-pub use model::{Model, Scratch, State};
+pub use model::{Model, Run, Scratch, ScratchRows, scratch_footprint};
 pub use phases::Phases;
+pub use states::States;
+pub use step::{Failures, PromptPart, Step};

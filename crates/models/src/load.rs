@@ -73,7 +73,7 @@ impl<'a> DenseLoader<'a> {
         let (buf, offset) = self.bytes(info)?;
         let (rows, cols) = (info.shape[0], info.shape[1..].iter().product());
         let bytes: SharedBytes = Arc::new(buf);
-        Ok(backend.matrix(HostMatrix { format: info.format, rows, cols, bytes, offset }))
+        Ok(backend.matrix(HostMatrix { format: info.format, rows, cols, bytes, offset })?)
     }
 
     /// Any small tensor, decoded to f32 in storage order.
@@ -100,7 +100,7 @@ impl<'a> DenseLoader<'a> {
         map: impl Fn(f32) -> f32,
     ) -> Result<B::Buffer, ModelError> {
         let values: Vec<f32> = self.values(name)?.into_iter().map(map).collect();
-        let mut buffer = backend.buffer(values.len());
+        let mut buffer = backend.buffer(values.len())?;
         backend.write(&mut buffer, 0, &values);
         Ok(buffer)
     }

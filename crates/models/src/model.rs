@@ -1,19 +1,18 @@
-//! A whole model: embedding, layers, final norm, head; and the state and scratch that a step needs.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! A whole model: embedding, layers, final norm, head; and the scratch that a pass needs.
 
 use experts::ExpertStore;
-use ops::{Backend, KvFormat};
+use ops::{Backend, Batch, KvFormat, Need, Norm, NormProducts, OpError, Tally};
 
 use crate::config::{LayerType, MlpType, RopeFactors};
 use crate::layers::{
-    Attention, AttentionScratch, DeltaNet, DeltaNetScratch, DeltaNetState, KvCache, Mlp, Moe, MoeScratch,
-    Upcoming,
+    Attention, AttentionScratch, DeltaNet, DeltaNetScratch, Mlp, Moe, MoeScratch, Residual, Upcoming,
 };
 use crate::layout::ROPE_FACTORS;
 use crate::load::DenseLoader;
 use crate::phases::Laps;
-use crate::{Config, ModelError, Phases};
+use crate::states::LayerStates;
+use crate::step::Passes;
+use crate::{Config, Failures, ModelError, Phases, PromptPart, States, Step};
 
 /// Rows of logits that are computed at once when a caller wants more than the last: bounds `[rows, V]`.
 pub const LOGIT_ROWS_MAX: usize = 16;
@@ -47,71 +46,25 @@ pub struct Model<B: Backend> {
     lm_head: Option<B::Matrix>, // [V, H]; None: tied to embed_tokens
 }
 
-/// Per-sequence state of one layer.
-enum LayerState<B: Backend> {
-    Attention(KvCache<B>),
-    DeltaNet(DeltaNetState<B>),
+/// Token rows that a [`Scratch`] has room for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ScratchRows {
+    /// Of one pass.
+    pub pass_max: usize,
+    /// Of a prompt that waits between two passes; 0 if every prompt goes through all layers at once.
+    pub parked_max: usize,
 }
 
-/// Per-sequence state: key/value caches and recurrent states, and how many tokens they have seen.
-pub struct State<B: Backend> {
-    layers: Vec<LayerState<B>>,
-    pos: usize,
-    ctx: usize,
-}
-
-impl<B: Backend> State<B> {
-    /// The state of an empty sequence of at most `ctx` tokens, with keys and values in `kv`.
-    pub fn new(backend: &mut B, config: &Config, kv: KvFormat, ctx: usize) -> Self {
-        let layer = |kind: &LayerType| match (kind, &config.delta_net) {
-            (LayerType::LinearAttention, Some(shape)) => {
-                LayerState::DeltaNet(DeltaNetState::new(backend, shape))
-            }
-            _ => LayerState::Attention(KvCache::new(backend, &config.attention, kv, ctx)),
-        };
-        Self { layers: config.layer_types.iter().map(layer).collect(), pos: 0, ctx }
-    }
-
-    /// Tokens seen.
-    pub fn pos(&self) -> usize {
-        self.pos
-    }
-
-    /// Most tokens it can hold.
-    pub fn ctx(&self) -> usize {
-        self.ctx
-    }
-
-    /// Back to the first `pos` tokens, where [`Config::can_rewind`]. Cached rows from there on are written anew before they
-    /// are read.
-    pub fn rewind(&mut self, pos: usize) {
-        let recurrent = |layer: &LayerState<B>| matches!(layer, LayerState::DeltaNet(_));
-        assert!(
-            pos <= self.pos && !self.layers.iter().any(recurrent),
-            "a state that cannot be rewound: the session checks this"
-        );
-        self.pos = pos;
-    }
-
-    /// Back to the empty sequence. Caches need no clearing: rows from `pos` on are never read.
-    pub fn clear(&mut self, backend: &mut B) {
-        self.pos = 0;
-        for layer in &mut self.layers {
-            if let LayerState::DeltaNet(state) = layer {
-                state.clear(backend);
-            }
-        }
-    }
-}
-
-/// Activations of a chunk, allocated once.
+/// Activations of a pass, allocated once.
 pub struct Scratch<B: Backend> {
-    tokens_max: usize,
-    x: B::Buffer,      // [n, H], the residual stream
-    h: B::Buffer,      // [n, H], normed
-    mixed: B::Buffer,  // [n, H], what a mixer or a dense MLP adds
-    rows: B::Buffer,   // [LOGIT_ROWS_MAX, H], rows whose logits are wanted
-    logits: B::Buffer, // [LOGIT_ROWS_MAX, V]
+    rows: ScratchRows,
+    x: B::Buffer,         // [n, H], the residual stream
+    h: B::Buffer,         // [n, H], normed
+    mixed: B::Buffer,     // [n, H], the output of a mixer or a dense MLP
+    parked: B::Buffer,    // [parked, H], the residual stream of a prompt between two passes
+    head_rows: B::Buffer, // [LOGIT_ROWS_MAX, H], rows whose logits are wanted
+    head_h: B::Buffer,    // the same, normed
+    logits: B::Buffer,    // [LOGIT_ROWS_MAX, V]
     host_logits: Vec<f32>,
     attention: AttentionScratch<B>,
     delta_net: Option<DeltaNetScratch<B>>,
@@ -119,27 +72,33 @@ pub struct Scratch<B: Backend> {
 }
 
 impl<B: Backend> Scratch<B> {
-    /// Room for chunks of up to `tokens_max` tokens.
-    pub fn new(backend: &mut B, config: &Config, tokens_max: usize) -> Self {
-        let (n, hidden) = (tokens_max, config.hidden_size);
-        let logit_rows = LOGIT_ROWS_MAX.min(n);
-        Self {
-            tokens_max,
-            x: backend.buffer(n * hidden),
-            h: backend.buffer(n * hidden),
-            mixed: backend.buffer(n * hidden),
-            rows: backend.buffer(logit_rows * hidden),
-            logits: backend.buffer(logit_rows * config.vocab_size),
-            host_logits: vec![0.0; logit_rows * config.vocab_size],
-            attention: AttentionScratch::new(backend, &config.attention, n),
-            delta_net: config.delta_net.as_ref().map(|shape| DeltaNetScratch::new(backend, shape, n)),
-            moe: MoeScratch::new(backend, config, n),
-        }
+    /// Allocates it.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub fn new(backend: &mut B, config: &Config, rows: ScratchRows) -> Result<Self, OpError> {
+        let (n, hidden) = (rows.pass_max, config.hidden_size);
+        let head = LOGIT_ROWS_MAX.min(n);
+        let delta_net = config.delta_net.as_ref().map(|shape| DeltaNetScratch::new(backend, shape, n));
+        Ok(Self {
+            rows,
+            x: backend.buffer(n * hidden)?,
+            h: backend.buffer(n * hidden)?,
+            mixed: backend.buffer(n * hidden)?,
+            parked: backend.buffer(rows.parked_max * hidden)?,
+            head_rows: backend.buffer(head * hidden)?,
+            head_h: backend.buffer(head * hidden)?,
+            logits: backend.buffer(head * config.vocab_size)?,
+            host_logits: vec![0.0; head * config.vocab_size],
+            attention: AttentionScratch::new(backend, &config.attention, n)?,
+            delta_net: delta_net.transpose()?,
+            moe: MoeScratch::new(backend, config, n)?,
+        })
     }
 
-    /// Longest chunk.
-    pub fn tokens_max(&self) -> usize {
-        self.tokens_max
+    /// Room for rows.
+    pub fn rows(&self) -> ScratchRows {
+        self.rows
     }
 
     /// Where the time of the steps that used this scratch went.
@@ -147,28 +106,45 @@ impl<B: Backend> Scratch<B> {
         self.moe.phases
     }
 
-    /// Bytes that [`Scratch::new`] takes.
-    pub fn bytes(config: &Config, tokens_max: usize) -> u64 {
-        let per_token = 3 * config.hidden_size
-            + AttentionScratch::<B>::len_per_token(&config.attention)
-            + config.delta_net.as_ref().map_or(0, DeltaNetScratch::<B>::len_per_token)
-            + MoeScratch::<B>::len_per_token(config);
-        let logit_rows = LOGIT_ROWS_MAX.min(tokens_max);
-        let logits = logit_rows * (config.hidden_size + 2 * config.vocab_size);
-        let fixed = logits + MoeScratch::<B>::len_fixed(config, tokens_max);
-        4 * (tokens_max as u64 * per_token as u64 + fixed as u64)
+    /// Bytes that the host's vectors take.
+    fn host_bytes(&self) -> u64 {
+        (size_of::<f32>() * self.host_logits.len()) as u64 + self.moe.host_bytes()
     }
 }
 
-/// Which positions of a chunk the caller wants logits of.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// None: a chunk of a prompt that is not its last.
-    None,
-    /// The last position only.
-    Last,
-    /// Every position.
-    All,
+/// Host and device bytes of a [`Scratch`] and of all that ops of a back-end keep for such passes.
+///
+/// # Errors
+/// As [`Scratch::new`].
+pub fn scratch_footprint<B: Backend>(
+    backend: &B,
+    config: &Config,
+    kv: KvFormat,
+    rows: ScratchRows,
+) -> Result<ops::Footprint, OpError> {
+    let mut tally = Tally::new(backend);
+    let scratch = Scratch::new(&mut tally, config, rows)?;
+    tally.count(&Need::Attention { shape: &config.attention, format: kv });
+    let inner = config.moe_intermediate_size.max(config.shared_expert_intermediate_size);
+    let inner = inner.max(config.intermediate_size);
+    tally.count(&Need::Mlp { hidden: config.hidden_size, inner, rows: rows.pass_max });
+    let mut footprint = tally.footprint;
+    footprint.host_bytes += scratch.host_bytes();
+    Ok(footprint)
+}
+
+/// What a pass works with besides the model.
+pub struct Run<'a, B: Backend> {
+    /// The back-end that all the others belong to.
+    pub backend: &'a mut B,
+    /// The routed experts.
+    pub store: &'a mut ExpertStore,
+    /// Pools of all sequences.
+    pub states: &'a mut States<B>,
+    /// Activations.
+    pub scratch: &'a mut Scratch<B>,
+    /// Asked once a layer whether the whole pass is to end.
+    pub cancelled: &'a dyn Fn() -> bool,
 }
 
 impl<B: Backend> Model<B> {
@@ -191,7 +167,7 @@ impl<B: Backend> Model<B> {
         let rope_factors = match &config.rope_factors {
             RopeFactors::Ones => None,
             RopeFactors::Values(values) => {
-                let mut buffer = backend.buffer(values.len());
+                let mut buffer = backend.buffer(values.len())?;
                 backend.write(&mut buffer, 0, values);
                 Some(buffer)
             }
@@ -212,115 +188,139 @@ impl<B: Backend> Model<B> {
         &self.config
     }
 
-    /// Runs one chunk through the model, layer-major, and hands the wanted logits to `sink` (row in the chunk, [V]).
+    /// Runs one pass, layer-major, and hands the wanted logits to `sink` (row of the step, [V]).
     ///
-    /// `tokens` are ids below V, at most `scratch.tokens_max()` of them, and fit in the state's context: preconditions
-    /// that the engine checks. `cancel` is looked at once per layer.
+    /// Preconditions, which the engine keeps: ids are below V; rows fit into the scratch; pages and slots exist and belong
+    /// to one sequence each, as far as they are written; a prompt's parts come in order. Returns the sequences that failed.
     ///
     /// # Errors
-    /// What the expert store reports, or [`ModelError::Cancelled`]. The state has then seen part of the chunk and must be
-    /// cleared before it is used again.
-    #[allow(clippy::too_many_arguments)] // The parts are owned by the engine, one by one; a struct would only rename them.
+    /// [`ModelError::Cancelled`], or what no sequence survives. The states of all sequences of the step are then undefined
+    /// from their first row on.
     pub fn forward(
         &self,
-        backend: &mut B,
-        store: &mut ExpertStore,
-        state: &mut State<B>,
-        scratch: &mut Scratch<B>,
-        tokens: &[u32],
-        wanted: Wanted,
-        cancel: &AtomicBool,
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), ModelError> {
-        let (n, pos) = (tokens.len(), state.pos);
-        assert!(
-            n > 0 && n <= scratch.tokens_max && pos + n <= state.ctx,
-            "chunk does not fit: the engine checks this"
-        );
+        run: &mut Run<'_, B>,
+        step: &Step<'_>,
+        sink: &mut dyn FnMut(u32, &[f32]),
+    ) -> Result<Failures, ModelError> {
         let mut laps = Laps::start();
-        backend.get_rows(&self.embed_tokens, tokens, &mut scratch.x);
-        let upcoming = |layer: usize| self.layers.get(layer).and_then(|layer| self.upcoming(layer));
-        if let Some(first) = upcoming(0) {
-            first.guess(backend, store, (&scratch.x, n), &mut scratch.moe)?;
+        let (passes, mut failures) = (Passes::new(step), Failures::default());
+        let rows = run.scratch.rows;
+        let prompt_n = step.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
+        assert!(step.tokens.len() + prompt_n <= rows.pass_max, "rows fit: the engine checks this");
+        if !step.tokens.is_empty() {
+            run.backend.get_rows(&self.embed_tokens, step.tokens, &mut run.scratch.x, 0);
         }
-        for (index, (layer, state)) in self.layers.iter().zip(&mut state.layers).enumerate() {
-            if cancel.load(Ordering::Relaxed) {
+        let mut under_way = false;
+        for index in 0..self.layers.len() {
+            let batch = passes.batch(step, index);
+            if batch.n == 0 {
+                continue;
+            }
+            if (run.cancelled)() {
                 return Err(ModelError::Cancelled);
             }
-            self.forward_layer(backend, store, layer, state, scratch, (pos, n), upcoming(index + 1))?;
+            let prompt = step.prompt.as_ref().filter(|prompt| prompt.layers.contains(&index));
+            if let Some(prompt) = prompt.filter(|prompt| prompt.layers.start == index) {
+                self.enter(run, step.tokens.len(), prompt);
+            }
+            if !under_way && let Some(first) = self.upcoming(index, &batch) {
+                first.guess(run.backend, run.store, &run.scratch.x, &mut run.scratch.moe)?;
+            }
+            under_way = true;
+            let next = self.upcoming(index + 1, &passes.batch(step, index + 1));
+            self.forward_layer(run, index, &batch, next, &mut failures)?;
+            if let Some(prompt) = prompt.filter(|prompt| prompt.layers.end == index + 1) {
+                self.leave(run, step.tokens.len(), prompt);
+            }
         }
-        state.pos = pos + n;
-        self.logits(backend, scratch, n, wanted, sink);
-        scratch.moe.phases.forward += laps.lap();
-        Ok(())
+        self.logits(run, step.wanted, sink)?;
+        run.scratch.moe.phases.forward += laps.lap();
+        Ok(failures)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Brings a prompt's rows into the residual stream, behind the `whole` rows that go through all layers.
+    fn enter(&self, run: &mut Run<'_, B>, whole: usize, prompt: &PromptPart<'_>) {
+        let (hidden, s) = (self.config.hidden_size, &mut *run.scratch);
+        match prompt.layers.start {
+            0 => run.backend.get_rows(&self.embed_tokens, prompt.tokens, &mut s.x, whole),
+            _ => run.backend.copy(&s.parked, 0, &mut s.x, whole * hidden, prompt.tokens.len() * hidden),
+        }
+    }
+
+    /// Parks a prompt's rows until the next pass, unless they are through.
+    fn leave(&self, run: &mut Run<'_, B>, whole: usize, prompt: &PromptPart<'_>) {
+        if prompt.layers.end < self.layers.len() {
+            let (hidden, s) = (self.config.hidden_size, &mut *run.scratch);
+            assert!(prompt.tokens.len() <= s.rows.parked_max, "a prompt that fits: the engine checks this");
+            run.backend.copy(&s.x, whole * hidden, &mut s.parked, 0, prompt.tokens.len() * hidden);
+        }
+    }
+
     fn forward_layer(
         &self,
-        backend: &mut B,
-        store: &mut ExpertStore,
-        layer: &Layer<B>,
-        state: &mut LayerState<B>,
-        scratch: &mut Scratch<B>,
-        (pos, n): (usize, usize),
+        run: &mut Run<'_, B>,
+        index: usize,
+        batch: &Batch<'_>,
         next: Option<Upcoming<'_, B>>,
+        failures: &mut Failures,
     ) -> Result<(), ModelError> {
-        let (hidden, eps, s) = (self.config.hidden_size, self.config.rms_norm_eps, scratch);
-        backend.rms_norm(&s.x, &layer.input_layernorm, eps, n, hidden, &mut s.h);
-        match (&layer.mixer, state, &mut s.delta_net) {
-            (Mixer::Attention(mixer), LayerState::Attention(cache), _) => {
+        let (layer, backend, s) = (&self.layers[index], &mut *run.backend, &mut *run.scratch);
+        let norm = self.norm_of(&layer.input_layernorm);
+        let residual = Residual { norm, x: &mut s.x, h: &mut s.h, mixed: &mut s.mixed };
+        match (&layer.mixer, &mut run.states.layers[index], &mut s.delta_net) {
+            (Mixer::Attention(mixer), LayerStates::Attention(pools), _) => {
                 let factors = self.rope_factors.as_ref();
-                mixer.forward(backend, factors, &s.h, (pos, n), cache, &mut s.attention, &mut s.mixed);
+                mixer.forward(backend, factors, batch, residual, pools, &mut s.attention);
             }
-            (Mixer::DeltaNet(mixer), LayerState::DeltaNet(state), Some(scratch)) => {
-                mixer.forward(backend, &s.h, n, state, scratch, &mut s.mixed);
+            (Mixer::DeltaNet(mixer), LayerStates::DeltaNet(states), Some(scratch)) => {
+                mixer.forward(backend, batch, residual, states, scratch);
             }
             _ => unreachable!("states and scratch are made from the same configuration as the layers"),
         }
-        backend.add(&s.mixed, n * hidden, &mut s.x);
-        backend.rms_norm(&s.x, &layer.post_attention_layernorm, eps, n, hidden, &mut s.h);
+        let norm = self.norm_of(&layer.post_attention_layernorm);
+        let residual = Residual { norm, x: &mut s.x, h: &mut s.h, mixed: &mut s.mixed };
         match &layer.feed {
-            Feed::Moe(moe) => moe.forward(backend, store, (&s.h, n), &mut s.moe, &mut s.x, next),
+            Feed::Moe(moe) => moe.forward(backend, run.store, batch, residual, &mut s.moe, (next, failures)),
             Feed::Dense(mlp) => {
-                mlp.forward(backend, None, &s.h, n, &mut s.mixed);
-                backend.add(&s.mixed, n * hidden, &mut s.x);
-                next.map_or(Ok(()), |next| next.guess(backend, store, (&s.x, n), &mut s.moe))
+                mlp.add(backend, batch.n, self.config.hidden_size, residual);
+                next.map_or(Ok(()), |next| next.guess(backend, run.store, &s.x, &mut s.moe))
             }
         }
     }
 
-    /// The router of a layer that has one, to be asked before the layer's turn.
-    fn upcoming<'a>(&self, layer: &'a Layer<B>) -> Option<Upcoming<'a, B>> {
+    fn norm_of<'a>(&self, weight: &'a B::Buffer) -> Norm<'a, B> {
+        Norm { weight, eps: self.config.rms_norm_eps, dim: self.config.hidden_size }
+    }
+
+    /// The router of a layer that has one, to be asked before the layer's turn for the rows that will go through it.
+    fn upcoming(&self, layer: usize, batch: &Batch<'_>) -> Option<Upcoming<'_, B>> {
+        let layer = self.layers.get(layer)?;
         let Feed::Moe(moe) = &layer.feed else { return None };
-        Some(Upcoming { moe, norm: &layer.post_attention_layernorm, eps: self.config.rms_norm_eps })
+        let (n, phase) = (batch.n, batch.phase());
+        (n > 0).then(|| Upcoming { moe, norm: self.norm_of(&layer.post_attention_layernorm), n, phase })
     }
 
     /// Final norm and head over the wanted rows, a block of rows at a time.
     fn logits(
         &self,
-        backend: &mut B,
-        scratch: &mut Scratch<B>,
-        n: usize,
-        wanted: Wanted,
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) {
-        let (hidden, vocab, s) = (self.config.hidden_size, self.config.vocab_size, scratch);
-        let first = match wanted {
-            Wanted::None => return,
-            Wanted::Last => n - 1,
-            Wanted::All => 0,
-        };
-        backend.rms_norm(&s.x, &self.norm, self.config.rms_norm_eps, n, hidden, &mut s.h);
+        run: &mut Run<'_, B>,
+        wanted: &[u32],
+        sink: &mut dyn FnMut(u32, &[f32]),
+    ) -> Result<(), OpError> {
+        let (hidden, vocab, s) = (self.config.hidden_size, self.config.vocab_size, &mut *run.scratch);
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        for start in (first..n).step_by(LOGIT_ROWS_MAX) {
-            let rows = LOGIT_ROWS_MAX.min(n - start);
-            backend.copy(&s.h, start * hidden, &mut s.rows, 0, rows * hidden);
-            backend.mul_mat(head, &s.rows, rows, &mut s.logits);
-            let host = &mut s.host_logits[..rows * vocab];
-            backend.read(&s.logits, 0, host);
-            host.chunks_exact(vocab).enumerate().for_each(|(row, logits)| sink(start + row, logits));
+        for block in wanted.chunks(LOGIT_ROWS_MAX) {
+            for (i, row) in block.iter().enumerate() {
+                run.backend.copy(&s.x, *row as usize * hidden, &mut s.head_rows, i * hidden, hidden);
+            }
+            let (norm, products) = (self.norm_of(&self.norm), [(head, &mut s.logits)]);
+            let n = block.len();
+            run.backend.norm_products(NormProducts { x: &s.head_rows, norm, n, h: &mut s.head_h, products });
+            let host = &mut s.host_logits[..n * vocab];
+            run.backend.read(&s.logits, 0, host)?;
+            host.chunks_exact(vocab).zip(block).for_each(|(logits, row)| sink(*row, logits));
         }
+        Ok(())
     }
 }
 
@@ -335,7 +335,7 @@ fn load_layer<B: Backend>(
     let mixer = match (config.layer_types[index], config.delta_net) {
         (LayerType::LinearAttention, Some(shape)) => {
             let form = (shape, config.weight_form);
-            Mixer::DeltaNet(DeltaNet::load(backend, loader, &format!("{base}linear_attn."), form)?)
+            Mixer::DeltaNet(DeltaNet::load(backend, loader, &format!("{base}linear_attn."), form, config)?)
         }
         _ => Mixer::Attention(Attention::load(backend, loader, &format!("{base}self_attn."), config)?),
     };

@@ -1,19 +1,22 @@
 //! The ops contract that models are written against.
 //!
-//! Activations are f32, row-major `[tokens, dim]`, in buffers that live where the back-end
-//! computes. An op reads and writes whole buffers from row 0; `n` is the number of token rows in
-//! use. Ops are recorded in order; the only op that hands data back to the host is
-//! [`Backend::read`], which is where streaming hooks in (the router's logits). A back-end may
-//! therefore run ahead of the caller between two reads.
+//! Activations are f32, row-major `[tokens, dim]`, in buffers that live where the back-end computes. An
+//! op reads and writes whole buffers from row 0; `n` is the number of token rows in use, and a
+//! [`Batch`] says which sequence each row belongs to. Ops are recorded in order. Allocation and
+//! readback can fail; an error of an op in between surfaces at the next readback. A back-end may
+//! therefore run ahead of the caller between two readbacks.
 //!
-//! Every op has a fixed order of summation: one thread owns a row, so a result does not depend on
-//! the number of threads.
+//! Ops are as large as a GPU needs them to be, since a dependent dispatch costs about 4 microseconds
+//! whatever it does. A back-end may compute one in several steps; models never split one.
+//!
+//! Every op has a fixed order of summation: one thread owns a row, so a result depends neither on the
+//! number of threads nor on the other rows of a pass.
 
 use std::sync::Arc;
 
 use tensor::{Format, MatrixView};
 
-pub use crate::kv_format::{KvFormat, UnknownKvFormat};
+use crate::{AttentionShape, Batch, DeltaNetShape, KvFormat, OpError};
 
 /// Bytes of one or more dense matrices, owned by whoever loaded them (for instance an aligned
 /// buffer of the storage layer).
@@ -51,100 +54,6 @@ impl HostMatrix {
     }
 }
 
-/// Which two dimensions of a head a rotary embedding turns together.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub enum RopePairing {
-    /// Dimension j with j + rotary_dim / 2, as Hugging Face and most GGUF files have it.
-    #[default]
-    Halves,
-    /// Dimension 2 j with 2 j + 1: the llama family in GGUF files, whose converters reorder the rows of
-    /// queries and keys.
-    Adjacent,
-}
-
-/// Shape of a full-attention layer.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Dimensions of one head.
-    pub head_dim: usize,
-    /// Leading dimensions of a head that are rotated (even).
-    pub rotary_dim: usize,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
-    /// Which dimensions are rotated together.
-    pub pairing: RopePairing,
-    /// Whether each query head comes with a gate for its output.
-    pub gated: bool,
-    /// Epsilon of the query and key norms.
-    pub eps: f32,
-}
-
-impl AttentionShape {
-    /// Floats of one query head: the query, and its gate where there is one.
-    pub fn query_len(&self) -> usize {
-        self.head_dim * if self.gated { 2 } else { 1 }
-    }
-}
-
-/// Which key head a value head of a Gated DeltaNet layer belongs to.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub enum ValueHeadOrder {
-    /// Hugging Face: the value heads of a key head follow one another. Value head n belongs to key
-    /// head n / (Nv / Nk).
-    #[default]
-    Grouped,
-    /// GGUF: the key heads take turns. Value head n belongs to key head n mod Nk.
-    Tiled,
-}
-
-/// Shape of a Gated DeltaNet layer (Qwen3.5-MoE section 3.2).
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct DeltaNetShape {
-    /// Key heads, Nk.
-    pub key_heads: usize,
-    /// Value heads, Nv; a multiple of Nk.
-    pub value_heads: usize,
-    /// Which key head each value head belongs to.
-    pub value_head_order: ValueHeadOrder,
-    /// dk.
-    pub key_dim: usize,
-    /// dv.
-    pub value_dim: usize,
-    /// Taps of the causal convolution.
-    pub conv_kernel: usize,
-    /// Epsilon of the gated norm.
-    pub eps: f32,
-}
-
-impl DeltaNetShape {
-    /// Channels of the convolution: q, k and v of all heads.
-    pub fn conv_channels(&self) -> usize {
-        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
-    }
-
-    /// Values of all value heads.
-    pub fn value_len(&self) -> usize {
-        self.value_heads * self.value_dim
-    }
-
-    /// The value head that is number `i` of those of `key_head`.
-    pub fn value_head(&self, key_head: usize, i: usize) -> usize {
-        match self.value_head_order {
-            ValueHeadOrder::Grouped => key_head * (self.value_heads / self.key_heads) + i,
-            ValueHeadOrder::Tiled => i * self.key_heads + key_head,
-        }
-    }
-
-    /// Floats of the recurrent state, `[Nk, Nv / Nk, dk, dv]`.
-    pub fn state_len(&self) -> usize {
-        self.value_heads * self.key_dim * self.value_dim
-    }
-}
-
 /// The three matrices of one expert, borrowed from its slot for the length of one op.
 #[derive(Copy, Clone)]
 pub struct ExpertWeights<'a> {
@@ -168,173 +77,292 @@ pub struct ExpertRows<'a> {
     pub out_rows: &'a [u32],
 }
 
-/// About twenty fused ops, tensor-resident. Shapes are preconditions: a back-end may panic when a
-/// caller breaks them, since `models` has checked every shape that comes from a file before the
-/// first op.
+/// A root-mean-square norm over rows: `x[i] / sqrt(mean(x[i]^2) + eps) * weight`.
+pub struct Norm<'a, B: Backend + ?Sized> {
+    /// `[dim]`, as multiplied (1 + w already added).
+    pub weight: &'a B::Buffer,
+    /// Added to the mean of squares.
+    pub eps: f32,
+    /// Length of a row.
+    pub dim: usize,
+}
+
+impl<B: Backend + ?Sized> Copy for Norm<'_, B> {}
+
+impl<B: Backend + ?Sized> Clone for Norm<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+/// Operands of [`Backend::norm_products`].
+pub struct NormProducts<'a, B: Backend + ?Sized, const N: usize> {
+    /// `[n, dim]`
+    pub x: &'a B::Buffer,
+    /// Norm of the rows of `x`.
+    pub norm: Norm<'a, B>,
+    /// Token rows.
+    pub n: usize,
+    /// Takes the normed rows, `[n, dim]`.
+    pub h: &'a mut B::Buffer,
+    /// Matrices of `dim` columns, and where `w @ h[i]` goes, `[n, w.rows]`.
+    pub products: [(&'a B::Matrix, &'a mut B::Buffer); N],
+}
+
+/// Operands of [`Backend::attention`].
+pub struct Attention<'a, B: Backend + ?Sized> {
+    /// Heads, and how they are rotated.
+    pub shape: &'a AttentionShape,
+    /// The rows, and the pages of their sequences.
+    pub batch: &'a Batch<'a>,
+    /// Added to the rows of `qg`, `k` and `v` first.
+    pub biases: Option<[&'a B::Buffer; 3]>,
+    /// Weights of the norms of queries and of keys, `[head_dim]` each; without them nothing is normed.
+    pub norms: Option<[&'a B::Buffer; 2]>,
+    /// Divides each rotary frequency: `[rotary_dim / 2]`.
+    pub rope_factors: Option<&'a B::Buffer>,
+    /// Query and gate of each head, `[n, heads, 2, head_dim]`, or without gates `[n, heads, head_dim]`. Spent.
+    pub qg: &'a mut B::Buffer,
+    /// `[n, kv_heads, head_dim]`. Spent.
+    pub k: &'a mut B::Buffer,
+    /// `[n, kv_heads, head_dim]`. Spent.
+    pub v: &'a mut B::Buffer,
+    /// Pool of keys, which takes the new ones.
+    pub keys: &'a mut B::KvPool,
+    /// Pool of values, which takes the new ones.
+    pub values: &'a mut B::KvPool,
+    /// `[n, heads, head_dim]`
+    pub out: &'a mut B::Buffer,
+}
+
+/// Operands of [`Backend::delta_net`].
+pub struct DeltaNet<'a, B: Backend + ?Sized> {
+    /// Heads and channels.
+    pub shape: &'a DeltaNetShape,
+    /// The rows, and the slots of their sequences.
+    pub batch: &'a Batch<'a>,
+    /// Inputs of the convolution, `[n, channels]`: all q, all k, all v.
+    pub u: &'a B::Buffer,
+    /// `[channels, kernel]`, the last tap is the current token's.
+    pub conv: &'a B::Buffer,
+    /// Step sizes before the sigmoid, `[n, Nv]`.
+    pub b: &'a B::Buffer,
+    /// Decays before the softplus, `[n, Nv]`.
+    pub a: &'a B::Buffer,
+    /// -exp(A_log), `[Nv]`.
+    pub a_neg: &'a B::Buffer,
+    /// `[Nv]`
+    pub dt_bias: &'a B::Buffer,
+    /// Pool of the convolution's last inputs, oldest first: `[slots, kernel - 1, channels]`. Advanced.
+    pub conv_states: &'a mut B::Buffer,
+    /// Pool of states, `[slots, Nk, Nv / Nk, dk, dv]`: grouped by key head whatever the order of the
+    /// value heads. Advanced.
+    pub states: &'a mut B::Buffer,
+    /// Takes the convolution's outputs, `[n, channels]`.
+    pub qkv: &'a mut B::Buffer,
+    /// `[n, Nv, dv]`, before the gated norm.
+    pub out: &'a mut B::Buffer,
+}
+
+/// The norm of a DeltaNet layer's output: `o / rms(o) * weight * silu(z)` over rows of `dim`.
+pub struct GatedNorm<'a, B: Backend + ?Sized> {
+    /// `[rows, dim]`
+    pub z: &'a B::Buffer,
+    /// Norm of each row of `dim`; there may be several to a token.
+    pub norm: Norm<'a, B>,
+    /// Rows of `dim`.
+    pub rows: usize,
+}
+
+/// Operands of [`Backend::output_product`].
+pub struct OutputProduct<'a, B: Backend + ?Sized> {
+    /// Applied to `input` first.
+    pub gated_norm: Option<GatedNorm<'a, B>>,
+    /// `[n, w.cols]`. Spent.
+    pub input: &'a mut B::Buffer,
+    /// Output projection of a mixer, `[H, w.cols]`.
+    pub w: &'a B::Matrix,
+    /// `[H]`
+    pub bias: Option<&'a B::Buffer>,
+    /// Token rows.
+    pub n: usize,
+    /// H.
+    pub hidden: usize,
+    /// Takes the product, `[n, H]`.
+    pub product: &'a mut B::Buffer,
+    /// The residual stream, `[n, H]`, to which the product is added.
+    pub x: &'a mut B::Buffer,
+}
+
+/// Operands of [`Backend::mlp`].
+pub struct Mlp<'a, B: Backend + ?Sized> {
+    /// `[F, H]`
+    pub gate: &'a B::Matrix,
+    /// `[F, H]`
+    pub up: &'a B::Matrix,
+    /// `[H, F]`
+    pub down: &'a B::Matrix,
+    /// `[1, H]`: each row's output is multiplied by the sigmoid of its product with the row.
+    pub gate_row: Option<&'a B::Matrix>,
+    /// `[n, H]`
+    pub x: &'a B::Buffer,
+    /// Token rows.
+    pub n: usize,
+    /// `[n, H]`
+    pub out: &'a mut B::Buffer,
+}
+
+/// Operands of [`Backend::combine`].
+pub struct Combine<'a, B: Backend + ?Sized> {
+    /// `[n, k_len]`, in router order.
+    pub weights: &'a [f32],
+    /// Outputs of the routed experts, `[n, k_len, dim]`.
+    pub routed: &'a B::Buffer,
+    /// Output of the shared expert, `[n, dim]`.
+    pub shared: Option<&'a B::Buffer>,
+    /// Token rows.
+    pub n: usize,
+    /// Experts of a token.
+    pub k_len: usize,
+    /// H.
+    pub dim: usize,
+    /// The residual stream, `[n, dim]`.
+    pub x: &'a mut B::Buffer,
+}
+
+/// Something that a back-end holds memory for.
+#[derive(Copy, Clone, Debug)]
+pub enum Need<'a> {
+    /// A buffer of this many floats.
+    Buffer(usize),
+    /// A dense matrix of this many bytes.
+    Matrix(u64),
+    /// A pool of keys or of values.
+    KvPool {
+        /// Number format.
+        format: KvFormat,
+        /// Heads.
+        shape: &'a AttentionShape,
+        /// Pages.
+        pages: usize,
+    },
+    /// Memory that ops keep for themselves between calls.
+    Attention {
+        /// Heads.
+        shape: &'a AttentionShape,
+        /// Number format of the pools.
+        format: KvFormat,
+    },
+    /// As `Attention`, of a gated MLP or the experts of a layer.
+    Mlp {
+        /// H.
+        hidden: usize,
+        /// F.
+        inner: usize,
+        /// Token rows.
+        rows: usize,
+    },
+}
+
+/// Memory by where it lies, bytes.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Of the process.
+    pub host_bytes: u64,
+    /// Of a device with memory of its own.
+    pub device_bytes: u64,
+}
+
+impl std::ops::AddAssign for Footprint {
+    fn add_assign(&mut self, other: Footprint) {
+        self.host_bytes += other.host_bytes;
+        self.device_bytes += other.device_bytes;
+    }
+}
+
+/// Fused ops, tensor-resident. Shapes are preconditions: a back-end may panic when a caller breaks
+/// them, since `models` has checked every shape that comes from a file before the first op.
 pub trait Backend {
     /// f32 values, resident where the back-end computes.
     type Buffer;
     /// A dense weight matrix, resident.
     type Matrix;
-    /// Keys, or values, of one attention layer and sequence.
-    type KvCache;
+    /// Keys, or values, of one attention layer and all sequences.
+    type KvPool;
+
+    /// What a need takes.
+    fn footprint(&self, need: &Need<'_>) -> Footprint;
 
     /// A zeroed buffer of `len` floats.
-    fn buffer(&mut self, len: usize) -> Self::Buffer;
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    fn buffer(&mut self, len: usize) -> Result<Self::Buffer, OpError>;
+    /// Takes a dense matrix.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    fn matrix(&mut self, data: HostMatrix) -> Result<Self::Matrix, OpError>;
+    /// A pool of keys or of values: `[pages, PAGE_TOKENS, kv_heads, head_dim]`, each head of a token in `format`.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    fn kv_pool(
+        &mut self,
+        format: KvFormat,
+        shape: &AttentionShape,
+        pages: usize,
+    ) -> Result<Self::KvPool, OpError>;
+
     /// Copies `src` to `dst[at..]`.
     fn write(&mut self, dst: &mut Self::Buffer, at: usize, src: &[f32]);
     /// The explicit readback: copies `src[at..at + dst.len()]` to the host.
-    fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [f32]);
-    /// Zeroes a buffer (a state at the start of a sequence).
-    fn clear(&mut self, dst: &mut Self::Buffer);
+    ///
+    /// # Errors
+    /// The first error of the ops recorded since the last readback.
+    fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [f32]) -> Result<(), OpError>;
+    /// Zeroes `dst[at..at + len]`.
+    fn clear(&mut self, dst: &mut Self::Buffer, at: usize, len: usize);
     /// Copies `len` floats from `src[src_at..]` to `dst[dst_at..]`.
     fn copy(&mut self, src: &Self::Buffer, src_at: usize, dst: &mut Self::Buffer, dst_at: usize, len: usize);
-    /// Takes a dense matrix.
-    fn matrix(&mut self, data: HostMatrix) -> Self::Matrix;
-    /// A zeroed cache of keys or of values for `ctx` tokens: `[ctx, kv_heads, head_dim]`, each head
-    /// of a token in `format`.
-    fn kv_cache(&mut self, format: KvFormat, shape: &AttentionShape, ctx: usize) -> Self::KvCache;
-    /// A readback for tests: rows from `row` on as ops see them, `[rows, kv_heads, head_dim]`.
-    fn read_kv(&mut self, src: &Self::KvCache, row: usize, dst: &mut [f32]);
+    /// Copies `len` floats within a buffer; the two places do not overlap.
+    fn copy_within(&mut self, buffer: &mut Self::Buffer, from: usize, to: usize, len: usize);
+    /// Copies the first `tokens` tokens of page `from` to page `to`.
+    fn copy_page(&mut self, pool: &mut Self::KvPool, from: usize, to: usize, tokens: usize);
+    /// Appends a page as it is stored to `out`: `[PAGE_TOKENS, kv_heads]` heads in the pool's format.
+    ///
+    /// # Errors
+    /// As [`Backend::read`].
+    fn read_page(&mut self, pool: &Self::KvPool, page: usize, out: &mut Vec<u8>) -> Result<(), OpError>;
+    /// Sets a page to bytes that [`Backend::read_page`] gave: as many as it gave.
+    fn write_page(&mut self, pool: &mut Self::KvPool, page: usize, bytes: &[u8]);
 
-    /// `out[i] = table[ids[i]]`, decoded to f32. ids are within the table.
-    fn get_rows(&mut self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Buffer);
-    /// `out[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight` over rows of `dim`; `weight` as
-    /// multiplied (1 + w already added).
-    fn rms_norm(
-        &mut self,
-        x: &Self::Buffer,
-        weight: &Self::Buffer,
-        eps: f32,
-        n: usize,
-        dim: usize,
-        out: &mut Self::Buffer,
-    );
-    /// `out[i] = w @ x[i]`: x is `[n, cols]`, out is `[n, rows]`.
-    fn mul_mat(&mut self, w: &Self::Matrix, x: &Self::Buffer, n: usize, out: &mut Self::Buffer);
-    /// Several products of the same input: for each pair, `out[i] = w @ x[i]`. The matrices have the
-    /// same columns. Gives the bits of as many calls of [`Backend::mul_mat`].
-    fn mul_mats<const N: usize>(
-        &mut self,
-        products: [(&Self::Matrix, &mut Self::Buffer); N],
-        x: &Self::Buffer,
-        n: usize,
-    ) {
-        for (w, out) in products {
-            self.mul_mat(w, x, n, out);
-        }
-    }
-    /// `out[i] += bias` over rows of `dim`.
-    fn add_bias(&mut self, bias: &Self::Buffer, n: usize, dim: usize, out: &mut Self::Buffer);
+    /// `out[i] = table[ids[i]]`, decoded to f32, from row `at` of `out` on. ids are within the table.
+    fn get_rows(&mut self, table: &Self::Matrix, ids: &[u32], out: &mut Self::Buffer, at: usize);
+    /// Norms rows, then multiplies them with several matrices. Gives the bits of as many products of one
+    /// matrix each.
+    fn norm_products<const N: usize>(&mut self, op: NormProducts<'_, Self, N>);
+    /// Biases; norm and rotation of queries and keys; keys and values into the pools, in their format;
+    /// causal attention of each row over its sequence's positions up to its own, in f32 whatever the
+    /// pools' format, times sigmoid(gate) where there are gates.
+    fn attention(&mut self, op: Attention<'_, Self>);
+    /// Causal depthwise convolution and silu, then the gated delta rule: q and k are L2-normed (eps 1e-6
+    /// inside the sum) and q scaled by dk^-1/2; beta = sigmoid(b), g = `a_neg` * softplus(a + dt_bias).
+    fn delta_net(&mut self, op: DeltaNet<'_, Self>);
+    /// `x += w @ input + bias`, after the gated norm of `input` where there is one.
+    fn output_product(&mut self, op: OutputProduct<'_, Self>);
+    /// A resident shared expert, or a dense layer's MLP: for each row
+    /// `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`, without the first factor if there is
+    /// no `gate_row`.
+    fn mlp(&mut self, op: Mlp<'_, Self>);
     /// `x[..len] += y[..len]`.
     fn add(&mut self, y: &Self::Buffer, len: usize, x: &mut Self::Buffer);
-
-    /// Queries, in place: `qg` is `[n, heads, 2, head_dim]` (query then gate per head) or, without
-    /// gates, `[n, heads, head_dim]`; the query is normed and rotated. Keys: `k` is `[n, kv_heads,
-    /// head_dim]`, normed, rotated, and written with `v` to rows `pos .. pos + n` of the caches, in
-    /// their format. `norms` are the weights for queries and for keys, `[head_dim]` each; without
-    /// them nothing is normed. Each rotary frequency is divided by its one of `rope_factors`,
-    /// `[rotary_dim / 2]`.
-    #[allow(clippy::too_many_arguments)]
-    fn qk_norm_rope_store(
-        &mut self,
-        shape: &AttentionShape,
-        pos: usize,
-        n: usize,
-        norms: Option<[&Self::Buffer; 2]>,
-        rope_factors: Option<&Self::Buffer>,
-        qg: &mut Self::Buffer,
-        k: &mut Self::Buffer,
-        v: &Self::Buffer,
-        k_cache: &mut Self::KvCache,
-        v_cache: &mut Self::KvCache,
-    );
-    /// Causal attention of rows `pos .. pos + n` over the caches, in f32 whatever their format, times
-    /// sigmoid(gate) where there are gates: out is `[n, heads, head_dim]`.
-    #[allow(clippy::too_many_arguments)]
-    fn gated_attention(
-        &mut self,
-        shape: &AttentionShape,
-        pos: usize,
-        n: usize,
-        qg: &Self::Buffer,
-        k_cache: &Self::KvCache,
-        v_cache: &Self::KvCache,
-        out: &mut Self::Buffer,
-    );
-
-    /// Causal depthwise convolution and silu over `u` `[n, channels]`; `weight` is `[channels,
-    /// kernel]` (last tap = current token); `state` is `[kernel - 1, channels]`, the previous
-    /// inputs, oldest first, and is advanced. `out` is `[n, channels]`.
-    fn conv1d_silu(
-        &mut self,
-        shape: &DeltaNetShape,
-        n: usize,
-        weight: &Self::Buffer,
-        u: &Self::Buffer,
-        state: &mut Self::Buffer,
-        out: &mut Self::Buffer,
-    );
-    /// The gated delta rule. `qkv` `[n, channels]` is the convolution's output (all q, all k, all
-    /// v); q and k are L2-normed (eps 1e-6 inside the sum) and q scaled by dk^-1/2 here. `b`, `a`
-    /// are `[n, Nv]`; beta = sigmoid(b), g = `a_neg` * softplus(a + dt_bias), with `a_neg` =
-    /// -exp(A_log), both `[Nv]`. `state` is `[Nk, Nv / Nk, dk, dv]`, so grouped by key head whatever
-    /// the order of the value heads, and advanced. `out` is `[n, Nv, dv]`, before the gated norm. Recurrent for few tokens, chunked (64) for many.
-    #[allow(clippy::too_many_arguments)]
-    fn gated_delta_net(
-        &mut self,
-        shape: &DeltaNetShape,
-        n: usize,
-        qkv: &Self::Buffer,
-        a: &Self::Buffer,
-        b: &Self::Buffer,
-        a_neg: &Self::Buffer,
-        dt_bias: &Self::Buffer,
-        state: &mut Self::Buffer,
-        out: &mut Self::Buffer,
-    );
-    /// `o[r] = o[r] / sqrt(mean(o[r]^2) + eps) * weight * silu(z[r])` over `rows` rows of `dim`, in
-    /// place.
-    fn gated_rms_norm(
-        &mut self,
-        z: &Self::Buffer,
-        weight: &Self::Buffer,
-        eps: f32,
-        rows: usize,
-        dim: usize,
-        o: &mut Self::Buffer,
-    );
-
-    /// A resident shared expert, or a dense layer's MLP: for each of `n` rows,
-    /// `out[i] = sigmoid(gate_row @ x[i]) * down(silu(gate x[i]) * (up x[i]))`, without the first factor
-    /// if there is no `gate_row`; x and out are `[n, H]`.
-    #[allow(clippy::too_many_arguments)]
-    fn shared_expert(
-        &mut self,
-        gate: &Self::Matrix,
-        up: &Self::Matrix,
-        down: &Self::Matrix,
-        gate_row: Option<&Self::Matrix>,
-        x: &Self::Buffer,
-        n: usize,
-        out: &mut Self::Buffer,
-    );
     /// Some of a layer's routed experts, each on the token rows that chose it: for each expert and each
     /// of its rows j, `out[out_rows[j]] = down(silu(gate x[x_rows[j]]) * (up x[x_rows[j]]))`; x and out
     /// are `[_, H]`. The experts have the same shape; no output row is named twice. A row's bits do not
-    /// depend on which experts share a call.
+    /// depend on which experts share a call. A layer's experts come in several calls, as they land, hence
+    /// the weighted sum is an op of its own; a back-end may leave the down products to it.
     fn experts(&mut self, experts: &[ExpertRows<'_>], x: &Self::Buffer, out: &mut Self::Buffer);
-    /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router
-    /// order. x, shared are `[n, H]`, routed is `[n, k_len, H]`.
-    #[allow(clippy::too_many_arguments)]
-    fn moe_combine(
-        &mut self,
-        weights: &[f32],
-        routed: &Self::Buffer,
-        shared: &Self::Buffer,
-        n: usize,
-        k_len: usize,
-        dim: usize,
-        x: &mut Self::Buffer,
-    );
+    /// `x[i] += shared[i] + sum_k weights[i * k_len + k] * routed[i * k_len + k]`, k in router order.
+    fn combine(&mut self, op: Combine<'_, Self>);
 }

@@ -10,15 +10,15 @@
 //! f64 arithmetic. Products with quantised weights may round activations to 8 bits, a step being
 //! 1/127 of the largest of 32 or 256 values, hence [`QUANTISED_TOLERANCE`].
 
+mod mixers;
+
 use std::sync::Arc;
 
 use tensor::{Format, MatrixView};
 
 use crate::oracle::OracleBackend;
-use crate::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat, RopePairing,
-    ValueHeadOrder,
-};
+use crate::{Backend, Combine, ExpertRows, ExpertWeights, GatedNorm, HostMatrix, Mlp, Norm};
+use crate::{NormProducts, OutputProduct};
 
 /// Allowed error of f32 arithmetic.
 pub const F32_TOLERANCE: f64 = 3e-6;
@@ -90,19 +90,12 @@ pub fn outcomes<B: Backend>(backend: &mut B) -> Vec<Outcome> {
     suite.norms();
     suite.rows_of_tables();
     suite.products();
-    for &format in KvFormat::ALL {
-        for (shape, steps) in ATTENTION_SHAPES {
-            suite.attention(format, shape, steps, shape.gated);
-            // Norms and gates come together in some models and one without the other in others.
-            suite.attention(format, shape, &steps[..2], !shape.gated);
-        }
-        suite.long_attention(format);
-    }
-    suite.convolution();
-    DELTA_NET_SHAPES.iter().for_each(|(shape, steps)| suite.delta_net(shape, steps));
+    suite.several_products();
+    suite.output_products();
+    suite.attention();
+    suite.delta_nets();
     suite.experts();
     suite.experts_together();
-    suite.several_products();
     suite.combination();
     suite.outcomes
 }
@@ -182,60 +175,6 @@ fn tolerance_of(formats: &[Format]) -> f64 {
     if quantised { QUANTISED_TOLERANCE } else { F32_TOLERANCE }
 }
 
-fn tolerance_of_cache(format: KvFormat) -> f64 {
-    match format {
-        KvFormat::F32 => F32_TOLERANCE,
-        KvFormat::F16 => F16_CACHE_TOLERANCE,
-        KvFormat::Q8_0 => QUANTISED_TOLERANCE,
-    }
-}
-
-/// Head layouts, and the numbers of tokens of successive calls. The longest history crosses several
-/// blocks of keys.
-const ATTENTION_SHAPES: &[(AttentionShape, &[usize])] = &[
-    (attention_shape(4, 2, 16, 8), &[5, 1, 1, 130, 1, 7, 126, 1]),
-    (attention_shape(3, 3, 20, 6), &[1, 1, 3, 70]),
-    (attention_shape(8, 1, 256, 64), &[2, 1, 140, 1]),
-    (attention_shape(2, 2, 8, 8), &[300, 1]),
-    (plain(attention_shape(9, 3, 64, 64), RopePairing::Adjacent), &[5, 1, 140, 1]),
-    (plain(attention_shape(4, 1, 20, 12), RopePairing::Halves), &[1, 33]),
-];
-
-const fn attention_shape(
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    rotary_dim: usize,
-) -> AttentionShape {
-    let pairing = RopePairing::Halves;
-    AttentionShape { heads, kv_heads, head_dim, rotary_dim, rope_theta: 1e7, pairing, gated: true, eps: 1e-6 }
-}
-
-/// Without gates.
-const fn plain(shape: AttentionShape, pairing: RopePairing) -> AttentionShape {
-    AttentionShape { gated: false, pairing, ..shape }
-}
-
-/// Head layouts, and the numbers of tokens of successive calls.
-const DELTA_NET_SHAPES: &[(DeltaNetShape, &[usize])] = &[
-    (delta_net_shape((2, 4), (16, 16), 4), &[1, 5, 70, 1, 16, 64, 15, 129]),
-    (delta_net_shape((1, 3), (12, 20), 3), &[40, 1, 2]),
-    (delta_net_shape((2, 4), (128, 128), 4), &[3, 100, 37]),
-    (delta_net_shape((3, 3), (5, 7), 2), &[33]),
-    (tiled(delta_net_shape((2, 6), (12, 20), 4)), &[5, 70, 1, 16]),
-    (tiled(delta_net_shape((2, 4), (128, 128), 4)), &[3, 100]),
-];
-
-const fn tiled(shape: DeltaNetShape) -> DeltaNetShape {
-    DeltaNetShape { value_head_order: ValueHeadOrder::Tiled, ..shape }
-}
-
-const fn delta_net_shape(heads: (usize, usize), dims: (usize, usize), conv_kernel: usize) -> DeltaNetShape {
-    let ((key_heads, value_heads), (key_dim, value_dim)) = (heads, dims);
-    let value_head_order = ValueHeadOrder::Grouped;
-    DeltaNetShape { key_heads, value_heads, value_head_order, key_dim, value_dim, conv_kernel, eps: 1e-6 }
-}
-
 struct Suite<'a, B: Backend> {
     backend: &'a mut B,
     outcomes: Vec<Outcome>,
@@ -244,9 +183,22 @@ struct Suite<'a, B: Backend> {
 impl<B: Backend> Suite<'_, B> {
     /// A buffer with the seed's numbers.
     fn random(&mut self, seed: u64, len: usize, scale: f32) -> B::Buffer {
-        let mut buffer = self.backend.buffer(len);
-        self.backend.write(&mut buffer, 0, &numbers(seed, len, scale));
+        self.buffer(&numbers(seed, len, scale))
+    }
+
+    fn buffer(&mut self, values: &[f32]) -> B::Buffer {
+        let mut buffer = self.zeros(values.len());
+        self.backend.write(&mut buffer, 0, values);
         buffer
+    }
+
+    fn zeros(&mut self, len: usize) -> B::Buffer {
+        self.backend.buffer(len).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn matrix(&mut self, seed: u64, format: Format, rows: usize, cols: usize) -> B::Matrix {
+        let matrix = random_matrix(seed, format, rows, cols);
+        self.backend.matrix(matrix).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn keep(&mut self, name: String, tolerance: f64, buffer: &B::Buffer, len: usize) {
@@ -256,12 +208,12 @@ impl<B: Backend> Suite<'_, B> {
 
     fn read(&mut self, buffer: &B::Buffer, len: usize) -> Vec<f32> {
         let mut values = vec![0.0; len];
-        self.backend.read(buffer, 0, &mut values);
+        self.backend.read(buffer, 0, &mut values).unwrap_or_else(|error| panic!("{error}"));
         values
     }
 
     fn buffers(&mut self) {
-        let zeros = self.backend.buffer(10);
+        let zeros = self.zeros(10);
         self.keep("buffer".into(), 0.0, &zeros, 10);
         let mut a = self.random(1, 10, 1.0);
         self.backend.write(&mut a, 3, &[7.0, 8.0]);
@@ -270,19 +222,18 @@ impl<B: Backend> Suite<'_, B> {
         self.keep("write".into(), 0.0, &a, 10);
         self.keep("copy".into(), 0.0, &b, 10);
         let mut tail = [0.0; 4];
-        self.backend.read(&b, 5, &mut tail);
+        self.backend.read(&b, 5, &mut tail).unwrap_or_else(|error| panic!("{error}"));
         self.outcomes.push(Outcome { name: "read".into(), tolerance: 0.0, values: tail.to_vec() });
-        self.backend.clear(&mut b);
+        self.backend.copy_within(&mut b, 5, 1, 3);
+        self.keep("copy_within".into(), 0.0, &b, 10);
+        self.backend.clear(&mut b, 2, 5);
         self.keep("clear".into(), 0.0, &b, 10);
     }
 
     fn sums(&mut self) {
         for (n, dim) in [(1, 1), (3, 7), (2, 2048), (40, 1000)] {
             let len = n * dim;
-            let (bias, y) = (self.random(3, dim, 1.0), self.random(4, len, 1.0));
-            let mut x = self.random(5, len + 3, 1.0);
-            self.backend.add_bias(&bias, n, dim, &mut x);
-            self.keep(format!("add_bias {n} x {dim}"), F32_TOLERANCE, &x, len + 3);
+            let (y, mut x) = (self.random(4, len, 1.0), self.random(5, len + 3, 1.0));
             self.backend.add(&y, len, &mut x);
             self.keep(format!("add {n} x {dim}"), F32_TOLERANCE, &x, len + 3);
         }
@@ -291,15 +242,39 @@ impl<B: Backend> Suite<'_, B> {
     fn norms(&mut self) {
         for (n, dim, scale) in [(1, 8, 1.0), (3, 20, 1e-4), (5, 2048, 3.0), (70, 128, 1e3)] {
             let (x, weight) = (self.random(6, n * dim, scale), self.random(7, dim, 1.0));
-            let mut out = self.random(8, n * dim + 3, 1.0);
-            self.backend.rms_norm(&x, &weight, 1e-6, n, dim, &mut out);
-            self.keep(format!("rms_norm {n} x {dim}"), F32_TOLERANCE, &out, n * dim + 3);
-            // Gates far beyond where exp overflows.
-            for gate_scale in [4.0, 300.0] {
-                let (z, mut o) = (self.random(9, n * dim, gate_scale), self.random(10, n * dim, scale));
-                self.backend.gated_rms_norm(&z, &weight, 1e-6, n, dim, &mut o);
-                let name = format!("gated_rms_norm {n} x {dim}, gates to {gate_scale}");
-                self.keep(name, F32_TOLERANCE, &o, n * dim);
+            let mut h = self.random(8, n * dim + 3, 1.0);
+            let norm = Norm { weight: &weight, eps: 1e-6, dim };
+            self.backend.norm_products(NormProducts { x: &x, norm, n, h: &mut h, products: [] });
+            self.keep(format!("norm {n} x {dim}"), F32_TOLERANCE, &h, n * dim + 3);
+        }
+    }
+
+    /// `x += w @ input + bias`, with and without a gated norm of the input.
+    fn output_products(&mut self) {
+        let cases = [(1, 8, 1, 1.0), (3, 20, 2, 1e-4), (5, 256, 4, 3.0), (70, 32, 1, 1e3), (19, 64, 4, 1.0)];
+        for (n, dim, heads, scale) in cases {
+            let (cols, hidden) = (heads * dim, 48);
+            for format in [Format::F32, Format::Q8_0] {
+                if cols % format.block_len() != 0 {
+                    continue;
+                }
+                let w = self.matrix(11, format, hidden, cols);
+                let (bias, weight) = (self.random(3, hidden, 1.0), self.random(7, dim, 1.0));
+                // Gates far beyond where exp overflows.
+                for gates in [None, Some(4.0), Some(300.0)] {
+                    let z = self.random(9, n * cols, gates.unwrap_or(1.0));
+                    let mut input = self.random(10, n * cols, scale);
+                    let mut x = self.random(12, n * hidden + 3, 1.0);
+                    let mut product = self.zeros(n * hidden);
+                    let norm = Norm { weight: &weight, eps: 1e-6, dim };
+                    let gated_norm = gates.map(|_| GatedNorm { z: &z, norm, rows: n * heads });
+                    let bias = (heads == 4).then_some(&bias);
+                    let (input, product) = (&mut input, &mut product);
+                    let op = OutputProduct { gated_norm, input, w: &w, bias, n, hidden, product, x: &mut x };
+                    self.backend.output_product(op);
+                    let name = format!("output_product {format}, {n} x {heads} x {dim}, gates to {gates:?}");
+                    self.keep(name, tolerance_of(&[format]), &x, n * hidden + 3);
+                }
             }
         }
     }
@@ -307,11 +282,13 @@ impl<B: Backend> Suite<'_, B> {
     fn rows_of_tables(&mut self) {
         for &format in Format::ALL {
             let (rows, cols) = (50, 512);
-            let table = self.backend.matrix(random_matrix(11, format, rows, cols));
+            let table = self.matrix(11, format, rows, cols);
             let ids = [49, 0, 7, 7, 31];
             let mut out = self.random(12, (ids.len() + 1) * cols, 1.0);
-            self.backend.get_rows(&table, &ids, &mut out);
+            self.backend.get_rows(&table, &ids, &mut out, 0);
             self.keep(format!("get_rows {format}"), 0.0, &out, (ids.len() + 1) * cols);
+            self.backend.get_rows(&table, &ids[..2], &mut out, 3);
+            self.keep(format!("get_rows {format} from row 3"), 0.0, &out, (ids.len() + 1) * cols);
         }
     }
 
@@ -332,130 +309,14 @@ impl<B: Backend> Suite<'_, B> {
     }
 
     fn product(&mut self, format: Format, rows: usize, cols: usize, n: usize) {
-        let w = self.backend.matrix(random_matrix(13, format, rows, cols));
-        let x = self.random(14, n * cols, 2.0);
-        let mut out = self.random(15, n * rows + 3, 1.0);
-        self.backend.mul_mat(&w, &x, n, &mut out);
-        let name = format!("mul_mat {format} {rows} x {cols}, {n} tokens");
+        let w = self.matrix(13, format, rows, cols);
+        let (x, weight) = (self.random(14, n * cols, 2.0), self.random(7, cols, 1.0));
+        let (mut h, mut out) = (self.zeros(n * cols), self.random(15, n * rows + 3, 1.0));
+        let norm = Norm { weight: &weight, eps: 1e-6, dim: cols };
+        let products = [(&w, &mut out)];
+        self.backend.norm_products(NormProducts { x: &x, norm, n, h: &mut h, products });
+        let name = format!("norm_products {format} {rows} x {cols}, {n} tokens");
         self.keep(name, tolerance_of(&[format]), &out, n * rows + 3);
-    }
-
-    /// Queries and keys are `normed`, or their rotary frequencies have factors.
-    fn attention(&mut self, format: KvFormat, shape: &AttentionShape, steps: &[usize], normed: bool) {
-        let (heads, dim, tolerance) = (shape.heads, shape.head_dim, tolerance_of_cache(format));
-        let (row, query_len) = (shape.kv_heads * dim, shape.query_len());
-        let ctx = steps.iter().sum::<usize>() + 2;
-        let (q_norm, k_norm) = (self.random(16, dim, 2.0), self.random(17, dim, 2.0));
-        let factors: Vec<f32> =
-            numbers(19, shape.rotary_dim / 2, 2.0).into_iter().map(|log| log.exp()).collect();
-        let mut rope_factors = self.backend.buffer(factors.len());
-        self.backend.write(&mut rope_factors, 0, &factors);
-        let [mut k_cache, mut v_cache] = [0; 2].map(|_| self.backend.kv_cache(format, shape, ctx));
-        let mut pos = 0;
-        for (step, &n) in steps.iter().enumerate() {
-            let seed = 1000 + 10 * step as u64;
-            let mut qg = self.random(seed, n * heads * query_len, 3.0);
-            let (mut k, v) = (self.random(seed + 1, n * row, 3.0), self.random(seed + 2, n * row, 1.0));
-            let mut out = self.random(seed + 3, n * heads * dim + 3, 1.0);
-            self.backend.qk_norm_rope_store(
-                shape,
-                pos,
-                n,
-                normed.then_some([&q_norm, &k_norm]),
-                (!normed).then_some(&rope_factors),
-                &mut qg,
-                &mut k,
-                &v,
-                &mut k_cache,
-                &mut v_cache,
-            );
-            self.backend.gated_attention(shape, pos, n, &qg, &k_cache, &v_cache, &mut out);
-            let name = format!("{heads} heads of {dim}, normed {normed}, {n} tokens at {pos}");
-            self.keep(format!("queries, {name}"), F32_TOLERANCE, &qg, n * heads * query_len);
-            self.keep(format!("attention {format}, {name}"), tolerance, &out, n * heads * dim + 3);
-            pos += n;
-        }
-        // Rows before that of the next token, and some that nothing was written to.
-        for (what, tolerance, cache) in [("key", tolerance, &k_cache), ("value", 0.0, &v_cache)] {
-            let mut values = vec![1.0; ctx * row];
-            self.backend.read_kv(cache, 0, &mut values);
-            let name = format!("{what} cache {format}, {heads} heads of {dim}");
-            self.outcomes.push(Outcome { name, tolerance, values });
-        }
-    }
-
-    /// A few tokens far along in a cache.
-    fn long_attention(&mut self, format: KvFormat) {
-        let (shape, pos) = (attention_shape(4, 2, 8, 8), 9000);
-        let (ctx, row) = (pos + 3, shape.kv_heads * shape.head_dim);
-        let [mut k_cache, mut v_cache] = [0; 2].map(|_| self.backend.kv_cache(format, &shape, ctx));
-        let norm = self.random(79, shape.head_dim, 2.0);
-        let (mut keys, values) = (self.random(80, ctx * row, 3.0), self.random(81, ctx * row, 1.0));
-        let mut qg = self.random(84, 2 * ctx * shape.heads * shape.head_dim, 1.0);
-        let (norms, caches) = (Some([&norm, &norm]), (&mut k_cache, &mut v_cache));
-        self.backend
-            .qk_norm_rope_store(&shape, 0, ctx, norms, None, &mut qg, &mut keys, &values, caches.0, caches.1);
-        for n in [1, 3] {
-            let len = n * shape.heads * shape.head_dim;
-            let (qg, mut out) = (self.random(82, 2 * len, 3.0), self.random(83, len, 1.0));
-            self.backend.gated_attention(&shape, pos, n, &qg, &k_cache, &v_cache, &mut out);
-            let name = format!("attention {format}, {n} tokens at {pos}");
-            self.keep(name, tolerance_of_cache(format), &out, len);
-        }
-    }
-
-    fn convolution(&mut self) {
-        for (shape, _) in DELTA_NET_SHAPES {
-            let (channels, kernel) = (shape.conv_channels(), shape.conv_kernel);
-            let weight = self.random(20, channels * kernel, 1.0);
-            let state_len = (kernel - 1) * channels;
-            let mut state = self.random(21, state_len, 1.0);
-            for (step, n) in [1, 1, 2, 3, 50, 1, 4].into_iter().enumerate() {
-                let u = self.random(22 + step as u64, n * channels, 2.0);
-                let mut out = self.random(40, n * channels + 3, 1.0);
-                self.backend.conv1d_silu(shape, n, &weight, &u, &mut state, &mut out);
-                let name = format!("conv1d_silu {channels} channels, {kernel} taps, {n} tokens");
-                self.keep(name.clone(), F32_TOLERANCE, &out, n * channels + 3);
-                self.keep(format!("{name}, state"), 0.0, &state, state_len);
-            }
-        }
-    }
-
-    fn delta_net(&mut self, shape: &DeltaNetShape, steps: &[usize]) {
-        let heads = shape.value_heads;
-        let a_neg: Vec<f32> = numbers(50, heads, 1.5).into_iter().map(|a_log| -a_log.exp()).collect();
-        let mut a_neg_buffer = self.backend.buffer(heads);
-        self.backend.write(&mut a_neg_buffer, 0, &a_neg);
-        let dt_bias = self.random(51, heads, 1.0);
-        // From slow decay and small steps to saturated ones.
-        for scale in [1.0, 8.0] {
-            let mut state = self.random(52, shape.state_len(), 0.5);
-            for (step, &n) in steps.iter().enumerate() {
-                let seed = 2000 + 10 * step as u64;
-                let qkv = self.random(seed, n * shape.conv_channels(), 1.0);
-                let (a, b) =
-                    (self.random(seed + 1, n * heads, scale), self.random(seed + 2, n * heads, scale));
-                let len = n * shape.value_len() + 3;
-                let mut out = self.random(seed + 3, len, 1.0);
-                self.backend.gated_delta_net(
-                    shape,
-                    n,
-                    &qkv,
-                    &a,
-                    &b,
-                    &a_neg_buffer,
-                    &dt_bias,
-                    &mut state,
-                    &mut out,
-                );
-                let (dk, dv) = (shape.key_dim, shape.value_dim);
-                let order = shape.value_head_order;
-                let name =
-                    format!("gated_delta_net {heads} {order:?} x {dk} x {dv}, {n} tokens, gates to {scale}");
-                self.keep(name.clone(), F32_TOLERANCE, &out, len);
-                self.keep(format!("{name}, state"), F32_TOLERANCE, &state, shape.state_len());
-            }
-        }
     }
 
     fn experts(&mut self) {
@@ -468,15 +329,17 @@ impl<B: Backend> Suite<'_, B> {
             let up = random_matrix(61, formats[1], inner, hidden);
             let down = random_matrix(62, formats[2], hidden, inner);
             self.routed_expert(formats, [gate.view(), up.view(), down.view()]);
-            let [gate, up, down] = [gate, up, down].map(|matrix| self.backend.matrix(matrix));
-            let gate_row = self.backend.matrix(random_matrix(63, F32, 1, hidden));
+            let [gate, up, down] = [gate, up, down]
+                .map(|matrix| self.backend.matrix(matrix).unwrap_or_else(|error| panic!("{error}")));
+            let gate_row = self.matrix(63, F32, 1, hidden);
             for n in [1, 2, 19] {
                 let x = self.random(64, n * hidden, 3.0);
                 let mut out = self.random(65, n * hidden + 3, 1.0);
                 for gate_row in [Some(&gate_row), None] {
-                    self.backend.shared_expert(&gate, &up, &down, gate_row, &x, n, &mut out);
+                    let (gate, up, down) = (&gate, &up, &down);
+                    self.backend.mlp(Mlp { gate, up, down, gate_row, x: &x, n, out: &mut out });
                     let gated = gate_row.is_some();
-                    let name = format!("shared_expert {formats:?}, gated {gated}, {n} tokens");
+                    let name = format!("mlp {formats:?}, gated {gated}, {n} tokens");
                     self.keep(name, tolerance_of(&formats), &out, n * hidden + 3);
                 }
             }
@@ -548,17 +411,19 @@ impl<B: Backend> Suite<'_, B> {
         use Format::{F32, Q4K, Q6K, Q8_0};
         for formats in [[Q6K, Q6K, Q6K], [Q8_0, F32, Q8_0], [F32, Q4K, Q8_0]] {
             let sizes = [512, 3, 130];
-            let matrices: [HostMatrix; 3] =
-                std::array::from_fn(|i| random_matrix(90 + i as u64, formats[i], sizes[i], 256));
-            let matrices = matrices.map(|matrix| self.backend.matrix(matrix));
+            let matrices: [B::Matrix; 3] =
+                std::array::from_fn(|i| self.matrix(90 + i as u64, formats[i], sizes[i], 256));
             for n in [1, 2, 19] {
-                let x = self.random(93, n * 256, 3.0);
+                let (x, weight) = (self.random(93, n * 256, 3.0), self.random(7, 256, 1.0));
+                let mut h = self.zeros(n * 256);
                 let mut outs = sizes.map(|rows| self.random(94, n * rows + 3, 1.0));
                 let [a, b, c] = &mut outs;
                 let [wa, wb, wc] = &matrices;
-                self.backend.mul_mats([(wa, a), (wb, b), (wc, c)], &x, n);
+                let norm = Norm { weight: &weight, eps: 1e-6, dim: 256 };
+                let products = [(wa, a), (wb, b), (wc, c)];
+                self.backend.norm_products(NormProducts { x: &x, norm, n, h: &mut h, products });
                 for (i, out) in outs.iter().enumerate() {
-                    let name = format!("mul_mats {formats:?}, number {i}, {n} tokens");
+                    let name = format!("norm_products {formats:?}, number {i}, {n} tokens");
                     self.keep(name, tolerance_of(&formats), out, n * sizes[i] + 3);
                 }
             }
@@ -569,9 +434,13 @@ impl<B: Backend> Suite<'_, B> {
         for (n, k_len, dim) in [(1, 1, 8), (1, 8, 2048), (19, 10, 100)] {
             let (routed, shared) = (self.random(70, n * k_len * dim, 1.0), self.random(71, n * dim, 1.0));
             let weights = numbers(72, n * k_len, 1.0);
-            let mut x = self.random(73, n * dim + 3, 1.0);
-            self.backend.moe_combine(&weights, &routed, &shared, n, k_len, dim, &mut x);
-            self.keep(format!("moe_combine {n} x {k_len} x {dim}"), F32_TOLERANCE, &x, n * dim + 3);
+            for shared in [Some(&shared), None] {
+                let mut x = self.random(73, n * dim + 3, 1.0);
+                let (weights, routed) = (&weights[..], &routed);
+                self.backend.combine(Combine { weights, routed, shared, n, k_len, dim, x: &mut x });
+                let name = format!("combine {n} x {k_len} x {dim}, shared {}", shared.is_some());
+                self.keep(name, F32_TOLERANCE, &x, n * dim + 3);
+            }
         }
     }
 }

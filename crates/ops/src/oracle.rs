@@ -8,7 +8,8 @@
 use tensor::MatrixView;
 
 use crate::{
-    AttentionShape, Backend, DeltaNetShape, ExpertRows, ExpertWeights, HostMatrix, KvFormat, RopePairing,
+    Attention, AttentionShape, Backend, Combine, DeltaNet, ExpertRows, ExpertWeights, Footprint, HostMatrix,
+    KvFormat, Mlp, Need, NormProducts, OpError, OutputProduct, PAGE_TOKENS, RopePairing, Rows,
 };
 
 /// f64 values in memory.
@@ -22,31 +23,53 @@ impl OracleBuffer {
     }
 }
 
-/// Keys or values, `[ctx, kv_heads, head_dim]`: what their format makes of them, in f64.
+/// A pool of keys or values, `[pages, PAGE_TOKENS, kv_heads, head_dim]`: what their format makes of them, in f64.
 #[derive(Clone, Debug)]
-pub struct OracleKvCache {
+pub struct OracleKvPool {
     format: KvFormat,
     kv_heads: usize,
     head_dim: usize,
     values: Vec<f64>,
 }
 
-impl OracleKvCache {
+impl OracleKvPool {
+    /// Where one head of position `pos` of a sequence with these pages lies.
+    fn at(&self, pages: &[u32], pos: usize, head: usize) -> usize {
+        let row = pages[pos / PAGE_TOKENS] as usize * PAGE_TOKENS + pos % PAGE_TOKENS;
+        (row * self.kv_heads + head) * self.head_dim
+    }
+
+    fn page_len(&self) -> usize {
+        PAGE_TOKENS * self.kv_heads * self.head_dim
+    }
+
     /// Stores one head at element `at`.
     fn store(&mut self, at: usize, head: &[f64]) {
         let stored = &mut self.values[at..][..self.head_dim];
-        if self.format == KvFormat::F32 {
-            return stored.copy_from_slice(head);
+        match self.format {
+            KvFormat::F32 => stored.copy_from_slice(head), // Without rounding, for a run in float64.
+            format => stored.copy_from_slice(&decoded(format, &encoded(format, head))[..head.len()]),
         }
-        let mut padded: Vec<f32> = head.iter().map(|&x| x as f32).collect();
-        padded.resize(self.format.head_len(self.head_dim), 0.0);
-        let mut bytes = vec![0; self.format.head_bytes(self.head_dim)];
-        let format = self.format.format();
-        let coded = format.encode_row(&padded, &mut bytes);
-        let coded = coded.and_then(|()| format.decode_row(&bytes, &mut padded));
-        coded.unwrap_or_else(|error| panic!("a head of a cache: {error}"));
-        stored.iter_mut().zip(padded).for_each(|(stored, x)| *stored = f64::from(x));
     }
+}
+
+/// A head in a pool's format, its last block filled up with zeros.
+fn encoded(format: KvFormat, head: &[f64]) -> Vec<u8> {
+    let mut padded: Vec<f32> = head.iter().map(|&x| x as f32).collect();
+    padded.resize(format.head_len(head.len()), 0.0);
+    let mut bytes = vec![0; format.head_bytes(head.len())];
+    let coded = format.format().encode_row(&padded, &mut bytes);
+    coded.unwrap_or_else(|error| panic!("a head of a cache: {error}"));
+    bytes
+}
+
+/// What [`encoded`] made, with the zeros.
+fn decoded(format: KvFormat, bytes: &[u8]) -> Vec<f64> {
+    let block = format.format();
+    let mut values = vec![0.0; bytes.len() / block.block_bytes() * block.block_len()];
+    let decoded = block.decode_row(bytes, &mut values);
+    decoded.unwrap_or_else(|error| panic!("a head of a cache: {error}"));
+    values.into_iter().map(f64::from).collect()
 }
 
 /// The oracle; see the module's documentation.
@@ -139,13 +162,132 @@ fn delta_rule(state: &mut [f64], q: &[f64], k: &[f64], v: &[f64], g: f64, beta: 
     (0..dv).map(|j| column(state, q, j)).collect()
 }
 
+/// `out[i] = w @ x[i]`
+fn products(w: &MatrixView<'_>, x: &[f64], n: usize, out: &mut [f64]) {
+    for row in 0..w.rows {
+        let decoded = decode(w, row);
+        for i in 0..n {
+            out[i * w.rows + row] = dot(&decoded, &x[i * w.cols..][..w.cols]);
+        }
+    }
+}
+
+/// Each row of `bias.len()` values plus the bias.
+fn add_bias(bias: &[f64], n: usize, out: &mut [f64]) {
+    for row in out.chunks_exact_mut(bias.len()).take(n) {
+        row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+    }
+}
+
+/// Norms, rotates and stores the new positions of one sequence.
+fn store_rows(op: &mut Attention<'_, OracleBackend>, rows: &Rows) {
+    let (shape, dim, pages) = (op.shape, op.shape.head_dim, op.batch.pages_of(rows));
+    let norm_and_rotate = |x: &mut [f64], weight: Option<&OracleBuffer>, pos: usize| {
+        let normed = weight.map_or(x.to_vec(), |weight| rms_normed(x, &weight.0, shape.eps));
+        x.copy_from_slice(&rotated(shape, op.rope_factors, &normed, pos));
+    };
+    let [q_norm, k_norm] = [0, 1].map(|which| op.norms.map(|norms| norms[which]));
+    for (t, pos) in (rows.first()..rows.end()).zip(rows.pos()..) {
+        for head in 0..shape.heads {
+            let query = &mut op.qg.0[(t * shape.heads + head) * shape.query_len()..][..dim];
+            norm_and_rotate(query, q_norm, pos);
+        }
+        for head in 0..shape.kv_heads {
+            let new = (t * shape.kv_heads + head) * dim;
+            norm_and_rotate(&mut op.k.0[new..][..dim], k_norm, pos);
+            let at = op.keys.at(pages, pos, head);
+            op.keys.store(at, &op.k.0[new..][..dim]);
+            op.values.store(at, &op.v.0[new..][..dim]);
+        }
+    }
+}
+
+/// Attention of one head of row `t`, at position `pos` of its sequence.
+fn attend(op: &mut Attention<'_, OracleBackend>, pages: &[u32], (t, pos): (usize, usize), head: usize) {
+    let (shape, dim) = (op.shape, op.shape.head_dim);
+    let kv_head = head / (shape.heads / shape.kv_heads);
+    let len = shape.query_len();
+    let (query, gate) = op.qg.0[(t * shape.heads + head) * len..][..len].split_at(dim);
+    let scores: Vec<f64> = (0..=pos)
+        .map(|p| dot(query, &op.keys.values[op.keys.at(pages, p, kv_head)..][..dim]) / (dim as f64).sqrt())
+        .collect();
+    let max = scores.iter().fold(f64::NEG_INFINITY, |max, &score| max.max(score));
+    let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+    for j in 0..dim {
+        let value = |p: usize| op.values.values[op.values.at(pages, p, kv_head) + j];
+        let weighted: f64 =
+            scores.iter().enumerate().map(|(p, score)| (score - max).exp() / sum * value(p)).sum();
+        op.out.0[(t * shape.heads + head) * dim + j] =
+            weighted * gate.get(j).map_or(1.0, |&gate| sigmoid(gate));
+    }
+}
+
+/// Convolution and silu of one sequence's rows, from and to its slot.
+fn convolve(op: &mut DeltaNet<'_, OracleBackend>, rows: &Rows) {
+    let (channels, kernel) = (op.shape.conv_channels(), op.shape.conv_kernel);
+    let past = (kernel - 1) * channels;
+    let state = &mut op.conv_states.0[rows.state() * past..][..past];
+    let inputs = [&*state, &op.u.0[rows.first() * channels..rows.end() * channels]].concat();
+    for t in 0..rows.len() {
+        for c in 0..channels {
+            let taps = (0..kernel).map(|j| op.conv.0[c * kernel + j] * inputs[(t + j) * channels + c]);
+            op.qkv.0[(rows.first() + t) * channels + c] = silu(taps.sum());
+        }
+    }
+    state.copy_from_slice(&inputs[rows.len() * channels..]);
+}
+
+/// The gated delta rule over one sequence's rows, from and to its slot.
+fn delta_rows(op: &mut DeltaNet<'_, OracleBackend>, rows: &Rows) {
+    let (shape, dk, dv) = (op.shape, op.shape.key_dim, op.shape.value_dim);
+    let keys = shape.key_heads * dk;
+    for t in rows.first()..rows.end() {
+        let token = &op.qkv.0[t * shape.conv_channels()..][..shape.conv_channels()];
+        // In the order of the states.
+        for slot in 0..shape.value_heads {
+            let group = shape.value_heads / shape.key_heads;
+            let key_head = slot / group;
+            let head = shape.value_head(key_head, slot % group);
+            let mut q = l2_normed(&token[key_head * dk..][..dk]);
+            q.iter_mut().for_each(|q| *q /= (dk as f64).sqrt());
+            let k = l2_normed(&token[keys + key_head * dk..][..dk]);
+            let v = &token[2 * keys + head * dv..][..dv];
+            let at = t * shape.value_heads + head;
+            let beta = sigmoid(op.b.0[at]);
+            let g = op.a_neg.0[head] * softplus(op.a.0[at] + op.dt_bias.0[head]);
+            let state = rows.state() * shape.state_len() + slot * dk * dv;
+            let state = &mut op.states.0[state..][..dk * dv];
+            op.out.0[at * dv..][..dv].copy_from_slice(&delta_rule(state, &q, &k, v, g, beta));
+        }
+    }
+}
+
 impl Backend for OracleBackend {
     type Buffer = OracleBuffer;
     type Matrix = HostMatrix;
-    type KvCache = OracleKvCache;
+    type KvPool = OracleKvPool;
 
-    fn buffer(&mut self, len: usize) -> OracleBuffer {
-        OracleBuffer(vec![0.0; len])
+    fn footprint(&self, _: &Need<'_>) -> Footprint {
+        Footprint::default() // The oracle is not for models that need a plan.
+    }
+
+    fn buffer(&mut self, len: usize) -> Result<OracleBuffer, OpError> {
+        Ok(OracleBuffer(vec![0.0; len]))
+    }
+
+    fn matrix(&mut self, data: HostMatrix) -> Result<HostMatrix, OpError> {
+        data.view();
+        Ok(data)
+    }
+
+    fn kv_pool(
+        &mut self,
+        format: KvFormat,
+        shape: &AttentionShape,
+        pages: usize,
+    ) -> Result<OracleKvPool, OpError> {
+        let values = vec![0.0; pages * PAGE_TOKENS * shape.kv_heads * shape.head_dim];
+        Ok(OracleKvPool { format, kv_heads: shape.kv_heads, head_dim: shape.head_dim, values })
     }
 
     fn write(&mut self, dst: &mut OracleBuffer, at: usize, src: &[f32]) {
@@ -154,244 +296,115 @@ impl Backend for OracleBackend {
         }
     }
 
-    fn read(&mut self, src: &OracleBuffer, at: usize, dst: &mut [f32]) {
+    fn read(&mut self, src: &OracleBuffer, at: usize, dst: &mut [f32]) -> Result<(), OpError> {
         let src = &src.0[at..][..dst.len()];
         for (dst, &src) in dst.iter_mut().zip(src) {
             *dst = src as f32;
         }
+        Ok(())
     }
 
-    fn clear(&mut self, dst: &mut OracleBuffer) {
-        dst.0.fill(0.0);
+    fn clear(&mut self, dst: &mut OracleBuffer, at: usize, len: usize) {
+        dst.0[at..][..len].fill(0.0);
     }
 
     fn copy(&mut self, src: &OracleBuffer, src_at: usize, dst: &mut OracleBuffer, dst_at: usize, len: usize) {
         dst.0[dst_at..][..len].copy_from_slice(&src.0[src_at..][..len]);
     }
 
-    fn matrix(&mut self, data: HostMatrix) -> HostMatrix {
-        data.view();
-        data
+    fn copy_within(&mut self, buffer: &mut OracleBuffer, from: usize, to: usize, len: usize) {
+        buffer.0.copy_within(from..from + len, to);
     }
 
-    fn kv_cache(&mut self, format: KvFormat, shape: &AttentionShape, ctx: usize) -> OracleKvCache {
-        let values = vec![0.0; ctx * shape.kv_heads * shape.head_dim];
-        OracleKvCache { format, kv_heads: shape.kv_heads, head_dim: shape.head_dim, values }
+    fn copy_page(&mut self, pool: &mut OracleKvPool, from: usize, to: usize, tokens: usize) {
+        let (page, len) = (pool.page_len(), tokens * pool.kv_heads * pool.head_dim);
+        pool.values.copy_within(from * page..from * page + len, to * page);
     }
 
-    fn read_kv(&mut self, src: &OracleKvCache, row: usize, dst: &mut [f32]) {
-        let values = &src.values[row * src.kv_heads * src.head_dim..][..dst.len()];
-        for (dst, &x) in dst.iter_mut().zip(values) {
-            *dst = x as f32;
+    fn read_page(&mut self, pool: &OracleKvPool, page: usize, out: &mut Vec<u8>) -> Result<(), OpError> {
+        for head in pool.values[page * pool.page_len()..][..pool.page_len()].chunks_exact(pool.head_dim) {
+            out.extend_from_slice(&encoded(pool.format, head));
+        }
+        Ok(())
+    }
+
+    fn write_page(&mut self, pool: &mut OracleKvPool, page: usize, bytes: &[u8]) {
+        let (format, dim, len) = (pool.format, pool.head_dim, pool.page_len());
+        let heads = pool.values[page * len..][..len].chunks_exact_mut(dim);
+        for (head, bytes) in heads.zip(bytes.chunks_exact(format.head_bytes(dim))) {
+            head.copy_from_slice(&decoded(format, bytes)[..dim]);
         }
     }
 
-    fn get_rows(&mut self, table: &HostMatrix, ids: &[u32], out: &mut OracleBuffer) {
+    fn get_rows(&mut self, table: &HostMatrix, ids: &[u32], out: &mut OracleBuffer, at: usize) {
         let table = table.view();
-        for (out, &id) in out.0.chunks_exact_mut(table.cols).zip(ids) {
+        for (out, &id) in out.0.chunks_exact_mut(table.cols).skip(at).zip(ids) {
             out.copy_from_slice(&decode(&table, id as usize));
         }
     }
 
-    fn rms_norm(
-        &mut self,
-        x: &OracleBuffer,
-        weight: &OracleBuffer,
-        eps: f32,
-        n: usize,
-        dim: usize,
-        out: &mut OracleBuffer,
-    ) {
+    fn norm_products<const N: usize>(&mut self, op: NormProducts<'_, Self, N>) {
+        let NormProducts { x, norm, n, h, products: list } = op;
         for i in 0..n {
-            let row = i * dim..(i + 1) * dim;
-            out.0[row.clone()].copy_from_slice(&rms_normed(&x.0[row], &weight.0, eps));
+            let row = i * norm.dim..(i + 1) * norm.dim;
+            h.0[row.clone()].copy_from_slice(&rms_normed(&x.0[row], &norm.weight.0, norm.eps));
         }
+        list.into_iter().for_each(|(w, out)| products(&w.view(), &h.0, n, &mut out.0));
     }
 
-    fn mul_mat(&mut self, w: &HostMatrix, x: &OracleBuffer, n: usize, out: &mut OracleBuffer) {
-        let w = w.view();
-        for row in 0..w.rows {
-            let decoded = decode(&w, row);
-            for i in 0..n {
-                out.0[i * w.rows + row] = dot(&decoded, &x.0[i * w.cols..][..w.cols]);
+    fn attention(&mut self, mut op: Attention<'_, Self>) {
+        let batch = *op.batch;
+        if let Some([q, k, v]) = op.biases {
+            add_bias(&q.0, batch.n, &mut op.qg.0);
+            add_bias(&k.0, batch.n, &mut op.k.0);
+            add_bias(&v.0, batch.n, &mut op.v.0);
+        }
+        for rows in batch.rows {
+            store_rows(&mut op, rows);
+            for row in (rows.first()..rows.end()).zip(rows.pos()..) {
+                (0..op.shape.heads).for_each(|head| attend(&mut op, batch.pages_of(rows), row, head));
             }
         }
     }
 
-    fn add_bias(&mut self, bias: &OracleBuffer, n: usize, dim: usize, out: &mut OracleBuffer) {
-        for i in 0..n {
-            for j in 0..dim {
-                out.0[i * dim + j] += bias.0[j];
+    fn delta_net(&mut self, mut op: DeltaNet<'_, Self>) {
+        for rows in op.batch.rows {
+            convolve(&mut op, rows);
+            delta_rows(&mut op, rows);
+        }
+    }
+
+    fn output_product(&mut self, op: OutputProduct<'_, Self>) {
+        if let Some(gated) = op.gated_norm {
+            let dim = gated.norm.dim;
+            let rows = op.input.0.chunks_exact_mut(dim).zip(gated.z.0.chunks_exact(dim));
+            for (o, z) in rows.take(gated.rows) {
+                let normed = rms_normed(o, &gated.norm.weight.0, gated.norm.eps);
+                o.iter_mut().zip(normed).zip(z).for_each(|((o, normed), &z)| *o = normed * silu(z));
+            }
+        }
+        let len = op.n * op.hidden;
+        products(&op.w.view(), &op.input.0, op.n, &mut op.product.0);
+        if let Some(bias) = op.bias {
+            add_bias(&bias.0, op.n, &mut op.product.0);
+        }
+        op.x.0[..len].iter_mut().zip(&op.product.0).for_each(|(x, y)| *x += y);
+    }
+
+    fn mlp(&mut self, op: Mlp<'_, Self>) {
+        let (gate, up, down) = (op.gate.view(), op.up.view(), op.down.view());
+        let (dim, weights) = (gate.cols, ExpertWeights { gate, up, down });
+        for i in 0..op.n {
+            let x = &op.x.0[i * dim..][..dim];
+            let scale = op.gate_row.map_or(1.0, |row| sigmoid(mul_vec(&row.view(), x)[0]));
+            for (j, y) in gated_mlp(&weights, x).into_iter().enumerate() {
+                op.out.0[i * dim + j] = scale * y;
             }
         }
     }
 
     fn add(&mut self, y: &OracleBuffer, len: usize, x: &mut OracleBuffer) {
-        for i in 0..len {
-            x.0[i] += y.0[i];
-        }
-    }
-
-    fn qk_norm_rope_store(
-        &mut self,
-        shape: &AttentionShape,
-        pos: usize,
-        n: usize,
-        norms: Option<[&OracleBuffer; 2]>,
-        rope_factors: Option<&OracleBuffer>,
-        qg: &mut OracleBuffer,
-        k: &mut OracleBuffer,
-        v: &OracleBuffer,
-        k_cache: &mut OracleKvCache,
-        v_cache: &mut OracleKvCache,
-    ) {
-        let dim = shape.head_dim;
-        let norm_and_rotate = |x: &mut [f64], weight: Option<&OracleBuffer>, t: usize| {
-            let normed = weight.map_or(x.to_vec(), |weight| rms_normed(x, &weight.0, shape.eps));
-            x.copy_from_slice(&rotated(shape, rope_factors, &normed, pos + t));
-        };
-        let [q_norm, k_norm] = [norms.map(|norms| norms[0]), norms.map(|norms| norms[1])];
-        for t in 0..n {
-            for head in 0..shape.heads {
-                let query = &mut qg.0[(t * shape.heads + head) * shape.query_len()..][..dim];
-                norm_and_rotate(query, q_norm, t);
-            }
-            for head in 0..shape.kv_heads {
-                let at = (t * shape.kv_heads + head) * dim;
-                norm_and_rotate(&mut k.0[at..][..dim], k_norm, t);
-                let cached = at + pos * shape.kv_heads * dim;
-                k_cache.store(cached, &k.0[at..][..dim]);
-                v_cache.store(cached, &v.0[at..][..dim]);
-            }
-        }
-    }
-
-    fn gated_attention(
-        &mut self,
-        shape: &AttentionShape,
-        pos: usize,
-        n: usize,
-        qg: &OracleBuffer,
-        k_cache: &OracleKvCache,
-        v_cache: &OracleKvCache,
-        out: &mut OracleBuffer,
-    ) {
-        let dim = shape.head_dim;
-        for t in 0..n {
-            for head in 0..shape.heads {
-                let kv_head = head / (shape.heads / shape.kv_heads);
-                let len = shape.query_len();
-                let (query, gate) = qg.0[(t * shape.heads + head) * len..][..len].split_at(dim);
-                let cached = |p: usize| (p * shape.kv_heads + kv_head) * dim;
-                let scores: Vec<f64> = (0..=pos + t)
-                    .map(|p| dot(query, &k_cache.values[cached(p)..][..dim]) / (dim as f64).sqrt())
-                    .collect();
-                let max = scores.iter().fold(f64::NEG_INFINITY, |max, &score| max.max(score));
-                let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-                for j in 0..dim {
-                    let weighted: f64 = scores
-                        .iter()
-                        .enumerate()
-                        .map(|(p, score)| (score - max).exp() / sum * v_cache.values[cached(p) + j])
-                        .sum();
-                    out.0[(t * shape.heads + head) * dim + j] =
-                        weighted * gate.get(j).map_or(1.0, |&gate| sigmoid(gate));
-                }
-            }
-        }
-    }
-
-    fn conv1d_silu(
-        &mut self,
-        shape: &DeltaNetShape,
-        n: usize,
-        weight: &OracleBuffer,
-        u: &OracleBuffer,
-        state: &mut OracleBuffer,
-        out: &mut OracleBuffer,
-    ) {
-        let (channels, kernel) = (shape.conv_channels(), shape.conv_kernel);
-        let past = (kernel - 1) * channels;
-        let inputs = [&state.0[..past], &u.0[..n * channels]].concat();
-        for t in 0..n {
-            for c in 0..channels {
-                let taps = (0..kernel).map(|j| weight.0[c * kernel + j] * inputs[(t + j) * channels + c]);
-                out.0[t * channels + c] = silu(taps.sum());
-            }
-        }
-        state.0[..past].copy_from_slice(&inputs[n * channels..]);
-    }
-
-    fn gated_delta_net(
-        &mut self,
-        shape: &DeltaNetShape,
-        n: usize,
-        qkv: &OracleBuffer,
-        a: &OracleBuffer,
-        b: &OracleBuffer,
-        a_neg: &OracleBuffer,
-        dt_bias: &OracleBuffer,
-        state: &mut OracleBuffer,
-        out: &mut OracleBuffer,
-    ) {
-        let (dk, dv) = (shape.key_dim, shape.value_dim);
-        let keys = shape.key_heads * dk;
-        for t in 0..n {
-            let token = &qkv.0[t * shape.conv_channels()..][..shape.conv_channels()];
-            // In the order of the states.
-            for slot in 0..shape.value_heads {
-                let group = shape.value_heads / shape.key_heads;
-                let key_head = slot / group;
-                let head = shape.value_head(key_head, slot % group);
-                let mut q = l2_normed(&token[key_head * dk..][..dk]);
-                q.iter_mut().for_each(|q| *q /= (dk as f64).sqrt());
-                let k = l2_normed(&token[keys + key_head * dk..][..dk]);
-                let v = &token[2 * keys + head * dv..][..dv];
-                let at = t * shape.value_heads + head;
-                let beta = sigmoid(b.0[at]);
-                let g = a_neg.0[head] * softplus(a.0[at] + dt_bias.0[head]);
-                let state = &mut state.0[slot * dk * dv..][..dk * dv];
-                out.0[at * dv..][..dv].copy_from_slice(&delta_rule(state, &q, &k, v, g, beta));
-            }
-        }
-    }
-
-    fn gated_rms_norm(
-        &mut self,
-        z: &OracleBuffer,
-        weight: &OracleBuffer,
-        eps: f32,
-        rows: usize,
-        dim: usize,
-        o: &mut OracleBuffer,
-    ) {
-        for (o, z) in o.0.chunks_exact_mut(dim).zip(z.0.chunks_exact(dim)).take(rows) {
-            let normed = rms_normed(o, &weight.0, eps);
-            for ((o, normed), &z) in o.iter_mut().zip(normed).zip(z) {
-                *o = normed * silu(z);
-            }
-        }
-    }
-
-    fn shared_expert(
-        &mut self,
-        gate: &HostMatrix,
-        up: &HostMatrix,
-        down: &HostMatrix,
-        gate_row: Option<&HostMatrix>,
-        x: &OracleBuffer,
-        n: usize,
-        out: &mut OracleBuffer,
-    ) {
-        let (gate, up, down) = (gate.view(), up.view(), down.view());
-        let (dim, weights) = (gate.cols, ExpertWeights { gate, up, down });
-        for i in 0..n {
-            let x = &x.0[i * dim..][..dim];
-            let scale = gate_row.map_or(1.0, |row| sigmoid(mul_vec(&row.view(), x)[0]));
-            for (j, y) in gated_mlp(&weights, x).into_iter().enumerate() {
-                out.0[i * dim + j] = scale * y;
-            }
-        }
+        x.0[..len].iter_mut().zip(&y.0).for_each(|(x, y)| *x += y);
     }
 
     fn experts(&mut self, experts: &[ExpertRows<'_>], x: &OracleBuffer, out: &mut OracleBuffer) {
@@ -404,21 +417,13 @@ impl Backend for OracleBackend {
         }
     }
 
-    fn moe_combine(
-        &mut self,
-        weights: &[f32],
-        routed: &OracleBuffer,
-        shared: &OracleBuffer,
-        n: usize,
-        k_len: usize,
-        dim: usize,
-        x: &mut OracleBuffer,
-    ) {
+    fn combine(&mut self, op: Combine<'_, Self>) {
+        let Combine { weights, routed, shared, n, k_len, dim, x } = op;
         for i in 0..n {
             for j in 0..dim {
                 let choices = i * k_len..(i + 1) * k_len;
                 let sum: f64 = choices.map(|c| f64::from(weights[c]) * routed.0[c * dim + j]).sum();
-                x.0[i * dim + j] += shared.0[i * dim + j] + sum;
+                x.0[i * dim + j] += shared.map_or(0.0, |shared| shared.0[i * dim + j]) + sum;
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Full attention with rotary embedding; output gate, norms on queries and keys, and biases where the model has them.
 
-use ops::{AttentionShape, Backend, KvFormat};
+use ops::{AttentionShape, Backend, Batch, KvFormat, NormProducts, OpError, OutputProduct};
 
 use crate::config::AttentionBias;
+use crate::layers::Residual;
 use crate::load::DenseLoader;
 use crate::{Config, ModelError};
 
@@ -41,20 +42,23 @@ pub struct Attention<B: Backend> {
     biases: Biases<B>,
 }
 
-/// Keys (after rotation) and values of one layer and sequence.
-pub struct KvCache<B: Backend> {
-    k: B::KvCache, // [ctx, kv_heads, head_dim]
-    v: B::KvCache, // [ctx, kv_heads, head_dim]
+/// Keys (after rotation) and values of one layer, of all sequences.
+pub struct KvPools<B: Backend> {
+    pub(crate) keys: B::KvPool,   // [pages, PAGE_TOKENS, kv_heads, head_dim]
+    pub(crate) values: B::KvPool, // [pages, PAGE_TOKENS, kv_heads, head_dim]
 }
 
-impl<B: Backend> KvCache<B> {
-    /// An empty cache for `ctx` tokens.
-    pub fn new(backend: &mut B, shape: &AttentionShape, kv: KvFormat, ctx: usize) -> Self {
-        Self { k: backend.kv_cache(kv, shape, ctx), v: backend.kv_cache(kv, shape, ctx) }
+impl<B: Backend> KvPools<B> {
+    /// Pools of so many pages.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub fn new(backend: &mut B, shape: &AttentionShape, kv: KvFormat, pages: usize) -> Result<Self, OpError> {
+        Ok(Self { keys: backend.kv_pool(kv, shape, pages)?, values: backend.kv_pool(kv, shape, pages)? })
     }
 }
 
-/// Activations of a chunk inside the layer.
+/// Activations of a pass inside the layer.
 pub struct AttentionScratch<B: Backend> {
     qg: B::Buffer,  // [n, heads, 2, head_dim], or without the 2
     k: B::Buffer,   // [n, kv_heads, head_dim]
@@ -63,20 +67,18 @@ pub struct AttentionScratch<B: Backend> {
 }
 
 impl<B: Backend> AttentionScratch<B> {
-    /// Room for chunks of `n` tokens.
-    pub fn new(backend: &mut B, shape: &AttentionShape, n: usize) -> Self {
+    /// Room for `n` rows.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub fn new(backend: &mut B, shape: &AttentionShape, n: usize) -> Result<Self, OpError> {
         let (q, kv) = (n * shape.heads * shape.head_dim, n * shape.kv_heads * shape.head_dim);
-        Self {
-            qg: backend.buffer(n * shape.heads * shape.query_len()),
-            k: backend.buffer(kv),
-            v: backend.buffer(kv),
-            out: backend.buffer(q),
-        }
-    }
-
-    /// Floats per token that [`AttentionScratch::new`] takes.
-    pub fn len_per_token(shape: &AttentionShape) -> usize {
-        shape.heads * shape.query_len() + (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+        Ok(Self {
+            qg: backend.buffer(n * shape.heads * shape.query_len())?,
+            k: backend.buffer(kv)?,
+            v: backend.buffer(kv)?,
+            out: backend.buffer(q)?,
+        })
     }
 }
 
@@ -105,45 +107,43 @@ impl<B: Backend> Attention<B> {
         })
     }
 
-    /// `out = o_proj(attention(h))` for tokens `pos .. pos + n`; `h`, `out` are [n, H], `rope_factors` (what rotary
-    /// frequencies are divided by) [rotary_dim / 2].
-    #[allow(clippy::too_many_arguments)] // The parts have different owners; a struct would only rename them.
+    /// `x += o_proj(attention(norm(x)))` for the batch's rows; `rope_factors` (divisors of the rotary frequencies)
+    /// [rotary_dim / 2].
     pub fn forward(
         &self,
         backend: &mut B,
         rope_factors: Option<&B::Buffer>,
-        h: &B::Buffer,
-        (pos, n): (usize, usize),
-        cache: &mut KvCache<B>,
+        batch: &Batch<'_>,
+        residual: Residual<'_, B>,
+        pools: &mut KvPools<B>,
         scratch: &mut AttentionScratch<B>,
-        out: &mut B::Buffer,
     ) {
-        let (shape, s) = (&self.shape, scratch);
+        let (n, s) = (batch.n, scratch);
+        let Residual { norm, x, h, mixed } = residual;
         let products = [(&self.q_proj, &mut s.qg), (&self.k_proj, &mut s.k), (&self.v_proj, &mut s.v)];
-        backend.mul_mats(products, h, n);
-        if let Some([q, k, v]) = &self.biases.qkv {
-            let kv = shape.kv_heads * shape.head_dim;
-            backend.add_bias(q, n, shape.heads * shape.query_len(), &mut s.qg);
-            backend.add_bias(k, n, kv, &mut s.k);
-            backend.add_bias(v, n, kv, &mut s.v);
-        }
-        let (k_cache, v_cache) = (&mut cache.k, &mut cache.v);
-        backend.qk_norm_rope_store(
-            shape,
-            pos,
-            n,
-            self.norms.as_ref().map(|[q, k]| [q, k]),
+        backend.norm_products(NormProducts { x, norm, n, h, products });
+        backend.attention(ops::Attention {
+            shape: &self.shape,
+            batch,
+            biases: self.biases.qkv.as_ref().map(|[q, k, v]| [q, k, v]),
+            norms: self.norms.as_ref().map(|[q, k]| [q, k]),
             rope_factors,
-            &mut s.qg,
-            &mut s.k,
-            &s.v,
-            k_cache,
-            v_cache,
-        );
-        backend.gated_attention(shape, pos, n, &s.qg, k_cache, v_cache, &mut s.out);
-        backend.mul_mat(&self.o_proj, &s.out, n, out);
-        if let Some(bias) = &self.biases.o {
-            backend.add_bias(bias, n, self.hidden, out);
-        }
+            qg: &mut s.qg,
+            k: &mut s.k,
+            v: &mut s.v,
+            keys: &mut pools.keys,
+            values: &mut pools.values,
+            out: &mut s.out,
+        });
+        backend.output_product(OutputProduct {
+            gated_norm: None,
+            input: &mut s.out,
+            w: &self.o_proj,
+            bias: self.biases.o.as_ref(),
+            n,
+            hidden: self.hidden,
+            product: mixed,
+            x,
+        });
     }
 }

@@ -1,14 +1,17 @@
 //! Gated DeltaNet, the linear attention of Qwen3.5-MoE (section 3.2; Yang et al., "Gated Delta Networks", 2024).
 
-use ops::{Backend, DeltaNetShape};
+use ops::{Backend, Batch, DeltaNetShape, GatedNorm, Norm, NormProducts, OpError, OutputProduct};
 
-use crate::ModelError;
 use crate::config::WeightForm;
+use crate::layers::Residual;
 use crate::load::DenseLoader;
+use crate::states::RecurrentPool;
+use crate::{Config, ModelError};
 
 /// Weights of one Gated DeltaNet layer.
 pub struct DeltaNet<B: Backend> {
     shape: DeltaNetShape,
+    hidden: usize,
     in_proj_qkv: B::Matrix, // [channels, H]: all q, all k, all v
     in_proj_z: B::Matrix,   // [Nv * dv, H]
     in_proj_b: B::Matrix,   // [Nv, H]
@@ -20,27 +23,35 @@ pub struct DeltaNet<B: Backend> {
     out_proj: B::Matrix,    // [H, Nv * dv]
 }
 
-/// Recurrent state of one layer and sequence. Always f32; it cannot be rewound.
-pub struct DeltaNetState<B: Backend> {
-    conv: B::Buffer, // [kernel - 1, channels], oldest first
-    s: B::Buffer,    // [Nk, Nv / Nk, dk, dv]
+/// Recurrent states of one layer, of all sequences. Always f32.
+pub struct DeltaNetStates<B: Backend> {
+    conv: B::Buffer, // [slots, kernel - 1, channels], oldest first
+    s: B::Buffer,    // [slots, Nk, Nv / Nk, dk, dv]
+    conv_len: usize, // Of one slot
+    s_len: usize,
 }
 
-impl<B: Backend> DeltaNetState<B> {
-    /// The state before the first token: zeros.
-    pub fn new(backend: &mut B, shape: &DeltaNetShape) -> Self {
-        let conv = (shape.conv_kernel - 1) * shape.conv_channels();
-        Self { conv: backend.buffer(conv), s: backend.buffer(shape.state_len()) }
+impl<B: Backend> DeltaNetStates<B> {
+    /// So many states, each as before the first token: zeros.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub fn new(backend: &mut B, shape: &DeltaNetShape, slots: usize) -> Result<Self, OpError> {
+        let (conv_len, s_len) = ((shape.conv_kernel - 1) * shape.conv_channels(), shape.state_len());
+        let (conv, s) = (backend.buffer(slots * conv_len)?, backend.buffer(slots * s_len)?);
+        Ok(Self { conv, s, conv_len, s_len })
     }
 
-    /// Back to the start of a sequence.
-    pub fn clear(&mut self, backend: &mut B) {
-        backend.clear(&mut self.conv);
-        backend.clear(&mut self.s);
+    /// Both pools.
+    pub(crate) fn pools(&mut self) -> [RecurrentPool<'_, B>; 2] {
+        [
+            RecurrentPool { buffer: &mut self.conv, len: self.conv_len },
+            RecurrentPool { buffer: &mut self.s, len: self.s_len },
+        ]
     }
 }
 
-/// Activations of a chunk inside the layer.
+/// Activations of a pass inside the layer.
 pub struct DeltaNetScratch<B: Backend> {
     u: B::Buffer,   // [n, channels]
     qkv: B::Buffer, // [n, channels]
@@ -51,22 +62,20 @@ pub struct DeltaNetScratch<B: Backend> {
 }
 
 impl<B: Backend> DeltaNetScratch<B> {
-    /// Room for chunks of `n` tokens.
-    pub fn new(backend: &mut B, shape: &DeltaNetShape, n: usize) -> Self {
+    /// Room for `n` rows.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub fn new(backend: &mut B, shape: &DeltaNetShape, n: usize) -> Result<Self, OpError> {
         let (channels, values) = (n * shape.conv_channels(), n * shape.value_len());
-        Self {
-            u: backend.buffer(channels),
-            qkv: backend.buffer(channels),
-            z: backend.buffer(values),
-            a: backend.buffer(n * shape.value_heads),
-            b: backend.buffer(n * shape.value_heads),
-            o: backend.buffer(values),
-        }
-    }
-
-    /// Floats per token that [`DeltaNetScratch::new`] takes.
-    pub fn len_per_token(shape: &DeltaNetShape) -> usize {
-        2 * (shape.conv_channels() + shape.value_len() + shape.value_heads)
+        Ok(Self {
+            u: backend.buffer(channels)?,
+            qkv: backend.buffer(channels)?,
+            z: backend.buffer(values)?,
+            a: backend.buffer(n * shape.value_heads)?,
+            b: backend.buffer(n * shape.value_heads)?,
+            o: backend.buffer(values)?,
+        })
     }
 }
 
@@ -80,9 +89,11 @@ impl<B: Backend> DeltaNet<B> {
         loader: &mut DenseLoader<'_>,
         base: &str,
         (shape, form): (DeltaNetShape, WeightForm),
+        config: &Config,
     ) -> Result<Self, ModelError> {
         Ok(Self {
             shape,
+            hidden: config.hidden_size,
             in_proj_qkv: loader.matrix(backend, &format!("{base}in_proj_qkv.weight"))?,
             in_proj_z: loader.matrix(backend, &format!("{base}in_proj_z.weight"))?,
             in_proj_b: loader.matrix(backend, &format!("{base}in_proj_b.weight"))?,
@@ -95,37 +106,48 @@ impl<B: Backend> DeltaNet<B> {
         })
     }
 
-    /// `out = out_proj(delta_net(h))` for the next `n` tokens; `h`, `out` are [n, H]. Advances the state.
+    /// `x += out_proj(delta_net(norm(x)))` for the batch's rows. Advances their sequences' states.
     pub fn forward(
         &self,
         backend: &mut B,
-        h: &B::Buffer,
-        n: usize,
-        state: &mut DeltaNetState<B>,
+        batch: &Batch<'_>,
+        residual: Residual<'_, B>,
+        states: &mut DeltaNetStates<B>,
         scratch: &mut DeltaNetScratch<B>,
-        out: &mut B::Buffer,
     ) {
-        let (shape, s) = (&self.shape, scratch);
+        let (shape, n, s) = (&self.shape, batch.n, scratch);
+        let Residual { norm, x, h, mixed } = residual;
         let products = [
             (&self.in_proj_qkv, &mut s.u),
             (&self.in_proj_z, &mut s.z),
             (&self.in_proj_b, &mut s.b),
             (&self.in_proj_a, &mut s.a),
         ];
-        backend.mul_mats(products, h, n);
-        backend.conv1d_silu(shape, n, &self.conv1d, &s.u, &mut state.conv, &mut s.qkv);
-        backend.gated_delta_net(
+        backend.norm_products(NormProducts { x, norm, n, h, products });
+        backend.delta_net(ops::DeltaNet {
             shape,
+            batch,
+            u: &s.u,
+            conv: &self.conv1d,
+            b: &s.b,
+            a: &s.a,
+            a_neg: &self.a_neg,
+            dt_bias: &self.dt_bias,
+            conv_states: &mut states.conv,
+            states: &mut states.s,
+            qkv: &mut s.qkv,
+            out: &mut s.o,
+        });
+        let norm = Norm { weight: &self.norm, eps: shape.eps, dim: shape.value_dim };
+        backend.output_product(OutputProduct {
+            gated_norm: Some(GatedNorm { z: &s.z, norm, rows: n * shape.value_heads }),
+            input: &mut s.o,
+            w: &self.out_proj,
+            bias: None,
             n,
-            &s.qkv,
-            &s.a,
-            &s.b,
-            &self.a_neg,
-            &self.dt_bias,
-            &mut state.s,
-            &mut s.o,
-        );
-        backend.gated_rms_norm(&s.z, &self.norm, shape.eps, n * shape.value_heads, shape.value_dim, &mut s.o);
-        backend.mul_mat(&self.out_proj, &s.o, n, out);
+            hidden: self.hidden,
+            product: mixed,
+            x,
+        });
     }
 }

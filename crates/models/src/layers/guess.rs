@@ -3,8 +3,8 @@
 
 use std::cmp::Reverse;
 
-use experts::{ExpertStore, Hint, Phase};
-use ops::Backend;
+use experts::{ExpertStore, Hint};
+use ops::{Backend, Combine, Norm, NormProducts, OpError, Phase};
 
 use crate::layers::moe::{Moe, MoeScratch, Routing};
 use crate::{Config, ModelError};
@@ -26,31 +26,36 @@ pub(super) struct GuessScratch<B: Backend> {
 pub struct Upcoming<'a, B: Backend> {
     /// The block.
     pub moe: &'a Moe<B>,
-    /// [H]
-    pub norm: &'a B::Buffer,
-    /// Of the norm.
-    pub eps: f32,
+    /// The norm.
+    pub norm: Norm<'a, B>,
+    /// Rows that will go through the layer.
+    pub n: usize,
+    /// Of those rows.
+    pub phase: Phase,
 }
 
 impl<B: Backend> GuessScratch<B> {
     /// For chunks of up to `n` tokens.
-    pub(super) fn new(backend: &mut B, config: &Config, n: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub(super) fn new(backend: &mut B, config: &Config, n: usize) -> Result<Self, OpError> {
         let tokens = n.min(GUESS_TOKENS_MAX);
         let (experts, k) = (config.num_experts, config.num_experts_per_tok);
-        Self {
-            x: backend.buffer(tokens * config.hidden_size),
-            h: backend.buffer(tokens * config.hidden_size),
-            logits: backend.buffer(tokens * experts),
+        Ok(Self {
+            x: backend.buffer(tokens * config.hidden_size)?,
+            h: backend.buffer(tokens * config.hidden_size)?,
+            logits: backend.buffer(tokens * experts)?,
             host_logits: vec![0.0; tokens * experts],
             routing: Routing::new(experts, k, tokens),
             weights: vec![0.0; tokens * k],
-        }
+        })
     }
 
-    /// Floats that [`GuessScratch::new`] takes.
-    pub(super) fn len(config: &Config, n: usize) -> usize {
-        let per_token = 2 * config.hidden_size + 2 * config.num_experts + 4 * config.num_experts_per_tok;
-        n.min(GUESS_TOKENS_MAX) * per_token + 4 * config.num_experts
+    /// Bytes that the host's vectors take.
+    pub(super) fn host_bytes(&self) -> u64 {
+        let floats = self.host_logits.len() + self.weights.len();
+        (size_of::<f32>() * floats) as u64 + self.routing.bytes()
     }
 
     /// A layer begins, of which nothing is computed.
@@ -85,6 +90,14 @@ impl<B: Backend> GuessScratch<B> {
     }
 }
 
+/// The store's word for a phase.
+pub(super) fn store_phase(phase: Phase) -> experts::Phase {
+    match phase {
+        Phase::Prefill => experts::Phase::Prefill,
+        Phase::Decode => experts::Phase::Decode,
+    }
+}
+
 impl<B: Backend> Upcoming<'_, B> {
     /// Guesses, from the residual stream `x` [n, H] that enters the layer, which experts its router will choose, and lets
     /// the store read them while the token mixer runs. Changes no answer.
@@ -95,14 +108,15 @@ impl<B: Backend> Upcoming<'_, B> {
         &self,
         backend: &mut B,
         store: &mut ExpertStore,
-        (x, n): (&B::Buffer, usize),
+        x: &B::Buffer,
         scratch: &mut MoeScratch<B>,
     ) -> Result<(), ModelError> {
-        let guess = &mut scratch.guess;
-        store.hint(&self.hint(n), &mut |ranked| {
-            backend.copy(x, 0, &mut guess.x, 0, n.min(GUESS_TOKENS_MAX) * self.moe.hidden);
-            self.choose(backend, n, guess, ranked);
+        let (guess, mut asked) = (&mut scratch.guess, Ok(()));
+        store.hint(&self.hint(), &mut |ranked| {
+            backend.copy(x, 0, &mut guess.x, 0, self.n.min(GUESS_TOKENS_MAX) * self.moe.hidden);
+            asked = self.choose(backend, guess, ranked);
         })?;
+        asked?;
         Ok(())
     }
 
@@ -115,36 +129,43 @@ impl<B: Backend> Upcoming<'_, B> {
         &self,
         backend: &mut B,
         store: &mut ExpertStore,
-        (x, n): (&B::Buffer, usize),
+        x: &B::Buffer,
         scratch: &mut MoeScratch<B>,
     ) -> Result<(), ModelError> {
-        let (s, known, hidden) = (scratch, n.min(GUESS_TOKENS_MAX), self.moe.hidden);
-        store.hint(&self.hint(n), &mut |ranked| {
+        let (s, known, dim) = (scratch, self.n.min(GUESS_TOKENS_MAX), self.moe.hidden);
+        let mut asked = Ok(());
+        store.hint(&self.hint(), &mut |ranked| {
             let guess = &mut s.guess;
-            let (k, weights) = (guess.routing.k, &guess.weights[..]);
-            backend.copy(x, 0, &mut guess.x, 0, known * hidden);
-            backend.moe_combine(weights, &s.routed, &s.shared, known, k, hidden, &mut guess.x);
-            self.choose(backend, n, guess, ranked);
+            backend.copy(x, 0, &mut guess.x, 0, known * dim);
+            let (weights, routed, shared) = (&guess.weights[..], &s.routed, Some(&s.shared));
+            let (k_len, x) = (guess.routing.k, &mut guess.x);
+            backend.combine(Combine { weights, routed, shared, n: known, k_len, dim, x });
+            asked = self.choose(backend, guess, ranked);
         })?;
-        Ok(())
+        Ok(asked?)
     }
 
-    fn hint(&self, n: usize) -> Hint {
-        let phase = if n == 1 { Phase::Decode } else { Phase::Prefill };
-        Hint { layer: self.moe.layer as u32, phase, tokens: n }
+    fn hint(&self) -> Hint {
+        Hint { layer: self.moe.layer as u32, phase: store_phase(self.phase), tokens: self.n }
     }
 
     /// Names the experts that the router would choose for `scratch.x`, best first; none if a value is
     /// not finite.
-    fn choose(&self, backend: &mut B, n: usize, scratch: &mut GuessScratch<B>, ranked: &mut Vec<u32>) {
-        let (s, experts, known) = (scratch, self.moe.num_experts, n.min(GUESS_TOKENS_MAX));
-        backend.rms_norm(&s.x, self.norm, self.eps, known, self.moe.hidden, &mut s.h);
-        backend.mul_mat(&self.moe.router, &s.h, known, &mut s.logits);
+    fn choose(
+        &self,
+        backend: &mut B,
+        scratch: &mut GuessScratch<B>,
+        ranked: &mut Vec<u32>,
+    ) -> Result<(), OpError> {
+        let (s, experts, known) = (scratch, self.moe.num_experts, self.n.min(GUESS_TOKENS_MAX));
+        let products = [(&self.moe.router, &mut s.logits)];
+        backend.norm_products(NormProducts { x: &s.x, norm: self.norm, n: known, h: &mut s.h, products });
         let host_logits = &mut s.host_logits[..known * experts];
-        backend.read(&s.logits, 0, host_logits);
+        backend.read(&s.logits, 0, host_logits)?;
         if s.routing.route(host_logits, experts) {
-            s.rank_experts(n, experts, ranked);
+            s.rank_experts(self.n, experts, ranked);
         }
+        Ok(())
     }
 }
 
@@ -157,9 +178,9 @@ mod tests {
     fn experts_are_ranked_by_how_many_tokens_chose_them_and_the_others_follow() {
         let mut backend = CpuBackend::new(CpuOptions { threads: 1, isa: None });
         let mut guess = GuessScratch::<CpuBackend> {
-            x: backend.buffer(1),
-            h: backend.buffer(1),
-            logits: backend.buffer(1),
+            x: backend.buffer(1).unwrap(),
+            h: backend.buffer(1).unwrap(),
+            logits: backend.buffer(1).unwrap(),
             host_logits: Vec::new(),
             routing: Routing::new(4, 2, 3),
             weights: vec![0.0; 2],

@@ -1,8 +1,9 @@
 //! A gated MLP that every token takes: `down(silu(gate x) * (up x))`.
 
-use ops::Backend;
+use ops::{Backend, NormProducts};
 
 use crate::ModelError;
+use crate::layers::Residual;
 use crate::load::DenseLoader;
 
 /// Weights of one MLP.
@@ -34,6 +35,15 @@ impl<B: Backend> Mlp<B> {
         n: usize,
         out: &mut B::Buffer,
     ) {
-        backend.shared_expert(&self.gate, &self.up, &self.down, gate_row, h, n, out);
+        let (gate, up, down) = (&self.gate, &self.up, &self.down);
+        backend.mlp(ops::Mlp { gate, up, down, gate_row, x: h, n, out });
+    }
+
+    /// `x += mlp(norm(x))` for `n` rows: a dense layer.
+    pub fn add(&self, backend: &mut B, n: usize, hidden: usize, residual: Residual<'_, B>) {
+        let Residual { norm, x, h, mixed } = residual;
+        backend.norm_products(NormProducts { x, norm, n, h, products: [] });
+        self.forward(backend, None, h, n, mixed);
+        backend.add(mixed, n * hidden, x);
     }
 }

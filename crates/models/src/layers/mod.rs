@@ -6,8 +6,20 @@ pub mod guess;
 pub mod mlp;
 pub mod moe;
 
-pub use attention::{Attention, AttentionScratch, KvCache};
-pub use delta_net::{DeltaNet, DeltaNetScratch, DeltaNetState};
+pub use attention::{Attention, AttentionScratch, KvPools};
+pub use delta_net::{DeltaNet, DeltaNetScratch, DeltaNetStates};
 pub use guess::Upcoming;
 pub use mlp::Mlp;
 pub use moe::{Moe, MoeScratch};
+
+/// The residual stream as a token mixer sees it.
+pub struct Residual<'a, B: ops::Backend> {
+    /// Norm of the mixer's input.
+    pub norm: ops::Norm<'a, B>,
+    /// The stream, [n, H], to which the mixer's output is added.
+    pub x: &'a mut B::Buffer,
+    /// Takes the normed rows, [n, H].
+    pub h: &'a mut B::Buffer,
+    /// Takes the mixer's output, [n, H].
+    pub mixed: &'a mut B::Buffer,
+}

@@ -1,13 +1,13 @@
 //! Mixture of experts: router, routed experts as they become ready, shared expert (Qwen3.5-MoE section 3.3).
 
-use experts::{Demand, ExpertStore, LoadedExpert, Phase};
-use ops::{Backend, ExpertRows, ExpertWeights};
+use experts::{Demand, ExpertStore, LoadedExpert};
+use ops::{Backend, Batch, Combine, ExpertRows, ExpertWeights, NormProducts, OpError, Phase};
 
-use crate::layers::Mlp;
-use crate::layers::guess::{GuessScratch, Upcoming};
+use crate::layers::guess::{GuessScratch, Upcoming, store_phase};
+use crate::layers::{Mlp, Residual};
 use crate::load::DenseLoader;
 use crate::phases::Laps;
-use crate::{Config, ModelError, Phases};
+use crate::{Config, Failures, ModelError, Phases};
 
 /// Experts that are computed in one parallel region when decoding rows ask for them.
 const EXPERTS_TOGETHER_MAX: usize = 16;
@@ -35,31 +35,26 @@ pub struct MoeScratch<B: Backend> {
 }
 
 impl<B: Backend> MoeScratch<B> {
-    /// Room for chunks of `n` tokens.
-    pub fn new(backend: &mut B, config: &Config, n: usize) -> Self {
+    /// Room for `n` rows.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`].
+    pub fn new(backend: &mut B, config: &Config, n: usize) -> Result<Self, OpError> {
         let (experts, k) = (config.num_experts, config.num_experts_per_tok);
-        Self {
-            logits: backend.buffer(n * experts),
-            routed: backend.buffer(n * k * config.hidden_size),
-            shared: backend.buffer(if experts > 0 { n * config.hidden_size } else { 0 }),
+        Ok(Self {
+            logits: backend.buffer(n * experts)?,
+            routed: backend.buffer(n * k * config.hidden_size)?,
+            shared: backend.buffer(if experts > 0 { n * config.hidden_size } else { 0 })?,
             host_logits: vec![0.0; n * experts],
             routing: Routing::new(experts, k, n),
-            guess: GuessScratch::new(backend, config, n),
+            guess: GuessScratch::new(backend, config, n)?,
             phases: Phases::default(),
-        }
+        })
     }
 
-    /// Floats that [`MoeScratch::new`] takes whatever the number of tokens, up to a bound: for guesses.
-    pub fn len_fixed(config: &Config, n: usize) -> usize {
-        GuessScratch::<B>::len(config, n)
-    }
-
-    /// Floats per token that [`MoeScratch::new`] takes.
-    pub fn len_per_token(config: &Config) -> usize {
-        match (config.num_experts, config.num_experts_per_tok) {
-            (0, _) => 0,
-            (experts, k) => 2 * experts + (k + 1) * config.hidden_size + 6 * k,
-        }
+    /// Bytes that the host's vectors take.
+    pub(crate) fn host_bytes(&self) -> u64 {
+        (size_of::<f32>() * self.host_logits.len()) as u64 + self.routing.bytes() + self.guess.host_bytes()
     }
 }
 
@@ -87,6 +82,13 @@ impl Routing {
             chosen: Vec::with_capacity(n * k),
             order: Vec::with_capacity(num_experts),
         }
+    }
+
+    /// Bytes that the vectors take.
+    pub(super) fn bytes(&self) -> u64 {
+        let lists = [&self.used, &self.starts, &self.x_rows, &self.out_rows, &self.chosen, &self.order];
+        let ids: usize = lists.iter().map(|list| list.capacity()).sum();
+        (size_of::<f32>() * self.weights.capacity() + size_of::<u32>() * ids) as u64
     }
 
     /// Softmax over all experts, the K largest (the lower index first among equals), renormalised, which is the softmax
@@ -184,7 +186,7 @@ impl<B: Backend> Moe<B> {
         })
     }
 
-    /// `x += moe(h)` for `n` tokens; `h`, `x` are [n, H].
+    /// `x += moe(norm(x))` for the batch's rows.
     ///
     /// The reads of all experts that are not in memory start as soon as the router's choice is known; the shared expert is
     /// computed meanwhile, then the resident experts, then each as it lands. Outputs are combined in router order, so
@@ -192,27 +194,29 @@ impl<B: Backend> Moe<B> {
     /// that follows, will probably ask for.
     ///
     /// # Errors
-    /// A read that failed or was short, a damaged record, a router value that is not finite. `x` is then unchanged.
+    /// A router value that is not finite. Sequences whose experts could not be read are added to `failures`; what `x` then
+    /// has for them is undefined.
     pub fn forward(
         &self,
         backend: &mut B,
         store: &mut ExpertStore,
-        (h, n): (&B::Buffer, usize),
+        batch: &Batch<'_>,
+        residual: Residual<'_, B>,
         scratch: &mut MoeScratch<B>,
-        x: &mut B::Buffer,
-        mut next: Option<Upcoming<'_, B>>,
+        (mut next, failures): (Option<Upcoming<'_, B>>, &mut Failures),
     ) -> Result<(), ModelError> {
-        let s = scratch;
-        backend.mul_mat(&self.router, h, n, &mut s.logits);
+        let (n, phase, s) = (batch.n, batch.phase(), scratch);
+        let Residual { norm, x, h, .. } = residual;
+        let products = [(&self.router, &mut s.logits)];
+        backend.norm_products(NormProducts { x, norm, n, h, products });
         let host_logits = &mut s.host_logits[..n * self.num_experts];
-        backend.read(&s.logits, 0, host_logits);
+        backend.read(&s.logits, 0, host_logits)?;
         if !s.routing.route(host_logits, self.num_experts) {
             return Err(ModelError::RouterNotFinite { layer: self.layer });
         }
-        let phase = if n == 1 { Phase::Decode } else { Phase::Prefill };
         let mut laps = Laps::start();
         let experts = &s.routing.used;
-        store.start(&Demand { layer: self.layer as u32, experts, phase, tokens: n })?;
+        store.start(&Demand { layer: self.layer as u32, experts, phase: store_phase(phase), tokens: n })?;
         s.phases.fetch += laps.lap();
         self.shared.forward(backend, Some(&self.shared_row), h, n, &mut s.shared);
         laps.lap();
@@ -223,7 +227,7 @@ impl<B: Backend> Moe<B> {
             if store.resident_left() == 0
                 && let Some(next) = next.take()
             {
-                next.guess_during(backend, store, (x, n), s)?;
+                next.guess_during(backend, store, x, s)?;
                 laps.lap();
             }
             let mut ready = store.next_batch(together, true);
@@ -243,11 +247,14 @@ impl<B: Backend> Moe<B> {
         }
         store.end();
         s.phases.fetch += laps.lap();
-        if let Some(failed) = store.failures().first() {
-            return Err(ModelError::Expert(failed.error.clone()));
+        for failed in store.failures() {
+            for row in s.routing.rows(failed.expert).0 {
+                failures.add_row(batch, *row, || ModelError::Expert(failed.error.clone()));
+            }
         }
         let k = self.experts_per_token;
-        backend.moe_combine(&s.routing.weights, &s.routed, &s.shared, n, k, self.hidden, x);
+        let (weights, routed, shared) = (&s.routing.weights[..], &s.routed, Some(&s.shared));
+        backend.combine(Combine { weights, routed, shared, n, k_len: k, dim: self.hidden, x });
         Ok(())
     }
 }
