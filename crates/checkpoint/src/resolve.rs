@@ -23,8 +23,8 @@ pub struct PackedExperts {
 }
 
 impl PackedExperts {
-    /// Experts of the model for each record on the disk: 1, or more where layers share record files, which only
-    /// synthetic models do. Whoever prints a measurement prints this with it.
+    /// Experts of the model for each record on the disk: 1, or more where layers share record
+    /// files, which only synthetic models do. Whoever prints a measurement prints this with it.
     pub fn sharing_factor(&self) -> f64 {
         let first = |extents: &Vec<Extent>| extents.first().map(|extent| (extent.file, extent.offset));
         let experts = || self.table.layers.iter().flat_map(|layer| layer.extents.iter().filter_map(first));

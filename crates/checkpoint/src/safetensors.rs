@@ -116,71 +116,58 @@ fn check_tensor(
     entry: &RawTensor,
     data_start: u64,
 ) -> Result<TensorInfo, CheckpointError> {
-    let path_buf = || path.to_path_buf();
+    let error = |kind: EntryError| CheckpointError::new(path, kind);
     let tensor = || shown(&name);
     if name.len() > NAME_BYTES_MAX {
         let (limit, got) = (NAME_BYTES_MAX, name.len());
-        return Err(CheckpointError::new(
-            path_buf(),
-            EntryError::NameTooLong { tensor: tensor(), limit, got },
-        ));
+        return Err(error(EntryError::NameTooLong { tensor: tensor(), limit, got }));
     }
     if entry.shape.rank > RANK_MAX {
         let (limit, got) = (RANK_MAX, entry.shape.rank);
-        return Err(CheckpointError::new(
-            path_buf(),
-            EntryError::RankTooHigh { tensor: tensor(), limit, got },
-        ));
+        return Err(error(EntryError::RankTooHigh { tensor: tensor(), limit, got }));
     }
     let format = parse_dtype(path, &name, &entry.dtype)?;
-    let (begin, end) = entry.data_offsets;
+    let dims = &entry.shape.dims;
     let bad_shape = || {
-        CheckpointError::new(
-            path_buf(),
-            EntryError::BadShape {
-                tensor: tensor(),
-                shape: entry.shape.dims.clone(),
-                reason: "its size does not fit in 64 bits".to_owned(),
-            },
-        )
+        let reason = "its size does not fit in 64 bits".to_owned();
+        error(EntryError::BadShape { tensor: tensor(), shape: dims.clone(), reason })
     };
-    let shape = entry
-        .shape
-        .dims
-        .iter()
-        .map(|&dim| usize::try_from(dim))
-        .collect::<Result<Vec<usize>, _>>()
-        .map_err(|_| bad_shape())?;
+    let shape = dims.iter().map(|&dim| usize::try_from(dim)).collect::<Result<Vec<usize>, _>>();
+    let shape = shape.map_err(|_| bad_shape())?;
     let element_bytes = u64::try_from(format.block_bytes()).unwrap_or(u64::MAX);
-    let expected = entry
-        .shape
-        .dims
-        .iter()
-        .try_fold(element_bytes, |bytes, &dim| bytes.checked_mul(dim))
-        .ok_or_else(bad_shape)?;
-    let got = end.checked_sub(begin).ok_or_else(|| {
-        CheckpointError::new(path_buf(), SafetensorsError::ReversedOffsets { tensor: tensor(), begin, end })
-    })?;
-    let out_of_range = || {
-        CheckpointError::new(
-            path_buf(),
-            EntryError::OutOfRange {
-                tensor: tensor(),
-                offset: data_start.saturating_add(begin),
-                expected: i64::MAX.unsigned_abs(),
-                got: end,
-            },
-        )
-    };
-    let offset = data_start.checked_add(begin).ok_or_else(out_of_range)?;
-    // No file is longer than i64::MAX, so later sums of an offset and a length cannot overflow.
-    data_start.checked_add(end).filter(|&end| end <= i64::MAX.unsigned_abs()).ok_or_else(out_of_range)?;
-    if got != expected {
-        let (path, tensor) = (path_buf(), tensor());
-        return Err(CheckpointError::new(path, EntryError::SizeMismatch { tensor, offset, expected, got }));
+    let expected = dims.iter().try_fold(element_bytes, |bytes, &dim| bytes.checked_mul(dim));
+    let expected = expected.ok_or_else(bad_shape)?;
+    let extent = extent(path, file, &name, entry.data_offsets, data_start)?;
+    if extent.bytes != expected {
+        let (offset, got) = (extent.offset, extent.bytes);
+        return Err(error(EntryError::SizeMismatch { tensor: tensor(), offset, expected, got }));
     }
-    let extent = Extent { file, offset, bytes: got };
     Ok(TensorInfo { name, format, shape, extent, checksum: None })
+}
+
+/// Where a tensor's bytes are, from the offsets in its header; no file is longer than i64::MAX, so
+/// later sums of an offset and a length cannot overflow.
+fn extent(
+    path: &Path,
+    file: u32,
+    name: &str,
+    (begin, end): (u64, u64),
+    data_start: u64,
+) -> Result<Extent, CheckpointError> {
+    let tensor = shown(name);
+    let Some(bytes) = end.checked_sub(begin) else {
+        return Err(CheckpointError::new(path, SafetensorsError::ReversedOffsets { tensor, begin, end }));
+    };
+    let limit = i64::MAX.unsigned_abs();
+    let last = data_start.checked_add(end).filter(|&end| end <= limit);
+    match (data_start.checked_add(begin), last) {
+        (Some(offset), Some(_)) => Ok(Extent { file, offset, bytes }),
+        _ => {
+            let offset = data_start.saturating_add(begin);
+            let error = EntryError::OutOfRange { tensor, offset, expected: limit, got: end };
+            Err(CheckpointError::new(path, error))
+        }
+    }
 }
 
 /// The formats among safetensors' dtypes; the rest of them are told apart from nonsense.

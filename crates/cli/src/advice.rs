@@ -2,10 +2,15 @@
 
 use engine::system::human_bytes;
 use lab::LabError;
+use pack::synth::SynthError;
 
 /// Options that would help against an error, as a half-sentence; `None` where there are none.
 pub(crate) fn advice(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| lab_advice(cause.downcast_ref()?))
+    let of = |cause: &(dyn std::error::Error + 'static)| {
+        let lab = cause.downcast_ref().and_then(lab_advice);
+        lab.or_else(|| cause.downcast_ref().and_then(synth_advice))
+    };
+    error.chain().find_map(of)
 }
 
 fn lab_advice(error: &LabError) -> Option<String> {
@@ -32,6 +37,13 @@ fn lab_advice(error: &LabError) -> Option<String> {
             human_bytes(*free_bytes),
             enough_memory_bytes.div_ceil(1 << 20)
         )),
+        _ => None,
+    }
+}
+
+fn synth_advice(error: &SynthError) -> Option<String> {
+    match error {
+        SynthError::DiskLimit { needed, .. } => Some(format!("use --disk {needed} or more")),
         _ => None,
     }
 }

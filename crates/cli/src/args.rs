@@ -19,8 +19,9 @@ impl std::error::Error for Usage {}
 
 /// Run Mixture-of-Experts models that are larger than memory.
 ///
-/// What every token needs stays in memory; the routed experts are read from disk when the router asks for them. Streaming
-/// never changes the answer: the model's own number of experts, every read checked.
+/// What every token needs stays in memory; the routed experts are read from disk when the router
+/// asks for them. Streaming never changes the answer: the model's own number of experts, every read
+/// checked.
 #[derive(Parser)]
 #[command(name = "flash-moe", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Try it:  flash-moe run demo \"Once upon a time\"")]
@@ -69,8 +70,8 @@ pub(crate) struct LoadArgs {
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
-    /// Instruction set: scalar, avx2, avx512 (with VBMI, VNNI and GFNI), neon or neon-dotprod [default: the best of this machine]. It
-    /// may change the last bits of a result.
+    /// Instruction set: scalar, avx2, avx512 (with VBMI, VNNI and GFNI), neon or neon-dotprod
+    /// [default: the best of this machine]. It may change the last bits of a result.
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<Isa>,
     /// How experts are read: past the page cache, or through it.
@@ -79,16 +80,19 @@ pub(crate) struct LoadArgs {
     /// Reads in flight: threads of the pool; a ring takes four times as many.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub(crate) io_threads: usize,
-    /// What does the reading: a pool of threads, a ring of io_uring (Linux), or auto: the pool, which was faster.
+    /// What does the reading: a pool of threads, a ring of io_uring (Linux), or auto: the pool,
+    /// which was faster.
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub(crate) io_engine: Engine,
     /// Verify the checksum of an expert on every read, not only on the first.
     #[arg(long)]
     pub(crate) verify_reads: bool,
-    /// Read guesses of the next layer's experts behind all that is asked for; watched, and off by itself where it does not pay.
+    /// Read guesses of the next layer's experts behind all that is asked for; watched, and off by
+    /// itself where it does not pay.
     #[arg(long, value_name = "on|off", value_parser = on_off, default_value = "on", action = clap::ArgAction::Set)]
     pub(crate) lookahead: bool,
-    /// Which expert makes room for another: the least recently used one, or the one whose next use is expected last.
+    /// Which expert makes room for another: the least recently used one, or the one whose next use
+    /// is expected last.
     #[arg(long, value_name = "lru|adaptive", default_value_t)]
     pub(crate) policy: PolicyKind,
     /// Record the router's decisions in this file, for `simulate`.
@@ -269,16 +273,19 @@ pub(crate) struct SynthArgs {
     /// Format of the routed experts.
     #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
     pub(crate) quant: Format,
-    /// Format of attention, DeltaNet and the shared expert [default: as for pack; q4_K where that would be too large].
+    /// Format of attention, DeltaNet and the shared expert [default: as for pack; q4_K where that
+    /// would be too large].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(crate) quant_dense: Option<Format>,
     /// Format of the embedding table and the head [default: likewise].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(crate) quant_embedding: Option<Format>,
-    /// Most disk to use, e.g. 40GiB; layers share record files where the model is larger [default: the model's size].
+    /// Most disk to use, e.g. 40GiB; layers share record files where the model is larger [default:
+    /// the model's size].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) disk: Option<u64>,
-    /// Popularity and reuse of experts: 0 uniform (the worst case for a cache), 1 about as published models, up to 4.
+    /// Popularity and reuse of experts: 0 uniform (the worst case for a cache), 1 about as
+    /// published models, up to 4.
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     pub(crate) skew: f32,
     /// Seed of the weights.
@@ -307,7 +314,8 @@ pub(crate) struct InspectArgs {
 #[derive(Args)]
 #[command(after_help = "Keys and values are kept in f32 here, unless --kv says otherwise.")]
 pub(crate) struct LogitsArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`. No tokenizer files are needed.
+    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`. No tokenizer
+    /// files are needed.
     pub(crate) model: String,
     /// Token ids, separated by commas.
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
@@ -422,7 +430,8 @@ pub(crate) struct PlanArgs {
     /// Format of a preset's embedding table and head [default: likewise].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(crate) quant_embedding: Option<Format>,
-    /// Where a preset would lie: its drive is measured with a temporary file there [default: the cache directory].
+    /// Where a preset would lie: its drive is measured with a temporary file there [default: the
+    /// cache directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) disk_path: Option<PathBuf>,
     /// Size of that file.

@@ -48,8 +48,8 @@ fn fingerprint() -> u64 {
     })
 }
 
-/// Writes the embedded files, packs them beside the target and moves the result into place in one step, so that two
-/// processes may do it at once and a kill leaves nothing that looks complete.
+/// Writes the embedded files, packs them beside the target and moves the result into place in one
+/// step, so that two processes may do it at once and a kill leaves nothing that looks complete.
 fn make(cache: &Path, container: &Path) -> anyhow::Result<()> {
     output::note(&format!("packing the demo model once into {}", container.display()));
     let work = cache.join(format!("demo-work-{}", std::process::id()));

@@ -1,7 +1,7 @@
 //! The `flash-moe` command line: arguments in, text or JSON on stdout, everything else on stderr.
 //!
-//! Exit code 0 on success, 2 for bad usage, 1 for everything else, with one line that says what was wrong, where, and
-//! what to do. A reader that closes the pipe early (`| head`) is no error.
+//! Exit code 0 on success, 2 for bad usage, 1 for everything else, with one line that says what was
+//! wrong, where, and what to do. A reader that closes the pipe early (`| head`) is no error.
 #![forbid(unsafe_code)]
 
 mod advice;

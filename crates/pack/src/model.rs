@@ -23,8 +23,8 @@ const AUX_FILES: [&str; 9] = [
     "README.md",
 ];
 
-/// The plan that packs the model at `source` with `tiers`. `made` are the small files that the source has inside
-/// (name and content): the tokenizer of a GGUF file, for one.
+/// The plan that packs the model at `source` with `tiers`. `made` are the small files that the
+/// source has inside (name and content): the tokenizer of a GGUF file, for one.
 ///
 /// # Errors
 /// A source that cannot be opened or is no model that is known.

@@ -69,8 +69,8 @@ impl Sampler {
 
     /// Chooses the next token after `history`; all penalties look at all of `history`.
     ///
-    /// `logits`, one per vocabulary entry, are changed in place by the penalties. -inf marks a token that must
-    /// not be chosen. Without penalties `history` is not read.
+    /// `logits`, one per vocabulary entry, are changed in place by the penalties. -inf marks a
+    /// token that must not be chosen. Without penalties `history` is not read.
     ///
     /// # Errors
     /// * [`SamplingError::NoLogits`], [`SamplingError::BadLogit`] for NaN or +inf,

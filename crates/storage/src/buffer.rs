@@ -73,12 +73,12 @@ impl AlignedBuf {
         Ok((0..count).map(part).collect())
     }
 
-    /// Gives the memory's pages back to the system, where it can. What is in the buffer is unspecified afterwards;
-    /// it can be written again, which takes pages again.
+    /// Gives the memory's pages back to the system, where it can. What is in the buffer is
+    /// unspecified afterwards; it can be written again, which takes pages again.
     pub fn give_back(&mut self) {
         if self.bytes > 0 {
-            // SAFETY: the range is this buffer's alone, and nobody has a slice of it. Its bytes stay initialised,
-            // whatever they are.
+            // SAFETY: the range is this buffer's alone, and nobody has a slice of it. Its bytes
+            // stay initialised, whatever they are.
             unsafe { os::give_back(self.start, self.bytes) };
         }
     }

@@ -246,8 +246,8 @@ impl Storage for FaultyStorage {
         self.inner.submit_ahead(request, &self.shared.queue);
     }
 
-    /// Decides about the reads of every consumer at once, unlike the storage that it stands for: those of other queues are
-    /// wanted from then on.
+    /// Decides about the reads of every consumer at once, unlike the storage that it stands for:
+    /// those of other queues are wanted from then on.
     fn settle_ahead(&self, queue: &CompletionQueue, wanted: &[u64]) {
         let state = self.shared.lock();
         let is_wanted = |fate: &Fate| !fate.queue.is(queue) || wanted.contains(&fate.tag);

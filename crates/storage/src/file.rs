@@ -11,20 +11,15 @@
 //! the kernel reclaims clean pages by itself.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::job::{Job, Task, Urgency};
+use crate::open_file::OpenFile;
 use crate::pool::Pool;
-use crate::reading::is_aligned;
 #[cfg(target_os = "linux")]
 use crate::uring::Uring;
-use crate::{
-    AlignedBuf, BLOCK_BYTES, CompletionQueue, FileId, IoEngine, IoMode, ReadRequest, Segment, Storage,
-    StorageError, os,
-};
+use crate::{BLOCK_BYTES, CompletionQueue, FileId, IoEngine, IoMode, ReadRequest, Storage, StorageError};
 
 /// Reads are split into pieces of at most this many bytes, so that one record alone keeps several
 /// threads busy and a large tensor all of them.
@@ -38,7 +33,8 @@ pub const THREADS_MAX: usize = 256;
 pub struct StorageOptions {
     /// What is tried. See [`Storage::mode`] for what is obtained.
     pub mode: IoMode,
-    /// Threads of the pool, each with one read in flight: 1 to [`THREADS_MAX`]. A ring has four times as many reads in flight.
+    /// Threads of the pool, each with one read in flight: 1 to [`THREADS_MAX`]. A ring has four
+    /// times as many reads in flight.
     pub threads: usize,
     /// What does the reading. See [`Storage::engine`] for what is obtained.
     pub engine: IoEngine,
@@ -59,8 +55,8 @@ pub struct FileStorage {
     engine_fallback: Option<String>,
 }
 
-/// Reads in flight in a ring for each thread that a pool would have. A ring starts what is beyond its depth only when somebody
-/// waits, so that it has to be deep; a read in it costs no thread.
+/// Reads in flight in a ring for each thread that a pool would have. A ring starts what is beyond
+/// its depth only when somebody waits, so that it has to be deep; a read in it costs no thread.
 #[cfg(target_os = "linux")]
 const RING_DEPTH_PER_THREAD: usize = 4;
 
@@ -241,113 +237,6 @@ impl Storage for FileStorage {
             Reader::Uring(ring) => ring.busy(),
         };
         u64::try_from(busy.as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-/// A file of the table.
-pub(crate) struct OpenFile {
-    /// Used by the ring only.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    index: usize,
-    path: PathBuf,
-    len_bytes: u64,
-    buffered: File,
-    direct: Option<File>,
-    /// Why this file is not read directly although it should be.
-    refusal: OnceLock<String>,
-}
-
-impl OpenFile {
-    pub(crate) fn open(path: &Path, mode: IoMode, index: usize) -> Result<Self, StorageError> {
-        let failed = |source| StorageError::Open { path: path.to_path_buf(), source };
-        // Before opening: to open a pipe is to wait for its writer.
-        if !fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(StorageError::NotAFile { path: path.to_path_buf() });
-        }
-        let buffered = os::open_buffered(path).map_err(failed)?;
-        let len_bytes = buffered.metadata().map_err(failed)?.len();
-        let path = path.to_path_buf();
-        let refusal = OnceLock::new();
-        let mut file = OpenFile { index, path, len_bytes, buffered, direct: None, refusal };
-        if mode == IoMode::Direct {
-            match os::open_direct(&file.path) {
-                Ok(direct) => file.direct = Some(direct),
-                Err(error) => file.refuse(&error),
-            }
-            file.try_direct()?;
-        }
-        Ok(file)
-    }
-
-    /// Reads the first block to learn whether direct reads work.
-    fn try_direct(&mut self) -> Result<(), StorageError> {
-        let Some(direct) = &self.direct else {
-            return Ok(());
-        };
-        let mut block = AlignedBuf::new(BLOCK_BYTES)?;
-        match os::read_at(direct, &mut block, 0) {
-            Err(error) if os::refuses_direct(&error) => self.refuse(&error),
-            // A drive's error belongs to the read that wants those bytes.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    pub(crate) fn refuse(&self, error: &io::Error) {
-        let path = self.path.display();
-        let reason = format!("{path}: direct reads refused ({error}), reading through the page cache");
-        // Several threads may be refused at once; one reason is enough.
-        let _ = self.refusal.set(reason);
-    }
-
-    pub(crate) fn mode(&self) -> IoMode {
-        match self.direct_handle() {
-            Some(_) => IoMode::Direct,
-            None => IoMode::Buffered,
-        }
-    }
-
-    /// The handle for direct reads, unless they do not work.
-    pub(crate) fn direct_handle(&self) -> Option<&File> {
-        self.direct.as_ref().filter(|_| self.refusal.get().is_none())
-    }
-
-    /// The handle for a read; the buffered one if there is no other.
-    pub(crate) fn handle(&self, direct: bool) -> &File {
-        self.direct.as_ref().filter(|_| direct).unwrap_or(&self.buffered)
-    }
-
-    /// Its number in the file table, by which the ring knows it.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Where a segment ends in the file. An aligned one may end in the block that the file's end
-    /// lies in.
-    fn check_end(&self, segment: &Segment) -> Result<u64, StorageError> {
-        let &Segment { offset, bytes, buf_offset, .. } = segment;
-        let too_large = StorageError::TooLarge { offset, bytes };
-        let end = u64::try_from(bytes).ok().and_then(|bytes| offset.checked_add(bytes));
-        let end = end.ok_or(too_large)?;
-        let limit = if is_aligned(offset, bytes, buf_offset) {
-            self.len_bytes.checked_next_multiple_of(BLOCK_BYTES as u64).unwrap_or(u64::MAX)
-        } else {
-            self.len_bytes
-        };
-        if end > limit {
-            let got = self.len_bytes.saturating_sub(offset);
-            return Err(self.short(offset, bytes, usize::try_from(got).unwrap_or(bytes)));
-        }
-        Ok(end)
-    }
-
-    pub(crate) fn short(&self, offset: u64, expected: usize, got: usize) -> StorageError {
-        StorageError::ShortRead { path: self.path.clone(), offset, expected, got }
-    }
-
-    pub(crate) fn read_error(&self, offset: u64, expected: usize, source: io::Error) -> StorageError {
-        StorageError::Read { path: self.path.clone(), offset, expected, source }
     }
 }
 

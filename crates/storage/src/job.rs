@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::buffer::{Lender, Piece};
-use crate::file::OpenFile;
+use crate::open_file::OpenFile;
 use crate::{AlignedBuf, Completion, CompletionQueue, ReadRequest, Segment, StorageError};
 
 /// Tasks that a queue has room for from the start: 10 experts in pieces of 1 MiB.
@@ -24,8 +24,9 @@ pub(crate) enum Urgency {
     Ahead,
 }
 
-/// Tasks ahead begin while fewer than this are under way: enough that the drive does not pause between two, few enough that
-/// what is asked for next shares the drive with little (docs/experiments/2026-11-decode-regions.md).
+/// Tasks ahead begin while fewer than this are under way: enough that the drive does not pause
+/// between two, few enough that what is asked for next shares the drive with little
+/// (docs/experiments/2026-11-decode-regions.md).
 const AHEAD_TASKS: usize = 4;
 
 /// Tasks that wait for an engine, and since when it has been busy. Lives under the engine's lock.
@@ -54,8 +55,8 @@ impl Queued {
         }
     }
 
-    /// Adds the tasks that `plan` makes of the job, or fails the job and adds none. How many of them may begin, as far as
-    /// this queue is concerned.
+    /// Adds the tasks that `plan` makes of the job, or fails the job and adds none. How many of
+    /// them may begin, as far as this queue is concerned.
     pub(crate) fn add(
         &mut self,
         job: &Arc<Job>,
@@ -81,8 +82,9 @@ impl Queued {
         }
     }
 
-    /// Of the tasks ahead whose completions go to `queue`, those of jobs with a tag in `wanted` are wanted from now on (how
-    /// many they are), the others are given back: to be withdrawn outside the lock.
+    /// Of the tasks ahead whose completions go to `queue`, those of jobs with a tag in `wanted` are
+    /// wanted from now on (how many they are), the others are given back: to be withdrawn outside
+    /// the lock.
     pub(crate) fn settle_ahead(&mut self, queue: &CompletionQueue, wanted: &[u64]) -> (usize, Vec<Task>) {
         let (mut moved, mut given_up) = (0, Vec::new());
         for task in mem::take(&mut self.ahead) {

@@ -33,6 +33,7 @@ mod faulty;
 mod file;
 mod job;
 mod memory;
+mod open_file;
 mod os;
 mod pool;
 mod queue;
@@ -74,8 +75,8 @@ pub enum IoEngine {
     Auto,
     /// A pool of threads that block in reads.
     Pread,
-    /// One ring of Linux' io_uring, driven by those who submit and wait. Where it cannot be had the pool reads, and
-    /// [`Storage::engine_fallback`] says so.
+    /// One ring of Linux' io_uring, driven by those who submit and wait. Where it cannot be had the
+    /// pool reads, and [`Storage::engine_fallback`] says so.
     Uring,
 }
 
@@ -174,15 +175,16 @@ pub trait Storage: Send + Sync {
     /// with the request is reported in the completion.
     fn submit(&self, request: ReadRequest, queue: &CompletionQueue);
 
-    /// As [`Storage::submit`], for a read that nobody waits for yet: it begins when nothing else waits to be read and only few
-    /// reads are under way, so that it delays none of the others by much. [`Storage::settle_ahead`] decides what becomes of it.
+    /// As [`Storage::submit`], for a read that nobody waits for yet: it begins when nothing else
+    /// waits to be read and only few reads are under way, so that it delays none of the others by
+    /// much. [`Storage::settle_ahead`] decides what becomes of it.
     fn submit_ahead(&self, request: ReadRequest, queue: &CompletionQueue) {
         self.submit(request, queue);
     }
 
-    /// Of the reads that were submitted ahead to `queue` and are not under way, those whose tag is in `wanted` are as any other
-    /// from now on. The others are given up: what of them is under way is read to its end, and their completions say
-    /// [`StorageError::Withdrawn`].
+    /// Of the reads that were submitted ahead to `queue` and are not under way, those whose tag is
+    /// in `wanted` are as any other from now on. The others are given up: what of them is under way
+    /// is read to its end, and their completions say [`StorageError::Withdrawn`].
     fn settle_ahead(&self, _queue: &CompletionQueue, _wanted: &[u64]) {}
 
     /// Bytes delivered since the start, widened tails included.

@@ -7,7 +7,7 @@
 //! | system | available | peak |
 //! |---|---|---|
 //! | Linux | `MemAvailable`, less where a control group says so | `VmHWM` |
-//! | Android | the same, less what the app was told by `ActivityManager` ([`SystemMemory::at_most`]) | `VmHWM` |
+//! | Android | the same, at most what the app was told ([`SystemMemory::at_most`]) | `VmHWM` |
 //! | macOS | free and inactive pages | `getrusage` |
 //! | iOS | `os_proc_available_memory`: what is left before the app is killed | `getrusage` |
 //! | Windows | free physical memory, less where the page file leaves less | peak working set |

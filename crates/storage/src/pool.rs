@@ -1,8 +1,9 @@
 //! Reader threads: as many reads in flight as there are threads.
 //!
-//! Threads take tasks in the order of submission, those that nobody waits for yet last. So the pieces of one expert are read side by side, the expert
-//! that was asked for first lands first, and the drive's queue stays full as long as there is anything to
-//! read. The engine for every system; on Linux `uring` stands beside it.
+//! Threads take tasks in the order of submission, those that nobody waits for yet last. So the
+//! pieces of one expert are read side by side, the expert that was asked for first lands first, and
+//! the drive's queue stays full as long as there is anything to read. The engine for every system;
+//! on Linux `uring` stands beside it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

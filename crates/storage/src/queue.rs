@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::Completion;
 
-/// A queue of [`Completion`]s. Clones are handles on the same queue; one consumer takes from it. All requests whose
-/// completions go to it are submitted to one storage.
+/// A queue of [`Completion`]s. Clones are handles on the same queue; one consumer takes from it.
+/// All requests whose completions go to it are submitted to one storage.
 #[derive(Clone, Default)]
 pub struct CompletionQueue {
     shared: Arc<Shared>,

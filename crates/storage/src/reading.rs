@@ -1,15 +1,15 @@
 //! How one piece is read: which reads it takes, and what their results mean.
 //!
-//! A [`Reading`] is a small machine that says which read comes next and is told its result. The pool turns it
-//! with blocking reads, the ring with submitted ones; so both mean the same by a short, refused or interrupted
-//! read.
+//! A [`Reading`] is a small machine that says which read comes next and is told its result. The
+//! pool turns it with blocking reads, the ring with submitted ones; so both mean the same by a
+//! short, refused or interrupted read.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-use crate::file::OpenFile;
 use crate::job::Task;
+use crate::open_file::{OpenFile, is_aligned};
 use crate::{AlignedBuf, BLOCK_BYTES, StorageError, os};
 
 /// The state of a piece that is being read into its area: the piece itself, or the blocks around it in a
@@ -128,8 +128,8 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
-/// Reads a task on this thread. Fills at least the expected bytes of the piece; what lies behind them was never
-/// in the file when it was opened. Returns how many bytes the drive delivered.
+/// Reads a task on this thread. Fills at least the expected bytes of the piece; what lies behind
+/// them was never in the file when it was opened. Returns how many bytes the drive delivered.
 pub(crate) fn read_blocking(task: &mut Task, bounce: &mut Bounce) -> Result<u64, StorageError> {
     let mut reading = Reading::new(task);
     let result = match reading.bounce_bytes() {
@@ -147,8 +147,8 @@ fn drive(reading: &mut Reading, file: &OpenFile, area: &mut [u8]) -> io::Result<
     Ok(())
 }
 
-/// Aligned memory of one reader thread for ranges that are not. Allocated on first use: a packed model has none
-/// such.
+/// Aligned memory of one reader thread for ranges that are not. Allocated on first use: a packed
+/// model has none such.
 pub(crate) struct Bounce {
     bytes: usize,
     buf: AlignedBuf,
@@ -169,12 +169,6 @@ impl Bounce {
 
 pub(crate) fn bounce_buf(bytes: usize) -> io::Result<AlignedBuf> {
     AlignedBuf::new(bytes).map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))
-}
-
-pub(crate) fn is_aligned(offset: u64, bytes: usize, address: usize) -> bool {
-    offset.is_multiple_of(BLOCK_BYTES as u64)
-        && bytes.is_multiple_of(BLOCK_BYTES)
-        && address.is_multiple_of(BLOCK_BYTES)
 }
 
 #[cfg(test)]

@@ -1,19 +1,23 @@
-//! One ring of io_uring without a thread of its own: whoever submits starts the reads, whoever waits ends them.
+//! One ring of io_uring without a thread of its own: whoever submits starts the reads, whoever
+//! waits ends them.
 //!
-//! A read that a thread has to be woken for begins when that thread gets a processor, and all of them may be computing.
-//! Here [`Uring::submit`] makes the system call that starts the reads. [`CompletionQueue::wait`] finds the ring as its driver
-//! and sleeps in the kernel until a read is done. Reads beyond the ring's depth, and what is left of a short read, start
-//! when the next waiter looks. What that gains: docs/experiments/2026-11-io-engines.md.
+//! A read that a thread has to be woken for begins when that thread gets a processor, and all of
+//! them may be computing. Here [`Uring::submit`] makes the system call that starts the reads.
+//! [`CompletionQueue::wait`] finds the ring as its driver and sleeps in the kernel until a read is
+//! done. Reads beyond the ring's depth, and what is left of a short read, start when the next
+//! waiter looks. What that gains: docs/experiments/2026-11-io-engines.md.
 //!
-//! Several threads may submit and wait. Entries are put in and taken out under one lock; one of the waiters sleeps in the
-//! kernel, the others wait for it to come back, since it may bring what they wait for.
+//! Several threads may submit and wait. Entries are put in and taken out under one lock; one of the
+//! waiters sleeps in the kernel, the others wait for it to come back, since it may bring what they
+//! wait for.
 //!
-//! Files are registered with the ring at their first read. Buffers are not: registering them takes their memory
-//! at once and holds it, against the memory contract, to save at most 3 ms of processor time a GB when slots lie
-//! in huge pages (docs/experiments/2026-11-io-engines.md).
+//! Files are registered with the ring at their first read. Buffers are not: registering them takes
+//! their memory at once and holds it, against the memory contract, to save at most 3 ms of
+//! processor time a GB when slots lie in huge pages (docs/experiments/2026-11-io-engines.md).
 //!
-//! The kernel writes to memory that the entries of the ring point to. An [`Op`] owns that memory and is kept in
-//! the table until its completion has come, whatever happens; the drop of [`Ring`] waits for them.
+//! The kernel writes to memory that the entries of the ring point to. An [`Op`] owns that memory
+//! and is kept in the table until its completion has come, whatever happens; the drop of [`Ring`]
+//! waits for them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,7 +37,8 @@ use crate::queue::{Driven, Driver};
 use crate::reading::{Access, Reading, bounce_buf};
 use crate::{AlignedBuf, CompletionQueue, StorageError};
 
-/// Handles that can be registered with the ring; those of later files are looked up by the kernel at each read.
+/// Handles that can be registered with the ring; those of later files are looked up by the kernel
+/// at each read.
 const REGISTERED_MAX: u32 = 1024;
 
 /// How long to wait before asking again when the kernel refuses to take or give anything.
@@ -256,7 +261,8 @@ impl Ring {
                 opcode::Read::new(handle, target, bytes).offset(offset).build()
             }
         };
-        // A read through the page cache would be copied by whoever submits it: let the kernel's workers do it.
+        // A read through the page cache would be copied by whoever submits it: let the kernel's
+        // workers do it.
         let entry = if direct { entry } else { entry.flags(io_uring::squeue::Flags::ASYNC) };
         state.ops[number] = Some(op);
         state.unsent.push_back(entry.user_data(number as u64));
@@ -294,8 +300,8 @@ impl Ring {
         // SAFETY: the only other user of the submission queue is another call of this, under the same lock.
         let mut entries = unsafe { self.uring.submission_shared() };
         while let Some(entry) = state.unsent.front() {
-            // SAFETY: a read's memory and file belong to an op in `ops`, which stays there until the completion
-            // with its number has come (`reap` alone takes it out; `drop` waits).
+            // SAFETY: a read's memory and file belong to an op in `ops`, which stays there until
+            // the completion with its number has come (`reap` alone takes it out; `drop` waits).
             match unsafe { entries.push(entry) } {
                 Ok(()) => drop(state.unsent.pop_front()),
                 Err(_) => break,
@@ -316,8 +322,9 @@ impl Ring {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::TIME.raw_os_error()) => {}
-            // EAGAIN or EBUSY: short of memory, or completions have to be taken first. There is no other error
-            // that a ring which works could give; if there is, what is in flight still completes.
+            // EAGAIN or EBUSY: short of memory, or completions have to be taken first. There is no
+            // other error that a ring which works could give; if there is, what is in flight still
+            // completes.
             Err(_) => thread::sleep(RETRY_PAUSE),
         }
     }
@@ -336,7 +343,8 @@ impl Ring {
 
     /// The tag and result of something that is done.
     fn next_done(&self, _state: &mut State) -> Option<(u64, i32)> {
-        // SAFETY: the only other user of the completion queue is another call of this, under the lock that `_state` stands for.
+        // SAFETY: the only other user of the completion queue is another call of this, under the
+        // lock that `_state` stands for.
         let done = unsafe { self.uring.completion_shared() }.next()?;
         Some((done.user_data(), done.result()))
     }
@@ -357,8 +365,8 @@ impl Ring {
     }
 }
 
-/// What a read's negative result means. The kernel cancels what a thread has submitted when that thread ends: the read is to
-/// be tried again, by another.
+/// What a read's negative result means. The kernel cancels what a thread has submitted when that
+/// thread ends: the read is to be tried again, by another.
 fn read_error(code: i32) -> io::Error {
     match code == rustix::io::Errno::CANCELED.raw_os_error() {
         true => io::ErrorKind::Interrupted.into(),
@@ -367,8 +375,8 @@ fn read_error(code: i32) -> io::Error {
 }
 
 impl Drop for Ring {
-    /// Ends with nothing in flight: the memory must not go before the kernel is done with it. What had not been started
-    /// completes as closed.
+    /// Ends with nothing in flight: the memory must not go before the kernel is done with it. What
+    /// had not been started completes as closed.
     fn drop(&mut self) {
         let mut state = mem::replace(&mut *self.lock(), State::closed());
         while state.ops.iter().any(Option::is_some) {

@@ -67,7 +67,7 @@ pub enum TokenizerError {
     /// The model has no chat template.
     #[error(
         "the model has no chat template (neither chat_template.jinja nor chat_template in \
-         tokenizer_config.json); give the prompt as it is with --raw"
+         tokenizer_config.json); give the prompt as it is, without a template"
     )]
     NoChatTemplate,
     /// No template of the given name.
@@ -97,7 +97,7 @@ pub enum TokenizerError {
     /// The template did more work than allowed.
     #[error(
         "chat template {template:?}, line {line}: it used up its {fuel} units of work; it loops or \
-         the conversation is far too long, shorten it or give the prompt with --raw"
+         the conversation is far too long, shorten it or give the prompt without the template"
     )]
     TemplateFuel {
         /// The template's name.
@@ -110,7 +110,7 @@ pub enum TokenizerError {
     /// The template took too long.
     #[error(
         "chat template {template:?} is not done after {limit_s} s; it is broken or hostile, get \
-         the model elsewhere or give the prompt with --raw"
+         the model elsewhere or give the prompt without the template"
     )]
     TemplateTime {
         /// The template's name.
@@ -121,7 +121,7 @@ pub enum TokenizerError {
     /// The template wrote more than allowed.
     #[error(
         "chat template {template:?} writes more than {limit} bytes; shorten the conversation or \
-         give the prompt with --raw"
+         give the prompt without the template"
     )]
     TemplateOutput {
         /// The template's name.

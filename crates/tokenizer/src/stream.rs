@@ -36,13 +36,21 @@ enum State {
     Window { ids: Vec<u32>, given: usize },
 }
 
+impl Tokenizer {
+    /// A decoder for ids that come one at a time.
+    pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
+        StreamDecoder::new(self, skip_special)
+    }
+}
+
 impl<'a> StreamDecoder<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
         Self { tokenizer, skip_special, state: State::new(tokenizer) }
     }
 
-    /// Lets the text go on where that of `ids` ends: the space that a SentencePiece text begins with is then part of
-    /// the text that comes. Without it, the first space is dropped, as [`Tokenizer::decode`] drops it.
+    /// Lets the text go on where that of `ids` ends: the space that a SentencePiece text begins
+    /// with is then part of the text that comes. Without it, the first space is dropped, as
+    /// [`Tokenizer::decode`] drops it.
     #[must_use]
     pub fn after(mut self, ids: &[u32]) -> Self {
         let text = ids.iter().copied().filter(|id| !self.skip_special || !self.tokenizer.is_special(*id));

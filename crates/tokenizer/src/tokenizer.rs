@@ -10,7 +10,7 @@ use crate::control::Breaker;
 use crate::error::one_line;
 use crate::files::{CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX, read};
 use crate::template::ChatTemplates;
-use crate::{Message, StreamDecoder, TemplateOptions, TokenizerError};
+use crate::{Message, TemplateOptions, TokenizerError};
 
 /// A model's tokenizer with its chat template. Immutable: share it between threads.
 #[derive(Clone, Debug)]
@@ -182,11 +182,6 @@ impl Tokenizer {
         self.inner
             .decode(ids, skip_special)
             .map_err(|error| TokenizerError::Decode { count: ids.len(), what: one_line(&error.to_string()) })
-    }
-
-    /// A decoder for ids that come one at a time.
-    pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
-        StreamDecoder::new(self, skip_special)
     }
 
     /// The bytes that a token stands for inside a text, or `None` outside the vocabulary. They may

@@ -122,7 +122,8 @@ struct Interrupt {
 const IDLE: u8 = 0;
 /// The prompt is computed: Ctrl-C stops within the layer.
 const PROMPT: u8 = 1;
-/// Tokens are generated: Ctrl-C stops after the one under way, so that nothing need be computed again; twice, at once.
+/// Tokens are generated: Ctrl-C stops after the one under way, so that nothing need be computed
+/// again; twice, at once.
 const ANSWER: u8 = 2;
 
 impl Interrupt {

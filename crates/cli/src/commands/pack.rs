@@ -65,7 +65,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What packing gained for streaming: experts a second from the source and from the container, measured one after the other.
+/// What packing gained for streaming: experts a second from the source and from the container,
+/// measured one after the other.
 fn print_gain(source: &Path, target: &Path) -> anyhow::Result<()> {
     let (Some(before), Some(after)) = (lab::expert_reads(source)?, lab::expert_reads(target)?) else {
         return Ok(());

@@ -14,8 +14,8 @@ pub enum SynthError {
     Model(#[from] models::ModelError),
     /// The limit on the disk leaves no room for even one file of records.
     #[error(
-        "--disk of {asked} bytes is too small: the dense weights take {dense} bytes and the experts of one layer {layer}; \
-         use --disk {needed} or more"
+        "a limit of {asked} bytes on the disk is too small: the dense weights take {dense} bytes and \
+         the experts of one layer {layer}; {needed} bytes are needed"
     )]
     DiskLimit {
         /// The limit.

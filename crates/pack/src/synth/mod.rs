@@ -1,14 +1,16 @@
 //! Synthetic models: packed containers of the true shapes with seeded random weights, for measurements.
 //!
-//! [`synth`] takes a [`SynthPlan`] ([`plan_synth`]) and writes a directory as [`crate::pack()`] would have, at the speed
-//! of the drive: weights come out of pools that are encoded once (`pool`), checksums are computed on the way, writes go
-//! past the page cache. Memory is a few MiB per thread and the pools, whatever the model's size.
+//! [`synth`] takes a [`SynthPlan`] ([`plan_synth`]) and writes a directory as [`crate::pack()`]
+//! would have, at the speed of the drive: weights come out of pools that are encoded once (`pool`),
+//! checksums are computed on the way, writes go past the page cache. Memory is a few MiB per thread
+//! and the pools, whatever the model's size.
 //!
-//! The bytes follow from the plan and [`SynthOptions::disk_bytes`] alone, not from the number of threads: every row of
-//! every tensor and record has a random generator of its own.
+//! The bytes follow from the plan and [`SynthOptions::disk_bytes`] alone, not from the number of
+//! threads: every row of every tensor and record has a random generator of its own.
 //!
-//! With less disk than the model takes, several layers share record files: layer `l` uses file `l mod n`. Everything
-//! that reads them treats the layers' experts as different, so each read stays a real read.
+//! With less disk than the model takes, several layers share record files: layer `l` uses file `l
+//! mod n`. Everything that reads them treats the layers' experts as different, so each read stays a
+//! real read.
 
 mod error;
 mod layout;
@@ -36,8 +38,9 @@ use crate::{PackError, PackProgress};
 use layout::Layout;
 use pool::Pools;
 
-/// Writes the model of `plan` into the directory `target`, which must be new or empty, or hold an interrupted attempt at
-/// the same model, which is begun again. After an error, what was written is removed.
+/// Writes the model of `plan` into the directory `target`, which must be new or empty, or hold an
+/// interrupted attempt at the same model, which is begun again. After an error, what was written is
+/// removed.
 ///
 /// # Errors
 /// A target with something else in it, a limit on the disk or a disk that is too small, a failed write.

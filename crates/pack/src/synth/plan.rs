@@ -18,7 +18,8 @@ pub struct SynthPlan {
     pub seed: u64,
     /// Dense tensors, in the order in which they will lie in `dense.bin`.
     pub dense: Vec<SynthTensor>,
-    /// Layers that have routed experts, by rising number. All have records of the same length where they share files.
+    /// Layers that have routed experts, by rising number. All have records of the same length where
+    /// they share files.
     pub layers: Vec<SynthLayer>,
     /// Weights encoded per pool; see [`super`].
     pub pool_weights: usize,
@@ -97,7 +98,8 @@ pub struct Band {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SynthOptions {
-    /// Most bytes of disk that the container may take. Where the model is larger, several layers share record files.
+    /// Most bytes of disk that the container may take. Where the model is larger, several layers
+    /// share record files.
     pub disk_bytes: Option<u64>,
     /// Threads; 0 means some more than there are cores, so that the drive is kept busy.
     pub threads: usize,

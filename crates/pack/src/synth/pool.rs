@@ -1,8 +1,8 @@
 //! Pools of encoded weights, and rows put together out of them.
 //!
-//! Encoding is slow and the drive is fast. So for each distribution and format some blocks are encoded once, and every
-//! row is a sequence of pieces of [`PIECE_WEIGHTS`] weights, each copied from a random block of the pool: with 4096
-//! blocks and 4 pieces there are 2.8e14 different rows.
+//! Encoding is slow and the drive is fast. So for each distribution and format some blocks are
+//! encoded once, and every row is a sequence of pieces of [`PIECE_WEIGHTS`] weights, each copied
+//! from a random block of the pool: with 4096 blocks and 4 pieces there are 2.8e14 different rows.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -31,7 +31,8 @@ impl Rng {
         (self.bits() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// Mean 0, variance 1, bell-shaped: a sum of eight uniform numbers (Irwin–Hall), at most 4.9 in magnitude.
+    /// Mean 0, variance 1, bell-shaped: a sum of eight uniform numbers (Irwin–Hall), at most 4.9 in
+    /// magnitude.
     pub fn normal(&mut self) -> f32 {
         let sum = |bits: u64| (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48);
         let sum = sum(self.bits()) + sum(self.bits());

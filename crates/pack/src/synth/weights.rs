@@ -1,16 +1,18 @@
 //! Random weights of a published model's shape that behave like a model.
 //!
-//! [`synth_plan`] says which random weights make a model of a preset that behaves: activations and logits stay
-//! finite through all layers, and the routers spread.
+//! [`synth_plan`] says which random weights make a model of a preset that behaves: activations and
+//! logits stay finite through all layers, and the routers spread.
 //!
 //! # Skew
-//! With skew 0 routers have no favourites and no memory: they see little else than the token's own random embedding, and
-//! the experts of one token say nothing about those of the next. That is the worst case for a cache. Real routers are
-//! kinder in two ways, which `skew` imitates:
-//! * *popularity*: every embedding has a component along the vector of ones, which survives in the residual stream, and
-//!   each router row has a fixed random weight on it: the same experts are a little better for every token;
-//! * *context*: the first layer's DeltaNet writes a moving average of the last tokens into the residual stream (keys,
-//!   queries and gates nearly constant, a small write strength), so that consecutive tokens look alike to all routers.
+//! With skew 0 routers have no favourites and no memory: they see little else than the token's own
+//! random embedding, and the experts of one token say nothing about those of the next. That is the
+//! worst case for a cache. Real routers are kinder in two ways, which `skew` imitates:
+//! * *popularity*: every embedding has a component along the vector of ones, which survives in the
+//!   residual stream, and each router row has a fixed random weight on it: the same experts are a
+//!   little better for every token;
+//! * *context*: the first layer's DeltaNet writes a moving average of the last tokens into the
+//!   residual stream (keys, queries and gates nearly constant, a small write strength), so that
+//!   consecutive tokens look alike to all routers.
 //!
 //! `docs/experiments/2026-11-synth-skew.md` has the hit rates that come of it.
 
@@ -157,8 +159,8 @@ impl Weights<'_> {
         if name.contains(FIRST_LAYER) { self.skew.min(2.0) } else { 0.0 }
     }
 
-    /// Mean of a row's weights that adds `offset` to its product with a normed hidden state, where the residual stream
-    /// has `others` (root mean square) besides the embedding.
+    /// Mean of a row's weights that adds `offset` to its product with a normed hidden state, where
+    /// the residual stream has `others` (root mean square) besides the embedding.
     fn along_ones(&self, offset: f32, others: f32) -> f32 {
         let norm = (1.0 + COMMON * COMMON + others * others).sqrt();
         match self.skew > 0.0 {
@@ -186,8 +188,8 @@ impl Weights<'_> {
         })
     }
 
-    /// Queries and keys with a common part, so that consecutive tokens read and write in one place; values small, where
-    /// the activation function is nearly linear and adds no constant.
+    /// Queries and keys with a common part, so that consecutive tokens read and write in one place;
+    /// values small, where the activation function is nearly linear and adds no constant.
     fn keys_and_values(&self, name: &str, std: f32) -> Fill {
         let Some(shape) = &self.config.delta_net else { return normal_rows(0.0, std) };
         let keys = 2 * shape.key_heads * shape.key_dim;
@@ -236,21 +238,23 @@ fn rows(make: impl Fn(u64, &mut Rng, &mut [f32]) + Send + Sync + 'static) -> Fil
 
 /// Part of the names of the layer that carries the context.
 const FIRST_LAYER: &str = ".layers.0.";
-/// Gain of matrices that write to the residual stream: small, so that a token's own embedding stays the larger part
-/// through 60 layers.
+/// Gain of matrices that write to the residual stream: small, so that a token's own embedding stays
+/// the larger part through 60 layers.
 const OUTPUT_GAIN: f32 = 0.25;
 /// Gain of DeltaNet values: small, so that their activation function is nearly linear and adds no constant.
 const VALUE_GAIN: f32 = 0.15;
-/// What all embeddings have in common along each axis, where there is skew; against 1 for what is a token's own.
+/// What all embeddings have in common along each axis, where there is skew; against 1 for what is a
+/// token's own.
 const COMMON: f32 = 0.1;
 /// Standard deviation of the experts' popularity at skew 1, in router logits (whose own is 1).
 const POPULARITY: f32 = 0.2;
-/// Offsets at skew 1 in the layer that carries the context: of its output gate, its queries and keys, and its write
-/// strength before the sigmoid.
+/// Offsets at skew 1 in the layer that carries the context: of its output gate, its queries and
+/// keys, and its write strength before the sigmoid.
 const CONTEXT_GATE: f32 = 5.5;
 const CONTEXT_KEYS: f32 = 2.8;
 const WRITE_STRENGTH: f32 = -2.1;
-/// Added gain of that layer's output at skew 1, and what comes of it in the residual stream (root mean square).
+/// Added gain of that layer's output at skew 1, and what comes of it in the residual stream (root
+/// mean square).
 const CONTEXT_GAIN: f32 = 0.8;
 const CONTEXT_RMS: f32 = 6.0;
 /// Weights of a pool: a part of the model's, within bounds.

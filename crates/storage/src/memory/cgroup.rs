@@ -1,9 +1,10 @@
 //! Memory that the control groups of this process leave it, version 1, version 2, or both at once.
 //!
-//! Limits apply from the process's group up to the root of the hierarchy, so the tightest one on the way counts. In
-//! version 2 `memory.high` counts as much as `memory.max`: beyond it the kernel slows a process down until it swaps or
-//! thrashes. Page cache that the kernel would drop first is not counted as used: a model that was just downloaded inside a
-//! container is charged to it, and would leave no room for itself otherwise.
+//! Limits apply from the process's group up to the root of the hierarchy, so the tightest one on
+//! the way counts. In version 2 `memory.high` counts as much as `memory.max`: beyond it the kernel
+//! slows a process down until it swaps or thrashes. Page cache that the kernel would drop first is
+//! not counted as used: a model that was just downloaded inside a container is charged to it, and
+//! would leave no room for itself otherwise.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -30,7 +31,8 @@ const V2: Files = Files {
 const V1_USUAL: &str = "/sys/fs/cgroup/memory";
 const V2_USUAL: &str = "/sys/fs/cgroup";
 
-/// Room under the tightest limit, bytes. `root` is `/`, but for tests. `None` where no limit is set or nothing is known.
+/// Room under the tightest limit, bytes. `root` is `/`, but for tests. `None` where no limit is set
+/// or nothing is known.
 pub(super) fn room_bytes(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
@@ -96,8 +98,8 @@ fn unescaped(text: &str) -> PathBuf {
     path.into()
 }
 
-/// The least room of the group and those above it that are visible here. A group that does not lie below the mount is one
-/// that a container sees from outside: the mount point itself stands for it.
+/// The least room of the group and those above it that are visible here. A group that does not lie
+/// below the mount is one that a container sees from outside: the mount point itself stands for it.
 fn tightest_room(root: &Path, mount: &Mount, group: &str, files: &Files) -> Option<u64> {
     let below = Path::new(group).strip_prefix(&mount.group).unwrap_or(Path::new(""));
     // Nothing leads out of the mount, whatever the file says.

@@ -39,14 +39,14 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
 /// # Safety
 /// The range belongs to a mapping of [`map_zeroed`] and to one owner, who relies on no contents.
 pub(crate) unsafe fn give_back(start: NonNull<u8>, bytes: usize) {
-    // On an anonymous private mapping Linux frees the pages at once and shows zeros afterwards; other systems free
-    // them when they like. A refusal costs memory only.
+    // On an anonymous private mapping Linux frees the pages at once and shows zeros afterwards;
+    // other systems free them when they like. A refusal costs memory only.
     let page = rustix::param::page_size();
     let lead = start.addr().get().next_multiple_of(page) - start.addr().get();
     let whole = bytes.saturating_sub(lead) / page * page;
     if whole > 0 {
-        // SAFETY: the pages lie in the range, which the caller owns and relies on no contents of; what is read from
-        // them later is initialised.
+        // SAFETY: the pages lie in the range, which the caller owns and relies on no contents of;
+        // what is read from them later is initialised.
         let _ = unsafe { rustix::mm::madvise(start.as_ptr().add(lead).cast(), whole, ADVICE_GIVE_BACK) };
     }
 }

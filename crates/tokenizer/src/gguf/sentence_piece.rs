@@ -1,11 +1,12 @@
 //! A SentencePiece vocabulary (`tokenizer.ggml.model` = `llama`) as byte-pair merges.
 //!
-//! SentencePiece's BPE joins the two neighbours whose union is the piece with the highest score, the leftmost where
-//! scores are the same, until none is a piece. What may be joined to what is not written down; it follows from the
-//! pieces. Written down, best first, it is the list of merges of a `tokenizer.json`, which tokenises alike: scores of
-//! trained vocabularies are ranks, no two the same. Those that are (Llama 2's runs of spaces; pieces that somebody added)
-//! are tried longest left part first, which is what leftmost-first comes to in a run; elsewhere overlapping pieces of one
-//! score may come out otherwise than SentencePiece has them.
+//! SentencePiece's BPE joins the two neighbours whose union is the piece with the highest score,
+//! the leftmost where scores are the same, until none is a piece. What may be joined to what is not
+//! written down; it follows from the pieces. Written down, best first, it is the list of merges of
+//! a `tokenizer.json`, which tokenises alike: scores of trained vocabularies are ranks, no two the
+//! same. Those that are (Llama 2's runs of spaces; pieces that somebody added) are tried longest
+//! left part first, which is what leftmost-first comes to in a run; elsewhere overlapping pieces of
+//! one score may come out otherwise than SentencePiece has them.
 
 use std::collections::HashMap;
 
