@@ -139,9 +139,7 @@ impl Weights<'_> {
             Tier::Dense if name.ends_with("in_proj_z.weight") => {
                 pool(self.along_ones(CONTEXT_GATE * self.context(name), 0.0), std)
             }
-            Tier::Dense if name.ends_with("linear_attn.out_proj.weight") => {
-                pool(0.0, std * self.mixer_gain(name))
-            }
+            Tier::Dense if name.ends_with(".out_proj.weight") => pool(0.0, std * self.mixer_gain(name)),
             Tier::Dense if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") => {
                 pool(0.0, std * OUTPUT_GAIN)
             }
@@ -225,7 +223,7 @@ fn small(name: &str) -> Fill {
         return normal_rows(0.0, 0.5);
     }
     // Only this norm is stored as what is multiplied; the others are stored less 1.
-    normal_rows(if name.ends_with("linear_attn.norm.weight") { 1.0 } else { 0.0 }, 0.05)
+    normal_rows(if name.ends_with("attn.norm.weight") { 1.0 } else { 0.0 }, 0.05)
 }
 
 fn normal_rows(mean: f32, std: f32) -> Fill {
