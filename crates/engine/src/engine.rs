@@ -11,7 +11,7 @@ use kernels_cpu::dot::Isa;
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::layout::{self, Layout};
 use models::load::DenseLoader;
-use models::{Config, Model, Scratch, ScratchRows};
+use models::{Model, ModelSpec, Scratch, ScratchRows};
 use sampling::GenerationDefaults;
 use storage::{FileId, FileStorage, IoEngine, IoMode, Storage, StorageOptions};
 use tokenizer::Tokenizer;
@@ -54,7 +54,7 @@ pub enum Loading<'a> {
 /// A loaded model.
 pub struct Engine {
     pub(crate) runtime: Box<dyn Runtime>,
-    pub(crate) config: Config,
+    pub(crate) config: ModelSpec,
     pub(crate) defaults: GenerationDefaults,
     pub(crate) storage: Arc<dyn Storage>,
     /// The checkpoint's files as `storage` knows them.
@@ -83,7 +83,7 @@ pub struct Opened {
     /// Tensors and files.
     pub checkpoint: Checkpoint,
     /// Hyper-parameters.
-    pub config: Config,
+    pub config: ModelSpec,
     /// Dense tensors and the expert table.
     pub layout: Layout,
 }
@@ -154,7 +154,7 @@ impl Engine {
     }
 
     /// The model's hyper-parameters.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelSpec {
         &self.config
     }
 
@@ -190,7 +190,7 @@ impl Engine {
     /// [`EngineError::BudgetTooSmall`] if less than the experts of one token would fit, [`EngineError::Model`] if there is no
     /// memory for more; the slots stay as they were then.
     pub fn set_memory_budget(&mut self, bytes: u64) -> Result<usize, EngineError> {
-        let slots = self.plan.slots_within(bytes, self.config.num_experts_per_tok)?;
+        let slots = self.plan.slots_within(bytes, self.config.per_token_max())?;
         self.set_slots(slots)?;
         self.plan.budget_bytes = bytes;
         Ok(self.plan.slots)
@@ -337,7 +337,7 @@ impl Engine {
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
         if self.halve_slots.swap(false, Ordering::Relaxed) {
-            self.set_slots((self.plan.slots / 2).max(self.config.num_experts_per_tok))?;
+            self.set_slots((self.plan.slots / 2).max(self.config.per_token_max()))?;
         }
         session.broken = true;
         self.runtime.forward(session.state.as_mut(), tokens, wanted, &self.cancel, sink)?;

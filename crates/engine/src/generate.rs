@@ -257,13 +257,13 @@ impl Run {
             expert_bytes_per_token: if steps > 0 { decode_bytes as f64 / steps as f64 } else { 0.0 },
             hit_rate: match requests {
                 // A model without experts misses none.
-                0 if engine.config.num_experts == 0 => 1.0,
+                0 if engine.config.experts_max() == 0 => 1.0,
                 0 => 0.0,
                 requests => hits as f64 / requests as f64,
             },
             read_wait_s: (end.read_wait_us - self.at_start.read_wait_us) as f64 / 1e6,
             expert_slots: engine.plan().slots,
-            experts_per_token: engine.config.num_experts_per_tok,
+            experts_per_token: engine.config.per_token_max(),
             peak_resident_bytes: system::peak_resident_bytes(),
             memory_budget_bytes: engine.plan().budget_bytes,
             io_fallback: engine.io_fallback(),

@@ -5,7 +5,7 @@
 //! decode).
 
 use kernels_cpu::{CpuBackend, CpuOptions};
-use models::{Config, ScratchRows};
+use models::{ModelSpec, ScratchRows};
 use ops::KvFormat;
 
 use crate::EngineError;
@@ -26,7 +26,7 @@ const CHUNK_SHARE: u64 = 8;
 #[derive(Clone, Debug)]
 pub struct PlanInput<'a> {
     /// Hyper-parameters.
-    pub config: &'a Config,
+    pub config: &'a ModelSpec,
     /// Whole budget, bytes.
     pub budget_bytes: u64,
     /// Dense weights as they will lie in memory, bytes.
@@ -87,7 +87,7 @@ impl MemoryPlan {
     /// # Errors
     /// [`EngineError::BudgetTooSmall`] with the least that works.
     pub fn new(input: &PlanInput<'_>) -> Result<Self, EngineError> {
-        let slots_min = input.slots.unwrap_or(input.config.num_experts_per_tok).min(input.expert_count);
+        let slots_min = input.slots.unwrap_or(input.config.per_token_max()).min(input.expert_count);
         let fixed = fixed_bytes(input);
         let least = least_bytes(input, fixed, slots_min);
         if least > input.budget_bytes {
@@ -115,7 +115,7 @@ impl MemoryPlan {
 
     /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not matter.
     pub fn least_budget_bytes(input: &PlanInput<'_>) -> u64 {
-        let slots_min = input.slots.unwrap_or(input.config.num_experts_per_tok).min(input.expert_count);
+        let slots_min = input.slots.unwrap_or(input.config.per_token_max()).min(input.expert_count);
         least_bytes(input, fixed_bytes(input), slots_min)
     }
 

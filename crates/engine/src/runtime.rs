@@ -85,7 +85,7 @@ where
 {
     fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Result<Box<dyn Any>, ModelError> {
         let pages = ctx.div_ceil(PAGE_TOKENS);
-        let states = States::new(&mut self.backend, self.model.config(), kv, pages, 1)?;
+        let states = States::new(&mut self.backend, self.model.spec(), kv, pages, 1)?;
         Ok(Box::new(Sequence { states, pages: (0..pages as u32).collect(), pos: 0 }))
     }
 

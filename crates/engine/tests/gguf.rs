@@ -110,7 +110,7 @@ fn what_the_metadata_lacks_is_named() {
     check(
         b"qwen35moe",
         b"qwen35mox",
-        "general.architecture is \"qwen35mox\", which is not supported; this version runs GGUF files of qwen35moe, llama",
+        "general.architecture is \"qwen35mox\", which is not supported; this version runs GGUF files of qwen35moe, qwen3moe, llama, qwen2, qwen3",
     );
     check(
         &key("general.architecture"),

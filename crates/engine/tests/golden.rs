@@ -12,9 +12,9 @@ const ABSOLUTE_MAX: f32 = 1e-3;
 /// Against float64, by norm of a position's logits.
 const RELATIVE_MAX: f64 = 1e-4;
 
-/// Against float64 with keys and values in half precision, in the median over positions: 1.2e-5 to 3.0e-4 when it was
-/// measured.
-const RELATIVE_MEDIAN_MAX_F16: f64 = 1e-3;
+/// Against float64 with keys and values in half precision, in the median over positions: 1.2e-5 to
+/// 3.0e-4 when it was measured, but 1.2e-3 in `mixtral`, whose queries and keys have no norm.
+const RELATIVE_MEDIAN_MAX_F16: f64 = 2e-3;
 /// With 8-bit codes: 2.8e-4 to 9.1e-3.
 const RELATIVE_MEDIAN_MAX_Q8_0: f64 = 3e-2;
 

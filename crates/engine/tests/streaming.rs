@@ -57,7 +57,7 @@ fn variants(k: usize, all: usize) -> Vec<(String, EngineOptions)> {
 fn check_bit_identical(dir: &Path, prompt: &[u32]) {
     let (k, all) = {
         let engine = open(dir, options());
-        (engine.config().num_experts_per_tok, engine.plan().expert_count)
+        (engine.config().per_token_max(), engine.plan().expert_count)
     };
     let mut reference = None;
     for (what, options) in variants(k, all) {
@@ -162,7 +162,7 @@ fn a_budget_that_changes_between_tokens_changes_no_bit() {
         let choice = || EngineOptions { policy: Some(*policy), chunk_tokens: Some(64), ..options() };
         let steady = steps(&mut open(&target, choice()), &mut |_, _| ());
         let mut engine = open(&target, choice());
-        let k = engine.config().num_experts_per_tok;
+        let k = engine.config().per_token_max();
         let full = engine.plan().total_bytes();
         let (all, slot_bytes) = (engine.plan().slots, engine.plan().slot_bytes);
         let changing = steps(&mut engine, &mut |engine, token| match token % 8 {

@@ -290,7 +290,7 @@ fn drive_while_computing(
         return Ok(0.0);
     }
     let slot_bytes = usize::try_from(facts.slot_bytes).unwrap_or(usize::MAX);
-    let mut bufs = AlignedBuf::many(facts.config.num_experts_per_tok.max(1), slot_bytes)?;
+    let mut bufs = AlignedBuf::many(facts.config.per_token_max().max(1), slot_bytes)?;
     bufs.iter_mut().for_each(|buf| buf.fill(1));
     let mut probe = DriveProbe { storage: storage.as_ref(), deck: &mut deck };
     probe::drive_while_computing(threads, memory_bytes, &mut probe, &mut bufs, DRIVE_LIMIT)
@@ -440,7 +440,7 @@ impl<'a> Bench<'a> {
             tokens: Tokens::new(engine, options)?,
             deck: Deck::new(records, options.seed),
             // As deep as a layer asks: its experts at once, as far as there are slots.
-            depth: engine.config().num_experts_per_tok.min(plan.slots).max(1),
+            depth: engine.config().per_token_max().min(plan.slots).max(1),
             resident: plan.slots >= plan.expert_count,
             drive: Vec::new(),
             drive_reads: (0, 0),
@@ -572,12 +572,12 @@ impl About {
         let shared = expert_records < facts.expert_count;
         Self {
             model: opened.checkpoint.root().display().to_string(),
-            architecture: config.architecture.name().into(),
+            architecture: config.family.into(),
             container: opened.checkpoint.kind().to_string(),
             layers: config.num_layers(),
-            experts_per_layer: config.num_experts,
-            experts_per_token_model: config.num_experts_per_tok,
-            experts_per_token: config.num_experts_per_tok,
+            experts_per_layer: config.experts_max(),
+            experts_per_token_model: config.per_token_max(),
+            experts_per_token: config.per_token_max(),
             lossy: engine_options.lossy(),
             kv: engine_options.kv().to_string(),
             formats: facts.formats(),
@@ -636,7 +636,7 @@ fn arithmetic_s(facts: &Facts, tokens: usize, rates: &BTreeMap<String, f64>) -> 
     let time = |shape: Shape| ratio(shape.weights(), rate(&shape));
     let body: f64 = facts.body().map(time).sum();
     let experts: f64 = facts.experts.iter().flatten().copied().map(time).sum();
-    let k = facts.config.num_experts_per_tok as f64;
+    let k = facts.config.per_token_max() as f64;
     tokens as f64 * (body + k * experts) + facts.head().map_or(0.0, time)
 }
 

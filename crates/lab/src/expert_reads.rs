@@ -38,7 +38,7 @@ pub fn expert_reads(model: &Path) -> Result<Option<ExpertReads>, LabError> {
     let files = open_files(&opened.checkpoint, storage.as_ref())?;
     let records = distinct_records(&opened, &files);
     let Some(pieces) = records.first().map(Vec::len) else { return Ok(None) };
-    let depth = facts.config.num_experts_per_tok.max(1);
+    let depth = facts.config.per_token_max().max(1);
     let slot_bytes = usize::try_from(facts.slot_bytes).unwrap_or(usize::MAX);
     let mut bufs = AlignedBuf::many(depth, slot_bytes)?;
     bufs.iter_mut().for_each(|buf| buf.fill(1));

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use checkpoint::Extent;
 use engine::door::{BUFFER_OVERHEAD_BYTES, Opened};
 use experts::ExpertStore;
-use models::Config;
+use models::ModelSpec;
 use models::layout::{Expected, Tier, published_dense};
+use models::spec::MoeSpec;
 use models::tiers::QuantTiers;
 use storage::FileId;
 use tensor::Format;
@@ -59,11 +60,11 @@ impl Dense {
 
 /// A model's weights in numbers.
 pub(crate) struct Facts {
-    pub(crate) config: Config,
+    pub(crate) config: ModelSpec,
     pub(crate) dense: Vec<Dense>,
     /// Dense weights in memory, bytes.
     pub(crate) dense_resident_bytes: u64,
-    /// [layer]: gate, up, down of a routed expert.
+    /// [layer with experts]: gate, up, down of one of them.
     pub(crate) experts: Vec<[Shape; 3]>,
     pub(crate) expert_count: usize,
     /// Memory of one slot, bytes.
@@ -77,7 +78,8 @@ impl Facts {
             Some(Dense::new(expected, info.format, Some(info.extent.bytes)))
         });
         let table = &opened.layout.experts;
-        let experts = table.layers.iter().map(|layer| {
+        let with_experts = table.layers.iter().filter(|layer| !layer.extents.is_empty());
+        let experts = with_experts.map(|layer| {
             layer.parts.map(|part| Shape { format: part.format, rows: part.rows, cols: part.cols })
         });
         Ok(Self {
@@ -91,7 +93,7 @@ impl Facts {
     }
 
     /// What a packed model of this configuration will be, before there is one.
-    pub(crate) fn of_config(config: Config, tiers: &QuantTiers, block_bytes: usize) -> Self {
+    pub(crate) fn of_config(config: ModelSpec, tiers: &QuantTiers, block_bytes: usize) -> Self {
         let dense: Vec<Dense> = published_dense(&config)
             .iter()
             .map(|expected| {
@@ -99,16 +101,21 @@ impl Facts {
                 Dense::new(expected, tiers.format(expected.tier, Format::BF16, cols), None)
             })
             .collect();
-        let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
+        let hidden = config.hidden_size;
         let part = |rows, cols| Shape { format: tiers.experts.for_cols(cols), rows, cols };
-        let parts = [part(inner, hidden), part(inner, hidden), part(hidden, inner)];
-        let expert_bytes: f64 = parts.iter().map(Shape::bytes).sum();
+        let parts = |moe: &MoeSpec| {
+            let inner = moe.expert.inner;
+            [part(inner, hidden), part(inner, hidden), part(hidden, inner)]
+        };
+        let experts: Vec<[Shape; 3]> = config.moe().map(parts).collect();
+        let bytes = |parts: &[Shape; 3]| parts.iter().map(Shape::bytes).sum::<f64>() as u64;
+        let expert_bytes = experts.iter().map(bytes).max().unwrap_or(0);
         Self {
             dense_resident_bytes: dense.iter().map(|dense| dense.bytes + BUFFER_OVERHEAD_BYTES).sum(),
             dense,
-            experts: vec![parts; config.num_layers()],
-            expert_count: config.num_layers() * config.num_experts,
-            slot_bytes: (expert_bytes as u64).next_multiple_of(block_bytes as u64),
+            experts,
+            expert_count: config.moe().map(|moe| moe.experts).sum(),
+            slot_bytes: expert_bytes.next_multiple_of(block_bytes as u64),
             config,
         }
     }
@@ -148,8 +155,9 @@ impl Facts {
 
     /// Expert bytes that one token computes with, wherever they come from: L · K · b.
     pub(crate) fn expert_bytes_per_token(&self) -> f64 {
-        let layers: f64 = self.experts.iter().flatten().map(Shape::bytes).sum();
-        layers * self.config.num_experts_per_tok as f64
+        let bytes = |parts: &[Shape; 3]| parts.iter().map(Shape::bytes).sum::<f64>();
+        let layers = self.experts.iter().zip(self.config.moe());
+        layers.map(|(parts, moe)| bytes(parts) * moe.per_token as f64).sum()
     }
 
     /// Formats by tier, sorted by name.

@@ -26,7 +26,6 @@ use engine::door::{CTX_DEFAULT, Opened, default_budget_bytes, open_files, open_s
 use engine::plan::{MemoryPlan, PlanInput};
 use engine::{EngineError, EngineOptions, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
-use models::config::LayerType;
 use models::layout::Tier;
 use models::presets::Preset;
 use models::tiers::QuantTiers;
@@ -285,10 +284,10 @@ impl Model<'_> {
                 Target::Preset(preset, _) => preset.name.to_string(),
             },
             on_disk: matches!(target, Target::Model(_)),
-            architecture: config.architecture.name().into(),
+            architecture: config.family.into(),
             layers: config.num_layers(),
-            experts_per_layer: config.num_experts,
-            experts_per_token: config.num_experts_per_tok,
+            experts_per_layer: config.experts_max(),
+            experts_per_token: config.per_token_max(),
             lossy: self.lossy.to_vec(),
             kv: input.kv.to_string(),
             lookahead: self.lookahead,
@@ -388,10 +387,12 @@ impl Model<'_> {
 
     fn expected(&self, hit_rate: f64) -> Expected {
         let (config, machine) = (&self.facts.config, self.machine);
-        let (layers, k) = (config.num_layers() as f64, config.num_experts_per_tok);
+        // Layers with experts; the others only compute.
+        let (layers, k) = (config.moe_layers() as f64, config.per_token_max());
+        let others = config.num_layers() as f64 - layers;
         let expert_s = machine.expert_compute_s / (layers * k as f64).max(1.0);
         let shared_s = machine.shared_compute_s / layers.max(1.0);
-        let dense_s = machine.dense_compute_s / layers.max(1.0);
+        let dense_s = machine.dense_compute_s / (config.num_layers() as f64).max(1.0);
         let computed_s = dense_s + shared_s + k as f64 * expert_s;
         let (mut layer_s, mut reads_s) = (0.0, 0.0);
         for (misses, probability) in binomial(k, 1.0 - hit_rate).into_iter().enumerate() {
@@ -407,7 +408,7 @@ impl Model<'_> {
             layer_s += probability * reads_end_s.max(computed_s);
             reads_s += probability * self.burst_s(misses);
         }
-        let token_time_s = (machine.head_compute_s + layers * layer_s).max(1e-9);
+        let token_time_s = (machine.head_compute_s + others * dense_s + layers * layer_s).max(1e-9);
         Expected {
             hit_rate,
             expert_bytes_per_token: (1.0 - hit_rate) * layers * k as f64 * machine.drive_record_bytes as f64,
@@ -450,14 +451,15 @@ impl Model<'_> {
     /// pass over all layers finds nothing in a least-recently-used cache.
     fn prefill_s(&self, plan: &MemoryPlan, tokens: usize) -> f64 {
         let (config, machine) = (&self.facts.config, self.machine);
-        let layers = config.num_layers() as f64;
-        let (k, all) = (config.num_experts_per_tok as f64, config.num_experts as f64);
+        let layers = config.moe_layers() as f64;
+        let (k, all) = (config.per_token_max() as f64, config.experts_max() as f64);
         let time = |shape: Shape| {
             let rate = machine.prefill_products_per_s.get(shape.format.name()).copied();
             rate.map_or(0.0, |rate| shape.weights() / rate.max(1.0))
         };
         let dense: f64 = self.facts.body().map(time).sum();
-        let experts: f64 = self.facts.experts.iter().flatten().copied().map(time).sum::<f64>() * k / layers;
+        let experts: f64 = self.facts.experts.iter().flatten().copied().map(time).sum();
+        let experts = experts * k / layers.max(1.0);
         let (mut seconds, mut left) = (self.facts.head().map_or(0.0, time), tokens);
         while left > 0 {
             let chunk = left.min(plan.chunk_tokens.max(1));
@@ -589,7 +591,7 @@ impl Drive {
         storage: &dyn Storage,
         (threads, memory_bytes): (usize, usize),
     ) -> Result<Self, LabError> {
-        let depth = facts.config.num_experts_per_tok.max(1);
+        let depth = facts.config.per_token_max().max(1);
         let slot_bytes = usize::try_from(facts.slot_bytes).unwrap_or(usize::MAX);
         let mut bufs = AlignedBuf::many(depth, slot_bytes)?;
         bufs.iter_mut().for_each(|buf| buf.fill(1));
@@ -706,7 +708,7 @@ impl Compute<'_> {
     fn experts_s(&mut self) -> f64 {
         let mut counts: BTreeMap<[Shape; 3], usize> = BTreeMap::new();
         self.facts.experts.iter().for_each(|parts| *counts.entry(*parts).or_default() += 1);
-        let k = self.facts.config.num_experts_per_tok as f64;
+        let k = self.facts.config.per_token_max() as f64;
         counts.into_iter().map(|(parts, layers)| layers as f64 * k * self.expert_s(parts)).sum()
     }
 
@@ -741,15 +743,14 @@ impl Compute<'_> {
     /// What is no product with a weight matrix, for all layers of one token.
     fn small_ops_s(&mut self) -> f64 {
         let config = &self.facts.config;
-        let count = |kind| config.layer_types.iter().filter(|layer| **layer == kind).count() as f64;
-        let (linear, full) = (count(LayerType::LinearAttention), count(LayerType::FullAttention));
+        let (linear, full) = (config.delta_net().count() as f64, config.attention_layers() as f64);
         let layers = config.num_layers() as f64;
         layers * self.norms_s() + linear * self.delta_net_s() + full * self.attention_s()
     }
 
     /// Two norms, two additions and the sum of the experts.
     fn norms_s(&mut self) -> f64 {
-        let (hidden, k) = (self.facts.config.hidden_size, self.facts.config.num_experts_per_tok);
+        let (hidden, k) = (self.facts.config.hidden_size, self.facts.config.per_token_max());
         let [mut x, y, weight, mut out] = [0; 4].map(|_| self.vector(hidden));
         let routed = self.vector(hidden * k);
         let weights = vec![1.0 / k as f32; k];
@@ -766,7 +767,7 @@ impl Compute<'_> {
     }
 
     fn delta_net_s(&mut self) -> f64 {
-        let Some(shape) = self.facts.config.delta_net else { return 0.0 };
+        let Some(shape) = self.facts.config.delta_net().next().copied() else { return 0.0 };
         let (channels, values) = (shape.conv_channels(), shape.value_len());
         let slots = copies(4.0 * shape.state_len() as f64).min(64);
         let (mut states, mut conv_states) =
@@ -797,7 +798,9 @@ impl Compute<'_> {
     }
 
     fn attention_s(&mut self) -> f64 {
-        let shape = self.facts.config.attention;
+        let Some(shape) = self.facts.config.attention().next().map(|attention| attention.shape) else {
+            return 0.0;
+        };
         let (keys, queries) = (shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
         let gated = shape.heads * shape.query_len();
         let [mut qg, mut k, mut v, mut out] = [gated, keys, keys, queries].map(|len| self.vector(len));
@@ -829,7 +832,7 @@ impl Compute<'_> {
     /// Multiply-adds per second by format, with the tokens of a prompt that share an expert.
     fn prefill_rates(&mut self, prompt_tokens: usize) -> BTreeMap<String, f64> {
         let config = &self.facts.config;
-        let (k, all) = (config.num_experts_per_tok as f64, config.num_experts as f64);
+        let (k, all) = (config.per_token_max() as f64, config.experts_max() as f64);
         let chosen = all * (1.0 - (1.0 - k / all.max(1.0)).powf(prompt_tokens as f64));
         let per_expert = (prompt_tokens as f64 * k / chosen.max(1.0)).round().max(1.0) as usize;
         let mut shapes: BTreeMap<String, (Shape, usize)> = BTreeMap::new();

@@ -84,7 +84,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, LabError> {
     let tiers = tier_sizes(&opened);
     let experts = tiers.get("experts").cloned().unwrap_or_default();
     let expert_count = opened.expert_count().max(1) as u64;
-    let per_token = (config.moe_layers() * config.num_experts_per_tok) as u64;
+    let per_token = config.experts_per_token() as u64;
     let dense: u64 = tiers
         .iter()
         .filter(|(name, _)| !["experts", "embedding"].contains(&name.as_str()))
@@ -93,13 +93,13 @@ pub fn inspect(path: &Path) -> Result<Inspection, LabError> {
     let tied = if config.tie_word_embeddings { tiers["embedding"].weights } else { 0 };
     Ok(Inspection {
         kind: opened.checkpoint.kind().to_string(),
-        architecture: config.architecture.name().into(),
+        architecture: config.family.into(),
         layers: config.num_layers(),
         attention_layers: config.attention_layers(),
         hidden_size: config.hidden_size,
         vocab_size: config.vocab_size,
-        num_experts: config.num_experts,
-        experts_per_token: config.num_experts_per_tok,
+        num_experts: config.experts_max(),
+        experts_per_token: config.per_token_max(),
         max_position_embeddings: config.max_position_embeddings,
         bytes_per_expert: experts.bytes / expert_count,
         expert_bytes_per_token: experts.bytes / expert_count * per_token,
@@ -171,7 +171,7 @@ fn fallback_notes(opened: &Opened) -> Vec<String> {
         return Vec::new(); // No format with such blocks was asked for.
     }
     let mut rows: BTreeSet<(String, Format, usize)> = BTreeSet::new();
-    for layer in &opened.layout.experts.layers {
+    for layer in opened.layout.experts.layers.iter().filter(|layer| !layer.extents.is_empty()) {
         for (part, name) in layer.parts.iter().zip(["gate_proj", "up_proj", "down_proj"]) {
             rows.insert((format!("experts' {name}"), part.format, part.cols));
         }

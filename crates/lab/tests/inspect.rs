@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{fixture, gguf};
+use common::{fixture, gguf, moe};
 use engine::Format;
 use engine::synth::Preset;
 use lab::inspect::inspect;
@@ -20,6 +20,20 @@ fn a_file_can_be_looked_at() {
     let source = inspect(&fixture("published")).unwrap();
     assert_eq!(found.tiers["experts"].weights, source.tiers["experts"].weights);
     assert_eq!(found.tiers["dense"].weights, source.tiers["dense"].weights);
+}
+
+/// Layers without experts cost none.
+#[test]
+fn a_model_with_dense_layers_is_counted_by_its_layers() {
+    let found = inspect(&moe("qwen3mixed")).unwrap();
+    assert_eq!((found.architecture.as_str(), found.layers, found.attention_layers), ("Qwen3-MoE", 6, 6));
+    assert_eq!((found.num_experts, found.experts_per_token), (8, 3));
+    let expert = 3 * 20 * 32 * 2;
+    assert_eq!((found.bytes_per_expert, found.expert_bytes_per_token), (expert, 2 * 3 * expert));
+    assert_eq!(found.tiers["experts"].bytes, 2 * 8 * expert);
+    assert_eq!(found.recurrent_state_bytes, 0);
+    let found = inspect(&gguf("mixtral.gguf")).unwrap();
+    assert_eq!((found.architecture.as_str(), found.num_experts), ("Mixtral", 8));
 }
 
 #[test]

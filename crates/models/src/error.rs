@@ -84,7 +84,7 @@ pub enum ModelError {
         /// What was found, quoted.
         got: String,
         /// Supported names.
-        known: &'static str,
+        known: String,
     },
     /// Tensors that the architecture needs are not in the checkpoint.
     #[error(

@@ -1,7 +1,7 @@
 //! The metadata of GGUF files as the config.json that the model would have had.
 //!
-//! Source: llama.cpp's `gguf-py/gguf/constants.py` and its converters. What all architectures have is here; the rest is in
-//! their own files.
+//! Source: llama.cpp's `gguf-py/gguf/constants.py` and its converters. Keys that all architectures
+//! have are here; the others are in the files of their families.
 
 use std::path::Path;
 
@@ -9,9 +9,10 @@ use checkpoint::gguf::{Metadata, Value};
 use checkpoint::{Checkpoint, TensorInfo};
 use serde_json::json;
 
-use crate::config::{DIM_MAX, WeightForm};
+use crate::ModelError;
 use crate::gguf_names::QUERY_BIAS;
-use crate::{Architecture, ModelError, architecture, gguf_names};
+use crate::section::{DIM_MAX, EXPERTS_MAX};
+use crate::spec::WeightForm;
 
 /// Keys of config.json and what they are called in the metadata, without the architecture's prefix.
 const KEYS: &[(&str, &str)] = &[
@@ -27,9 +28,13 @@ const KEYS: &[(&str, &str)] = &[
     ("linear_value_head_dim", "ssm.inner_size"),
     ("linear_conv_kernel_dim", "ssm.conv_kernel"),
     ("num_experts", "expert_count"),
+    ("num_local_experts", "expert_count"),
     ("num_experts_per_tok", "expert_used_count"),
     ("moe_intermediate_size", "expert_feed_forward_length"),
     ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+    ("intermediate_size", "feed_forward_length"),
+    ("norm_topk_prob", "expert_weights_norm"),
+    ("sliding_window", "attention.sliding_window"),
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     ("num_hidden_layers", "block_count"),
     ("max_position_embeddings", "context_length"),
@@ -38,13 +43,33 @@ const KEYS: &[(&str, &str)] = &[
 /// The metadata of one file, read with errors that name its keys.
 pub(crate) struct Keys<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
-    pub(crate) metadata: &'a Metadata,
+    metadata: &'a Metadata,
     /// `general.architecture`, the prefix of its keys.
-    pub(crate) prefix: &'static str,
-    pub(crate) architecture: Architecture,
+    prefix: &'static str,
+    /// Name of the family, for messages.
+    family: &'static str,
 }
 
-impl Keys<'_> {
+/// Whether a file of architecture `prefix` says that its model has experts.
+pub(crate) fn has_experts(metadata: &Metadata, prefix: &str) -> bool {
+    metadata.get(&format!("{prefix}.expert_count")).is_some_and(|count| count.as_u64() != Some(0))
+}
+
+impl<'a> Keys<'a> {
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        metadata: &'a Metadata,
+        prefix: &'static str,
+        family: &'static str,
+    ) -> Self {
+        Self { checkpoint, metadata, prefix, family }
+    }
+
+    /// Whether the file says that its model has experts.
+    pub(crate) fn has_experts(&self) -> bool {
+        has_experts(self.metadata, self.prefix)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.checkpoint.root()
     }
@@ -66,12 +91,12 @@ impl Keys<'_> {
         ModelError::MissingMetadata {
             path: self.path().to_path_buf(),
             key: format!("{}.{key}", self.prefix),
-            architecture: self.architecture.name(),
+            architecture: self.family,
         }
     }
 
-    /// A whole number from 1 to `max`, or a list of one number per block that are all the same (or 0, in blocks that
-    /// have no such thing).
+    /// A whole number from 1 to `max`, or a list of one number per block that are all the same (or
+    /// 0, in blocks that have no such thing).
     pub(crate) fn count(&self, key: &str, default: Option<u64>, max: u64) -> Result<u64, ModelError> {
         let Some(value) = self.get(key) else { return default.ok_or_else(|| self.missing(key)) };
         let expected = || format!("a whole number from 1 to {max}, the same for all blocks");
@@ -100,7 +125,8 @@ impl Keys<'_> {
         number.ok_or_else(|| self.bad(key, value, "a number above 0"))
     }
 
-    /// The configuration that every architecture has. `layers` is the number of blocks of the model itself.
+    /// The configuration that every architecture has. `layers` is the number of blocks of the model
+    /// itself.
     pub(crate) fn config_json(&self, model_type: &str, layers: u64) -> Result<serde_json::Value, ModelError> {
         let heads = self.dim("attention.head_count", None)?;
         let hidden = self.dim("embedding_length", None)?;
@@ -132,25 +158,44 @@ impl Keys<'_> {
         Ok(json)
     }
 
-    /// The tensors under our names, and the configuration that `json` says; errors are about the metadata.
-    pub(crate) fn adopted(
-        &self,
-        json: serde_json::Value,
-    ) -> Result<(serde_json::Value, Vec<TensorInfo>), ModelError> {
-        let config = architecture::config(self.path(), &json);
-        let config = config.map_err(|error| self.in_terms_of_metadata(error))?;
-        Ok((json, gguf_names::renamed(self.checkpoint, &config)))
+    /// Adds the number of experts, under `key`, and of those that a token uses.
+    ///
+    /// # Errors
+    /// Bad numbers, and routers of another kind than softmax over all experts.
+    pub(crate) fn add_experts(&self, json: &mut serde_json::Value, key: &str) -> Result<(), ModelError> {
+        let experts = self.count("expert_count", None, EXPERTS_MAX)?;
+        json[key] = experts.into();
+        json["num_experts_per_tok"] = self.count("expert_used_count", None, experts)?.into();
+        // Zeros, and a factor of 1, are how files say that there is no such thing.
+        for (key, neutral) in ROUTER_KEYS {
+            let number = |value: &Value| value.as_f64().or_else(|| value.as_u64().map(|n| n as f64));
+            if let Some(value) =
+                self.get(key).filter(|value| number(value).is_none_or(|n| n != 0.0 && n != *neutral))
+            {
+                return Err(self.bad(key, value, format!("{neutral}, 0 or nothing")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Inner width of an expert by the tensors, where the metadata has none.
+    pub(crate) fn expert_width(&self) -> Option<u64> {
+        let down = |tensor: &&TensorInfo| {
+            tensor.name.ends_with(".ffn_down_exps.weight") || tensor.name.ends_with(".ffn_down.0.weight")
+        };
+        let down = self.checkpoint.tensors().find(down)?;
+        down.shape.last().map(|width| *width as u64)
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.bad(key, value, "true or false"))
     }
 
     /// Whether any block has this tensor.
     pub(crate) fn has(&self, suffix: &str) -> bool {
-        let named = |tensor: &TensorInfo| {
-            tensor
-                .name
-                .strip_suffix(suffix)
-                .is_some_and(|block| block.starts_with("blk.") && block.ends_with('.'))
-        };
-        self.checkpoint.tensors().any(named)
+        self.rows_of_any(suffix).is_some()
     }
 
     /// `rope_parameters` of config.json.
@@ -175,7 +220,8 @@ impl Keys<'_> {
         Ok(rope)
     }
 
-    /// The part of a head that is rotated, such that times `head_dim` it is `rope.dimension_count` and not a bit less.
+    /// The part of a head that is rotated, such that times `head_dim` it is `rope.dimension_count`
+    /// and not a bit less.
     pub(crate) fn rotary_factor(&self, head_dim: u64) -> Result<f64, ModelError> {
         let key = "rope.dimension_count";
         let rotated = self.dim(key, Some(head_dim))?;
@@ -190,6 +236,18 @@ impl Keys<'_> {
 
     pub(crate) fn rows_of(&self, name: &str) -> Option<u64> {
         self.checkpoint.tensor(name).and_then(|tensor| tensor.shape.first()).map(|rows| *rows as u64)
+    }
+
+    /// Rows of this tensor in the first block (by name) that has it.
+    pub(crate) fn rows_of_any(&self, suffix: &str) -> Option<u64> {
+        let named = |tensor: &&TensorInfo| {
+            tensor
+                .name
+                .strip_suffix(suffix)
+                .is_some_and(|block| block.starts_with("blk.") && block.ends_with('.'))
+        };
+        let found = self.checkpoint.tensors().find(named)?;
+        found.shape.first().map(|rows| *rows as u64)
     }
 
     fn eos_token_ids(&self) -> Result<Vec<u64>, ModelError> {
@@ -225,6 +283,9 @@ impl Keys<'_> {
     }
 }
 
+/// Keys of routers, with the value besides 0 that those have which are computed.
+const ROUTER_KEYS: &[(&str, f64)] =
+    &[("expert_gating_func", 1.0), ("expert_weights_scale", 1.0), ("expert_group_count", 1.0)];
 /// Rotary base of files that name none; llama.cpp's default.
 const ROPE_FREQ_BASE_DEFAULT: f64 = 10_000.0;
 /// Longest context of files that name none; Hugging Face's default for the family.

@@ -1,29 +1,27 @@
-//! Which tensors a model has, and what a checkpoint has of them.
+//! The tensors that a model must have, and those that a checkpoint has of them.
 //!
-//! The list of dense tensors follows from the configuration alone, whatever the architecture; where the routed experts
-//! lie follows from the container. Everything is checked here once, so that loading and packing need not.
+//! The list of dense tensors follows from the specification alone, whatever the family; where the
+//! routed experts lie follows from the container. Everything is checked here once, so that loading
+//! and packing need not.
 
 use std::collections::BTreeMap;
 
 use checkpoint::{Checkpoint, ExpertPart, ExpertTable, Kind, LayerExperts, TensorInfo};
-use ops::AttentionShape;
+use ops::{AttentionShape, DeltaNetShape};
 
 use crate::ModelError;
-use crate::config::{Config, LayerType, MlpType, RopeFactors};
-use crate::gguf_names::shown_name;
+use crate::families::shown_name;
+use crate::names::{
+    POST_NORM, PUBLISHED_PREFIX, ROPE_FACTORS, ROUTER, ROUTER_BIAS, ROUTER_CORRECTION, TEXT_PREFIX,
+};
+use crate::spec::{AttentionSpec, FeedSpec, MixerSpec, ModelSpec, MoeSpec, RopeFactors};
 
-/// Prefix of the text model in published multi-modal layouts.
-pub(crate) const PUBLISHED_PREFIX: &str = "model.language_model.";
-/// Prefix of text-only layouts, and of GGUF files once they are adopted.
-pub(crate) const TEXT_PREFIX: &str = "model.";
-/// What each rotary frequency is divided by, where the checkpoint stores it: as in GGUF files.
-pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// Tensors that belong to parts that the text model does not use, by the beginning of their names.
 const IGNORED: [(&str, &str); 3] =
     [("model.visual.", "vision tower"), ("visual.", "vision tower"), ("mtp.", "multi-token prediction head")];
 /// Frequencies that old checkpoints store and that the configuration says anyway.
 const IGNORED_SUFFIX: &str = ".rotary_emb.inv_freq";
-/// What they are called.
+/// Name of that part.
 const IGNORED_FREQUENCIES: &str = "rotary frequencies";
 
 /// What a dense tensor is for, which decides the format it is packed in.
@@ -65,127 +63,141 @@ pub struct Layout {
     pub ignored: BTreeMap<&'static str, (usize, u64)>,
 }
 
-/// Checks every tensor of a checkpoint against the configuration.
+/// Checks every tensor of a checkpoint against the specification.
 ///
 /// Layers without routed experts have none in the table; a model without any has no layers there.
 ///
 /// # Errors
 /// Missing tensors, unknown tensors, wrong shapes: each named.
-pub fn layout(checkpoint: &Checkpoint, config: &Config) -> Result<Layout, ModelError> {
-    let has = |prefix: &&&str| checkpoint.tensor(&format!("{prefix}embed_tokens.weight")).is_some();
-    let prefixes = config.architecture.prefixes();
-    let prefix = prefixes.iter().find(has).copied().unwrap_or(prefixes[0]);
-    let dense = dense_tensors(prefix, config);
+pub fn layout(checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<Layout, ModelError> {
+    let published = checkpoint.tensors().any(|tensor| tensor.name.starts_with(PUBLISHED_PREFIX));
+    let prefix = if published { PUBLISHED_PREFIX } else { TEXT_PREFIX };
+    let dense = dense_tensors(prefix, spec);
     let mut claims = Claims::new(checkpoint);
     for expected in &dense {
         claims.claim(&expected.name, &expected.shape);
     }
-    if config.tie_word_embeddings {
+    if spec.tie_word_embeddings {
         claims.tolerate("lm_head.weight");
     }
     let experts = match checkpoint.packed() {
-        Some(packed) => packed.table.clone(),
-        None if config.num_experts == 0 => ExpertTable { layers: Vec::new() },
+        Some(packed) => padded(packed.table.clone(), spec),
+        None if spec.moe_layers() == 0 => ExpertTable { layers: Vec::new() },
         None => ExpertTable {
-            layers: (0..config.num_layers())
-                .map(|layer| claims.layer_experts(prefix, layer, config))
-                .collect(),
+            layers: (0..spec.num_layers()).map(|layer| claims.layer_experts(prefix, layer, spec)).collect(),
         },
     };
-    let ignored = claims.finish(config.architecture.name())?;
-    check_table(checkpoint, &experts, config)?;
+    let ignored = claims.finish(spec.family)?;
+    check_table(checkpoint, &experts, spec)?;
     Ok(Layout { prefix, dense, experts, ignored })
 }
 
-/// Every dense tensor of a published checkpoint with this configuration, in model order.
-pub fn published_dense(config: &Config) -> Vec<Expected> {
-    dense_tensors(PUBLISHED_PREFIX, config)
+/// A container lists layers up to the last that has experts; the table has all, where there are
+/// any.
+fn padded(mut table: ExpertTable, spec: &ModelSpec) -> ExpertTable {
+    while !table.layers.is_empty() && table.layers.len() < spec.num_layers() {
+        table.layers.push(LayerExperts::none());
+    }
+    table
+}
+
+/// Every dense tensor of a published checkpoint with this specification, in model order.
+pub fn published_dense(spec: &ModelSpec) -> Vec<Expected> {
+    dense_tensors(PUBLISHED_PREFIX, spec)
 }
 
 /// Every dense tensor of the text model, in model order.
-pub(crate) fn dense_tensors(prefix: &str, config: &Config) -> Vec<Expected> {
-    let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-    let mut list = Vec::new();
-    let mut add =
-        |name: String, shape: &[usize], tier| list.push(Expected { name, shape: shape.to_vec(), tier });
-    add(format!("{prefix}embed_tokens.weight"), &[vocab, hidden], Tier::Embedding);
-    for (layer, kind) in config.layer_types.iter().enumerate() {
-        let base = format!("{prefix}layers.{layer}.");
-        add(format!("{base}input_layernorm.weight"), &[hidden], Tier::Small);
-        match kind {
-            LayerType::FullAttention => attention_tensors(&base, config, &mut add),
-            LayerType::LinearAttention => delta_net_tensors(&base, config, &mut add),
+pub(crate) fn dense_tensors(prefix: &str, spec: &ModelSpec) -> Vec<Expected> {
+    let (hidden, vocab) = (spec.hidden_size, spec.vocab_size);
+    let mut list = List(Vec::new());
+    list.add(format!("{prefix}embed_tokens.weight"), &[vocab, hidden], Tier::Embedding);
+    for (index, layer) in spec.layers.iter().enumerate() {
+        let base = format!("{prefix}layers.{index}.");
+        list.add(format!("{base}input_layernorm.weight"), &[hidden], Tier::Small);
+        match &layer.mixer {
+            MixerSpec::Attention(attention) => list.attention(&base, hidden, attention),
+            MixerSpec::DeltaNet(shape) => list.delta_net(&base, hidden, shape),
         }
-        add(format!("{base}post_attention_layernorm.weight"), &[hidden], Tier::Small);
-        match config.mlp_types[layer] {
-            MlpType::Moe => moe_tensors(&base, config, &mut add),
-            MlpType::Dense => mlp_tensors(&base, "mlp", hidden, config.intermediate_size, &mut add),
+        list.add(format!("{base}{POST_NORM}"), &[hidden], Tier::Small);
+        match &layer.feed {
+            FeedSpec::Moe(moe) => list.moe(&base, hidden, moe),
+            FeedSpec::Dense(mlp) => list.mlp(&format!("{base}mlp."), hidden, mlp.inner),
         }
     }
-    if config.rope_factors == RopeFactors::Stored {
-        add(ROPE_FACTORS.into(), &[config.attention.rotary_dim / 2], Tier::Small);
+    if let (RopeFactors::Stored, Some(attention)) = (&spec.rope_factors, spec.attention().next()) {
+        list.add(ROPE_FACTORS.into(), &[attention.shape.rotary_dim / 2], Tier::Small);
     }
-    add(format!("{prefix}norm.weight"), &[hidden], Tier::Small);
-    if !config.tie_word_embeddings {
-        add("lm_head.weight".into(), &[vocab, hidden], Tier::Head);
+    list.add(format!("{prefix}norm.weight"), &[hidden], Tier::Small);
+    if !spec.tie_word_embeddings {
+        list.add("lm_head.weight".into(), &[vocab, hidden], Tier::Head);
     }
-    list
+    list.0
 }
 
-/// Router and shared expert; the routed experts are in the [`ExpertTable`].
-fn moe_tensors(base: &str, config: &Config, add: &mut impl FnMut(String, &[usize], Tier)) {
-    let hidden = config.hidden_size;
-    add(format!("{base}mlp.gate.weight"), &[config.num_experts, hidden], Tier::Router);
-    mlp_tensors(base, "mlp.shared_expert", hidden, config.shared_expert_intermediate_size, add);
-    add(format!("{base}mlp.shared_expert_gate.weight"), &[1, hidden], Tier::Router);
-}
+/// A list of tensors that grows part by part.
+struct List(Vec<Expected>);
 
-fn mlp_tensors(
-    base: &str,
-    name: &str,
-    hidden: usize,
-    inner: usize,
-    add: &mut impl FnMut(String, &[usize], Tier),
-) {
-    add(format!("{base}{name}.gate_proj.weight"), &[inner, hidden], Tier::Dense);
-    add(format!("{base}{name}.up_proj.weight"), &[inner, hidden], Tier::Dense);
-    add(format!("{base}{name}.down_proj.weight"), &[hidden, inner], Tier::Dense);
-}
+impl List {
+    fn add(&mut self, name: String, shape: &[usize], tier: Tier) {
+        self.0.push(Expected { name, shape: shape.to_vec(), tier });
+    }
 
-fn attention_tensors(base: &str, config: &Config, add: &mut impl FnMut(String, &[usize], Tier)) {
-    let AttentionShape { heads, kv_heads, head_dim, .. } = config.attention;
-    let (hidden, bias) = (config.hidden_size, config.attention_bias);
-    let projections = [
-        ("q_proj", heads * config.attention.query_len(), hidden, bias.qkv),
-        ("k_proj", kv_heads * head_dim, hidden, bias.qkv),
-        ("v_proj", kv_heads * head_dim, hidden, bias.qkv),
-        ("o_proj", hidden, heads * head_dim, bias.output),
-    ];
-    for (name, rows, cols, bias) in projections {
-        add(format!("{base}self_attn.{name}.weight"), &[rows, cols], Tier::Dense);
-        if bias {
-            add(format!("{base}self_attn.{name}.bias"), &[rows], Tier::Small);
+    /// Router and shared expert; the routed experts are in the [`ExpertTable`].
+    fn moe(&mut self, base: &str, hidden: usize, moe: &MoeSpec) {
+        self.add(format!("{base}{ROUTER}"), &[moe.experts, hidden], Tier::Router);
+        if moe.router.bias {
+            self.add(format!("{base}{ROUTER_BIAS}"), &[moe.experts], Tier::Small);
+        }
+        if moe.router.correction {
+            self.add(format!("{base}{ROUTER_CORRECTION}"), &[moe.experts], Tier::Small);
+        }
+        let Some(shared) = &moe.shared else { return };
+        self.mlp(&format!("{base}mlp.shared_expert."), hidden, shared.inner);
+        if shared.gate {
+            self.add(format!("{base}mlp.shared_expert_gate.weight"), &[1, hidden], Tier::Router);
         }
     }
-    if config.qk_norm {
-        add(format!("{base}self_attn.q_norm.weight"), &[head_dim], Tier::Small);
-        add(format!("{base}self_attn.k_norm.weight"), &[head_dim], Tier::Small);
-    }
-}
 
-fn delta_net_tensors(base: &str, config: &Config, add: &mut impl FnMut(String, &[usize], Tier)) {
-    let Some(shape) = &config.delta_net else { return };
-    let (hidden, values, channels) = (config.hidden_size, shape.value_len(), shape.conv_channels());
-    let base = format!("{base}linear_attn.");
-    add(format!("{base}in_proj_qkv.weight"), &[channels, hidden], Tier::Dense);
-    add(format!("{base}in_proj_z.weight"), &[values, hidden], Tier::Dense);
-    add(format!("{base}in_proj_b.weight"), &[shape.value_heads, hidden], Tier::Router);
-    add(format!("{base}in_proj_a.weight"), &[shape.value_heads, hidden], Tier::Router);
-    add(format!("{base}conv1d.weight"), &[channels, 1, shape.conv_kernel], Tier::Small);
-    add(format!("{base}A_log"), &[shape.value_heads], Tier::Small);
-    add(format!("{base}dt_bias"), &[shape.value_heads], Tier::Small);
-    add(format!("{base}norm.weight"), &[shape.value_dim], Tier::Small);
-    add(format!("{base}out_proj.weight"), &[hidden, values], Tier::Dense);
+    fn mlp(&mut self, base: &str, hidden: usize, inner: usize) {
+        self.add(format!("{base}gate_proj.weight"), &[inner, hidden], Tier::Dense);
+        self.add(format!("{base}up_proj.weight"), &[inner, hidden], Tier::Dense);
+        self.add(format!("{base}down_proj.weight"), &[hidden, inner], Tier::Dense);
+    }
+
+    fn attention(&mut self, base: &str, hidden: usize, attention: &AttentionSpec) {
+        let AttentionShape { heads, kv_heads, head_dim, .. } = attention.shape;
+        let bias = attention.bias;
+        let projections = [
+            ("q_proj", heads * attention.shape.query_len(), hidden, bias.qkv),
+            ("k_proj", kv_heads * head_dim, hidden, bias.qkv),
+            ("v_proj", kv_heads * head_dim, hidden, bias.qkv),
+            ("o_proj", hidden, heads * head_dim, bias.output),
+        ];
+        for (name, rows, cols, bias) in projections {
+            self.add(format!("{base}self_attn.{name}.weight"), &[rows, cols], Tier::Dense);
+            if bias {
+                self.add(format!("{base}self_attn.{name}.bias"), &[rows], Tier::Small);
+            }
+        }
+        if attention.qk_norm {
+            self.add(format!("{base}self_attn.q_norm.weight"), &[head_dim], Tier::Small);
+            self.add(format!("{base}self_attn.k_norm.weight"), &[head_dim], Tier::Small);
+        }
+    }
+
+    fn delta_net(&mut self, base: &str, hidden: usize, shape: &DeltaNetShape) {
+        let (values, channels) = (shape.value_len(), shape.conv_channels());
+        let base = format!("{base}linear_attn.");
+        self.add(format!("{base}in_proj_qkv.weight"), &[channels, hidden], Tier::Dense);
+        self.add(format!("{base}in_proj_z.weight"), &[values, hidden], Tier::Dense);
+        self.add(format!("{base}in_proj_b.weight"), &[shape.value_heads, hidden], Tier::Router);
+        self.add(format!("{base}in_proj_a.weight"), &[shape.value_heads, hidden], Tier::Router);
+        self.add(format!("{base}conv1d.weight"), &[channels, 1, shape.conv_kernel], Tier::Small);
+        self.add(format!("{base}A_log"), &[shape.value_heads], Tier::Small);
+        self.add(format!("{base}dt_bias"), &[shape.value_heads], Tier::Small);
+        self.add(format!("{base}norm.weight"), &[shape.value_dim], Tier::Small);
+        self.add(format!("{base}out_proj.weight"), &[hidden, values], Tier::Dense);
+    }
 }
 
 /// Book-keeping of which tensors of a checkpoint have been accounted for.
@@ -206,7 +218,8 @@ impl<'a> Claims<'a> {
         self.open.remove(name);
     }
 
-    /// Accounts for one tensor; what is wrong is kept for [`Claims::finish`], so that missing tensors are counted whole.
+    /// Accounts for one tensor; what is wrong is kept for [`Claims::finish`], so that missing
+    /// tensors are counted whole.
     fn claim(&mut self, name: &str, shape: &[usize]) -> Option<&'a TensorInfo> {
         let Some(info) = self.open.remove(name) else {
             self.missing.push(name.to_string());
@@ -223,60 +236,60 @@ impl<'a> Claims<'a> {
         Some(info)
     }
 
-    /// The experts of one layer, fused or one tensor each. An empty layer when tensors are missing, or when it has none.
-    fn layer_experts(&mut self, prefix: &str, layer: usize, config: &Config) -> LayerExperts {
+    /// The experts of one layer, fused or one tensor each. An empty layer when tensors are missing,
+    /// or when it has none.
+    fn layer_experts(&mut self, prefix: &str, layer: usize, spec: &ModelSpec) -> LayerExperts {
         let base = format!("{prefix}layers.{layer}.mlp.experts.");
-        if config.mlp_types[layer] == MlpType::Dense {
-            return LayerExperts::none();
-        }
-        let fused = self.open.contains_key(format!("{base}gate_up_proj").as_str());
-        let found = match (fused, self.checkpoint.kind()) {
-            (true, _) => self.fused_experts(&base, config),
-            (false, Kind::Gguf) => self.stacked_experts(&base, config),
-            (false, _) => self.single_experts(&base, config),
+        let Some(moe) = spec.layers[layer].moe() else { return LayerExperts::none() };
+        let size = ExpertSize { count: moe.experts, hidden: spec.hidden_size, inner: moe.expert.inner };
+        let is_there = |name: &str| self.open.contains_key(format!("{base}{name}").as_str());
+        // Of a GGUF file without any experts it is the stacked ones that are missed.
+        let single = self.checkpoint.kind() != Kind::Gguf || is_there("0.down_proj.weight");
+        let found = match (is_there("gate_up_proj"), single) {
+            (true, _) => self.fused_experts(&base, size),
+            (false, false) => self.stacked_experts(&base, size),
+            (false, true) => self.single_experts(&base, size),
         };
-        found.unwrap_or_else(|| LayerExperts {
-            parts: expert_parts(config, [tensor::Format::F32; 3], fused),
-            extents: Vec::new(),
-            checksums: None,
-        })
+        found.unwrap_or_else(LayerExperts::none)
     }
 
-    /// `gate_up_proj` [E, 2F, H] (gate rows, then up rows) and `down_proj` [E, H, F]: two extents an expert.
-    fn fused_experts(&mut self, base: &str, config: &Config) -> Option<LayerExperts> {
-        let (count, hidden, inner) = (config.num_experts, config.hidden_size, config.moe_intermediate_size);
+    /// `gate_up_proj` [E, 2F, H] (gate rows, then up rows) and `down_proj` [E, H, F]: two extents
+    /// an expert.
+    fn fused_experts(&mut self, base: &str, size: ExpertSize) -> Option<LayerExperts> {
+        let ExpertSize { count, hidden, inner } = size;
         let gate_up = self.claim(&format!("{base}gate_up_proj"), &[count, 2 * inner, hidden]);
         let down = self.claim(&format!("{base}down_proj"), &[count, hidden, inner]);
         let (gate_up, down) = (gate_up?, down?);
         let slice = |info, expert| expert_slice(info, expert, count);
         Some(LayerExperts {
-            parts: expert_parts(config, [gate_up.format, gate_up.format, down.format], true),
+            parts: size.parts([gate_up.format, gate_up.format, down.format], true),
             extents: (0..count).map(|expert| vec![slice(gate_up, expert), slice(down, expert)]).collect(),
             checksums: None,
         })
     }
 
-    /// `gate_proj`, `up_proj` [E, F, H] and `down_proj` [E, H, F], as GGUF has them: three extents an expert.
-    fn stacked_experts(&mut self, base: &str, config: &Config) -> Option<LayerExperts> {
-        let (count, hidden, inner) = (config.num_experts, config.hidden_size, config.moe_intermediate_size);
+    /// `gate_proj`, `up_proj` [E, F, H] and `down_proj` [E, H, F], as GGUF has them: three extents
+    /// an expert.
+    fn stacked_experts(&mut self, base: &str, size: ExpertSize) -> Option<LayerExperts> {
+        let ExpertSize { count, hidden, inner } = size;
         let gate = self.claim(&format!("{base}gate_proj"), &[count, inner, hidden]);
         let up = self.claim(&format!("{base}up_proj"), &[count, inner, hidden]);
         let down = self.claim(&format!("{base}down_proj"), &[count, hidden, inner]);
         let stacks = [gate?, up?, down?];
         let slices = |expert| stacks.iter().map(|info| expert_slice(info, expert, count)).collect();
         Some(LayerExperts {
-            parts: expert_parts(config, stacks.map(|info| info.format), false),
+            parts: size.parts(stacks.map(|info| info.format), false),
             extents: (0..count).map(slices).collect(),
             checksums: None,
         })
     }
 
     /// `E.{gate,up,down}_proj.weight`: three extents an expert.
-    fn single_experts(&mut self, base: &str, config: &Config) -> Option<LayerExperts> {
-        let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
-        let mut extents = Vec::with_capacity(config.num_experts);
+    fn single_experts(&mut self, base: &str, size: ExpertSize) -> Option<LayerExperts> {
+        let ExpertSize { count, hidden, inner } = size;
+        let mut extents = Vec::with_capacity(count);
         let mut formats = None;
-        for expert in 0..config.num_experts {
+        for expert in 0..count {
             let mut claim =
                 |name: &str, shape: [usize; 2]| self.claim(&format!("{base}{expert}.{name}.weight"), &shape);
             let gate = claim("gate_proj", [inner, hidden]);
@@ -286,7 +299,7 @@ impl<'a> Claims<'a> {
             formats.get_or_insert([gate.format, up.format, down.format]);
             extents.push(vec![gate.extent, up.extent, down.extent]);
         }
-        Some(LayerExperts { parts: expert_parts(config, formats?, false), extents, checksums: None })
+        Some(LayerExperts { parts: size.parts(formats?, false), extents, checksums: None })
     }
 
     /// Reports what is wrong, or the parts that were left alone.
@@ -332,47 +345,55 @@ fn expert_slice(info: &TensorInfo, expert: usize, count: usize) -> checkpoint::E
     checkpoint::Extent { offset: info.extent.offset + expert as u64 * bytes, bytes, ..info.extent }
 }
 
-fn expert_parts(config: &Config, formats: [tensor::Format; 3], fused: bool) -> [ExpertPart; 3] {
-    let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
-    let part = |format, rows, cols, extent, offset| ExpertPart { format, rows, cols, extent, offset };
-    let up_offset = formats[0].row_bytes(hidden).map_or(0, |bytes| (bytes * inner) as u64);
-    match fused {
-        true => [
-            part(formats[0], inner, hidden, 0, 0),
-            part(formats[1], inner, hidden, 0, up_offset),
-            part(formats[2], hidden, inner, 1, 0),
-        ],
-        false => [
-            part(formats[0], inner, hidden, 0, 0),
-            part(formats[1], inner, hidden, 1, 0),
-            part(formats[2], hidden, inner, 2, 0),
-        ],
+/// Experts of one layer in numbers.
+#[derive(Copy, Clone)]
+struct ExpertSize {
+    count: usize,
+    hidden: usize,
+    inner: usize,
+}
+
+impl ExpertSize {
+    fn parts(self, formats: [tensor::Format; 3], fused: bool) -> [ExpertPart; 3] {
+        let Self { hidden, inner, .. } = self;
+        let part = |format, rows, cols, extent, offset| ExpertPart { format, rows, cols, extent, offset };
+        let up_offset = formats[0].row_bytes(hidden).map_or(0, |bytes| (bytes * inner) as u64);
+        match fused {
+            true => [
+                part(formats[0], inner, hidden, 0, 0),
+                part(formats[1], inner, hidden, 0, up_offset),
+                part(formats[2], hidden, inner, 1, 0),
+            ],
+            false => [
+                part(formats[0], inner, hidden, 0, 0),
+                part(formats[1], inner, hidden, 1, 0),
+                part(formats[2], hidden, inner, 2, 0),
+            ],
+        }
     }
 }
 
-/// A packed container's table must be this configuration's; a Hugging Face one is by construction.
-fn check_table(checkpoint: &Checkpoint, table: &ExpertTable, config: &Config) -> Result<(), ModelError> {
-    let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
+/// A packed container's table must be this specification's; others are by construction.
+fn check_table(checkpoint: &Checkpoint, table: &ExpertTable, spec: &ModelSpec) -> Result<(), ModelError> {
     let wrong = |what: String, got: Vec<usize>, expected: Vec<usize>| ModelError::WrongShape {
         path: checkpoint.root().to_path_buf(),
         name: what,
         got,
         expected,
     };
-    let layers = if config.num_experts == 0 { 0 } else { config.num_layers() };
+    let layers = if spec.moe_layers() == 0 { 0 } else { spec.num_layers() };
     if table.layers.len() != layers {
         return Err(wrong("experts (layers)".into(), vec![table.layers.len()], vec![layers]));
     }
-    let shapes = [[inner, hidden], [inner, hidden], [hidden, inner]];
-    for (index, layer) in table.layers.iter().enumerate() {
-        let experts = if config.mlp_types[index] == MlpType::Moe { config.num_experts } else { 0 };
-        if layer.extents.len() != experts {
-            return Err(wrong(format!("experts of layer {index}"), vec![layer.extents.len()], vec![experts]));
+    for (index, (found, layer)) in table.layers.iter().zip(&spec.layers).enumerate() {
+        let experts = layer.moe().map_or(0, |moe| moe.experts);
+        if found.extents.len() != experts {
+            return Err(wrong(format!("experts of layer {index}"), vec![found.extents.len()], vec![experts]));
         }
-        if experts == 0 {
-            continue;
-        }
-        for (part, (shape, name)) in layer.parts.iter().zip(shapes.iter().zip(["gate", "up", "down"])) {
+        let Some(moe) = layer.moe() else { continue };
+        let (hidden, inner) = (spec.hidden_size, moe.expert.inner);
+        let shapes = [[inner, hidden], [inner, hidden], [hidden, inner]];
+        for (part, (shape, name)) in found.parts.iter().zip(shapes.iter().zip(["gate", "up", "down"])) {
             if [part.rows, part.cols] != *shape {
                 let what = format!("layer {index} experts.{name}_proj");
                 return Err(wrong(what, vec![part.rows, part.cols], shape.to_vec()));
@@ -380,4 +401,69 @@ fn check_table(checkpoint: &Checkpoint, table: &ExpertTable, config: &Config) ->
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ops::{AttentionShape, RopePairing};
+
+    use super::*;
+    use crate::spec::{
+        AttentionBias, LayerSpec, MlpSpec, NormSpec, RouterSpec, Score, SharedSpec, WeightForm,
+    };
+
+    fn model(layers: Vec<FeedSpec>) -> ModelSpec {
+        let shape = AttentionShape {
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            rotary_dim: 4,
+            rope_theta: 1e4,
+            pairing: RopePairing::Halves,
+            gated: false,
+            eps: 1e-6,
+        };
+        let bias = AttentionBias { qkv: true, output: false };
+        let mixer = MixerSpec::Attention(AttentionSpec { shape, qk_norm: false, bias });
+        ModelSpec {
+            family: "test",
+            vocab_size: 16,
+            hidden_size: 8,
+            layers: layers.into_iter().map(|feed| LayerSpec { mixer: mixer.clone(), feed }).collect(),
+            norm: NormSpec { eps: 1e-6, offset: 0.0 },
+            rope_factors: RopeFactors::Stored,
+            tie_word_embeddings: true,
+            max_position_embeddings: 64,
+            eos_token_ids: Vec::new(),
+            weight_form: WeightForm::HuggingFace,
+        }
+    }
+
+    #[test]
+    fn every_layer_has_the_tensors_of_its_own_parts() {
+        let router =
+            RouterSpec { score: Score::Sigmoid, bias: true, correction: true, ..RouterSpec::SOFTMAX };
+        let shared = Some(SharedSpec { inner: 6, gate: false });
+        let moe = MoeSpec { experts: 4, per_token: 2, expert: MlpSpec { inner: 3 }, router, shared };
+        let spec = model(vec![FeedSpec::Dense(MlpSpec { inner: 12 }), FeedSpec::Moe(moe)]);
+        let tensors = dense_tensors(TEXT_PREFIX, &spec);
+        let found =
+            |name: &str| tensors.iter().find(|tensor| tensor.name == name).map(|t| (&t.shape[..], t.tier));
+        let small = |len: &'static [usize]| Some((len, Tier::Small));
+        assert_eq!(found("model.layers.0.mlp.up_proj.weight"), Some((&[12, 8][..], Tier::Dense)));
+        assert_eq!(found("model.layers.0.mlp.gate.weight"), None);
+        assert_eq!(found("model.layers.1.mlp.gate.weight"), Some((&[4, 8][..], Tier::Router)));
+        assert_eq!(found("model.layers.1.mlp.gate.bias"), small(&[4]));
+        assert_eq!(found("model.layers.1.mlp.gate.e_score_correction_bias"), small(&[4]));
+        assert_eq!(
+            found("model.layers.1.mlp.shared_expert.down_proj.weight"),
+            Some((&[8, 6][..], Tier::Dense))
+        );
+        assert_eq!(found("model.layers.1.mlp.shared_expert_gate.weight"), None);
+        assert_eq!(found("model.layers.1.mlp.up_proj.weight"), None);
+        assert_eq!(found("model.layers.1.self_attn.v_proj.bias"), small(&[4]));
+        assert_eq!(found("model.layers.1.self_attn.o_proj.bias"), None);
+        assert_eq!(found(ROPE_FACTORS), small(&[2]));
+        assert_eq!(found("lm_head.weight"), None);
+    }
 }

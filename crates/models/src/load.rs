@@ -105,7 +105,7 @@ impl<'a> DenseLoader<'a> {
         Ok(buffer)
     }
 
-    /// Norm weights as they multiply; `offset` is what stored ones lack ([`crate::Config::norm_offset`]).
+    /// Norm weights as they multiply; `offset` is added to each stored one ([`crate::spec::NormSpec::offset`]).
     ///
     /// # Errors
     /// As [`DenseLoader::matrix`].

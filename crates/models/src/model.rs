@@ -3,16 +3,16 @@
 use experts::ExpertStore;
 use ops::{Backend, Batch, KvFormat, Need, Norm, NormProducts, OpError, Tally};
 
-use crate::config::{LayerType, MlpType, RopeFactors};
 use crate::layers::{
     Attention, AttentionScratch, DeltaNet, DeltaNetScratch, Mlp, Moe, MoeScratch, Residual, Upcoming,
 };
-use crate::layout::ROPE_FACTORS;
 use crate::load::DenseLoader;
+use crate::names::{POST_NORM, ROPE_FACTORS};
 use crate::phases::Laps;
+use crate::spec::{AttentionSpec, FeedSpec, MixerSpec, RopeFactors};
 use crate::states::LayerStates;
 use crate::step::Passes;
-use crate::{Config, Failures, ModelError, Phases, PromptPart, States, Step};
+use crate::{Failures, ModelError, ModelSpec, Phases, PromptPart, States, Step};
 
 /// Rows of logits that are computed at once when a caller wants more than the last: bounds `[rows, V]`.
 pub const LOGIT_ROWS_MAX: usize = 16;
@@ -38,7 +38,7 @@ struct Layer<B: Backend> {
 
 /// Resident weights of a model.
 pub struct Model<B: Backend> {
-    config: Config,
+    spec: ModelSpec,
     embed_tokens: B::Matrix,         // [V, H]
     rope_factors: Option<B::Buffer>, // [rotary_dim / 2]
     layers: Vec<Layer<B>>,
@@ -76,10 +76,9 @@ impl<B: Backend> Scratch<B> {
     ///
     /// # Errors
     /// [`OpError::OutOfMemory`].
-    pub fn new(backend: &mut B, config: &Config, rows: ScratchRows) -> Result<Self, OpError> {
-        let (n, hidden) = (rows.pass_max, config.hidden_size);
+    pub fn new(backend: &mut B, spec: &ModelSpec, rows: ScratchRows) -> Result<Self, OpError> {
+        let (n, hidden) = (rows.pass_max, spec.hidden_size);
         let head = LOGIT_ROWS_MAX.min(n);
-        let delta_net = config.delta_net.as_ref().map(|shape| DeltaNetScratch::new(backend, shape, n));
         Ok(Self {
             rows,
             x: backend.buffer(n * hidden)?,
@@ -88,11 +87,11 @@ impl<B: Backend> Scratch<B> {
             parked: backend.buffer(rows.parked_max * hidden)?,
             head_rows: backend.buffer(head * hidden)?,
             head_h: backend.buffer(head * hidden)?,
-            logits: backend.buffer(head * config.vocab_size)?,
-            host_logits: vec![0.0; head * config.vocab_size],
-            attention: AttentionScratch::new(backend, &config.attention, n)?,
-            delta_net: delta_net.transpose()?,
-            moe: MoeScratch::new(backend, config, n)?,
+            logits: backend.buffer(head * spec.vocab_size)?,
+            host_logits: vec![0.0; head * spec.vocab_size],
+            attention: AttentionScratch::new(backend, spec, n)?,
+            delta_net: DeltaNetScratch::new(backend, spec, n)?,
+            moe: MoeScratch::new(backend, spec, n)?,
         })
     }
 
@@ -118,17 +117,21 @@ impl<B: Backend> Scratch<B> {
 /// As [`Scratch::new`].
 pub fn scratch_footprint<B: Backend>(
     backend: &B,
-    config: &Config,
+    spec: &ModelSpec,
     kv: KvFormat,
     rows: ScratchRows,
 ) -> Result<ops::Footprint, OpError> {
     let mut tally = Tally::new(backend);
-    let scratch = Scratch::new(&mut tally, config, rows)?;
-    tally.count(&Need::Attention { shape: &config.attention, format: kv });
-    let inner = config.moe_intermediate_size.max(config.shared_expert_intermediate_size);
-    let inner = inner.max(config.intermediate_size);
-    tally.count(&Need::Mlp { hidden: config.hidden_size, inner, rows: rows.pass_max });
+    let scratch = Scratch::new(&mut tally, spec, rows)?;
+    tally.count(&Need::Mlp { hidden: spec.hidden_size, inner: spec.inner_max(), rows: rows.pass_max });
+    // An op's memory serves all layers: the most that one needs.
+    let of_layer = |attention: &AttentionSpec| {
+        backend.footprint(&Need::Attention { shape: &attention.shape, format: kv })
+    };
+    let attention =
+        spec.attention().map(of_layer).max_by_key(|needed| needed.host_bytes + needed.device_bytes);
     let mut footprint = tally.footprint;
+    footprint += attention.unwrap_or_default();
     footprint.host_bytes += scratch.host_bytes();
     Ok(footprint)
 }
@@ -156,15 +159,15 @@ impl<B: Backend> Model<B> {
         backend: &mut B,
         loader: &mut DenseLoader<'_>,
         prefix: &str,
-        config: &Config,
+        spec: &ModelSpec,
     ) -> Result<Self, ModelError> {
-        let layers = (0..config.num_layers()).map(|index| load_layer(backend, loader, prefix, index, config));
+        let layers = (0..spec.num_layers()).map(|index| load_layer(backend, loader, prefix, index, spec));
         let layers = layers.collect::<Result<_, _>>()?;
-        let lm_head = match config.tie_word_embeddings {
+        let lm_head = match spec.tie_word_embeddings {
             true => None,
             false => Some(loader.matrix(backend, "lm_head.weight")?),
         };
-        let rope_factors = match &config.rope_factors {
+        let rope_factors = match &spec.rope_factors {
             RopeFactors::Ones => None,
             RopeFactors::Values(values) => {
                 let mut buffer = backend.buffer(values.len())?;
@@ -177,15 +180,15 @@ impl<B: Backend> Model<B> {
             rope_factors,
             embed_tokens: loader.matrix(backend, &format!("{prefix}embed_tokens.weight"))?,
             layers,
-            norm: loader.norm(backend, &format!("{prefix}norm.weight"), config.norm_offset)?,
+            norm: loader.norm(backend, &format!("{prefix}norm.weight"), spec.norm.offset)?,
             lm_head,
-            config: config.clone(),
+            spec: spec.clone(),
         })
     }
 
-    /// The model's hyper-parameters.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The model's specification.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
     }
 
     /// Runs one pass, layer-major, and hands the wanted logits to `sink` (row of the step, [V]).
@@ -240,7 +243,7 @@ impl<B: Backend> Model<B> {
 
     /// Brings a prompt's rows into the residual stream, behind the `whole` rows that go through all layers.
     fn enter(&self, run: &mut Run<'_, B>, whole: usize, prompt: &PromptPart<'_>) {
-        let (hidden, s) = (self.config.hidden_size, &mut *run.scratch);
+        let (hidden, s) = (self.spec.hidden_size, &mut *run.scratch);
         match prompt.layers.start {
             0 => run.backend.get_rows(&self.embed_tokens, prompt.tokens, &mut s.x, whole),
             _ => run.backend.copy(&s.parked, 0, &mut s.x, whole * hidden, prompt.tokens.len() * hidden),
@@ -250,7 +253,7 @@ impl<B: Backend> Model<B> {
     /// Parks a prompt's rows until the next pass, unless they are through.
     fn leave(&self, run: &mut Run<'_, B>, whole: usize, prompt: &PromptPart<'_>) {
         if prompt.layers.end < self.layers.len() {
-            let (hidden, s) = (self.config.hidden_size, &mut *run.scratch);
+            let (hidden, s) = (self.spec.hidden_size, &mut *run.scratch);
             assert!(prompt.tokens.len() <= s.rows.parked_max, "a prompt that fits: the engine checks this");
             run.backend.copy(&s.x, whole * hidden, &mut s.parked, 0, prompt.tokens.len() * hidden);
         }
@@ -275,21 +278,21 @@ impl<B: Backend> Model<B> {
             (Mixer::DeltaNet(mixer), LayerStates::DeltaNet(states), Some(scratch)) => {
                 mixer.forward(backend, batch, residual, states, scratch);
             }
-            _ => unreachable!("states and scratch are made from the same configuration as the layers"),
+            _ => unreachable!("states and scratch are made from the same specification as the layers"),
         }
         let norm = self.norm_of(&layer.post_attention_layernorm);
         let residual = Residual { norm, x: &mut s.x, h: &mut s.h, mixed: &mut s.mixed };
         match &layer.feed {
             Feed::Moe(moe) => moe.forward(backend, run.store, batch, residual, &mut s.moe, (next, failures)),
             Feed::Dense(mlp) => {
-                mlp.add(backend, batch.n, self.config.hidden_size, residual);
+                mlp.add(backend, batch.n, self.spec.hidden_size, residual);
                 next.map_or(Ok(()), |next| next.guess(backend, run.store, &s.x, &mut s.moe))
             }
         }
     }
 
     fn norm_of<'a>(&self, weight: &'a B::Buffer) -> Norm<'a, B> {
-        Norm { weight, eps: self.config.rms_norm_eps, dim: self.config.hidden_size }
+        Norm { weight, eps: self.spec.norm.eps, dim: self.spec.hidden_size }
     }
 
     /// The router of a layer that has one, to be asked before the layer's turn for the rows that will go through it.
@@ -307,7 +310,7 @@ impl<B: Backend> Model<B> {
         wanted: &[u32],
         sink: &mut dyn FnMut(u32, &[f32]),
     ) -> Result<(), OpError> {
-        let (hidden, vocab, s) = (self.config.hidden_size, self.config.vocab_size, &mut *run.scratch);
+        let (hidden, vocab, s) = (self.spec.hidden_size, self.spec.vocab_size, &mut *run.scratch);
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         for block in wanted.chunks(LOGIT_ROWS_MAX) {
             for (i, row) in block.iter().enumerate() {
@@ -329,33 +332,29 @@ fn load_layer<B: Backend>(
     loader: &mut DenseLoader<'_>,
     prefix: &str,
     index: usize,
-    config: &Config,
+    spec: &ModelSpec,
 ) -> Result<Layer<B>, ModelError> {
     let base = format!("{prefix}layers.{index}.");
-    let mixer = match (config.layer_types[index], config.delta_net) {
-        (LayerType::LinearAttention, Some(shape)) => {
-            let form = (shape, config.weight_form);
-            Mixer::DeltaNet(DeltaNet::load(backend, loader, &format!("{base}linear_attn."), form, config)?)
+    let layer = &spec.layers[index];
+    let mixer = match &layer.mixer {
+        MixerSpec::DeltaNet(shape) => {
+            let specs = (spec, shape);
+            Mixer::DeltaNet(DeltaNet::load(backend, loader, &format!("{base}linear_attn."), specs)?)
         }
-        _ => Mixer::Attention(Attention::load(backend, loader, &format!("{base}self_attn."), config)?),
+        MixerSpec::Attention(attention) => {
+            let specs = (spec, attention);
+            Mixer::Attention(Attention::load(backend, loader, &format!("{base}self_attn."), specs)?)
+        }
     };
-    let mlp = format!("{base}mlp.");
-    let feed = match config.mlp_types[index] {
-        MlpType::Moe => Feed::Moe(Moe::load(backend, loader, &mlp, index, config)?),
-        MlpType::Dense => Feed::Dense(Mlp::load(backend, loader, &mlp)?),
+    let feed = match &layer.feed {
+        FeedSpec::Moe(moe) => Feed::Moe(Moe::load(backend, loader, &base, index, (spec, moe))?),
+        FeedSpec::Dense(_) => Feed::Dense(Mlp::load(backend, loader, &format!("{base}mlp."))?),
     };
+    let mut norm = |name| loader.norm(backend, &format!("{base}{name}"), spec.norm.offset);
     Ok(Layer {
-        input_layernorm: loader.norm(
-            backend,
-            &format!("{base}input_layernorm.weight"),
-            config.norm_offset,
-        )?,
+        input_layernorm: norm("input_layernorm.weight")?,
         mixer,
-        post_attention_layernorm: loader.norm(
-            backend,
-            &format!("{base}post_attention_layernorm.weight"),
-            config.norm_offset,
-        )?,
+        post_attention_layernorm: norm(POST_NORM)?,
         feed,
     })
 }

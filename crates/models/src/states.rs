@@ -5,9 +5,9 @@
 
 use ops::{Backend, KvFormat, OpError, PAGE_TOKENS};
 
-use crate::config::LayerType;
 use crate::layers::{DeltaNetStates, KvPools};
-use crate::{Config, ModelError};
+use crate::spec::{LayerSpec, MixerSpec};
+use crate::{ModelError, ModelSpec};
 
 /// Pools of one layer.
 pub(crate) enum LayerStates<B: Backend> {
@@ -29,27 +29,29 @@ impl<B: Backend> States<B> {
     /// [`OpError::OutOfMemory`].
     pub fn new(
         backend: &mut B,
-        config: &Config,
+        spec: &ModelSpec,
         kv: KvFormat,
         pages: usize,
         slots: usize,
     ) -> Result<Self, OpError> {
-        let layer = |kind: &LayerType| match (kind, &config.delta_net) {
-            (LayerType::LinearAttention, Some(shape)) => {
+        let layer = |layer: &LayerSpec| match &layer.mixer {
+            MixerSpec::DeltaNet(shape) => {
                 DeltaNetStates::new(backend, shape, slots).map(LayerStates::DeltaNet)
             }
-            _ => KvPools::new(backend, &config.attention, kv, pages).map(LayerStates::Attention),
+            MixerSpec::Attention(attention) => {
+                KvPools::new(backend, &attention.shape, kv, pages).map(LayerStates::Attention)
+            }
         };
         Ok(Self {
-            layers: config.layer_types.iter().map(layer).collect::<Result<_, _>>()?,
-            page_bytes: Self::page_bytes(config, kv) as usize,
-            slot_len: config.recurrent_state_bytes() as usize / size_of::<f32>(),
+            layers: spec.layers.iter().map(layer).collect::<Result<_, _>>()?,
+            page_bytes: Self::page_bytes(spec, kv) as usize,
+            slot_len: spec.recurrent_state_bytes() as usize / size_of::<f32>(),
         })
     }
 
     /// Bytes of one page in all layers.
-    pub fn page_bytes(config: &Config, kv: KvFormat) -> u64 {
-        PAGE_TOKENS as u64 * config.kv_bytes_per_token(kv)
+    pub fn page_bytes(spec: &ModelSpec, kv: KvFormat) -> u64 {
+        PAGE_TOKENS as u64 * spec.kv_bytes_per_token(kv)
     }
 
     /// Sets a slot to the state before the first token: zeros.

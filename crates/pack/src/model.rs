@@ -34,8 +34,8 @@ pub fn plan_model(
     made: Vec<(String, Vec<u8>)>,
 ) -> Result<PackPlan, PackError> {
     let checkpoint = &models::adopt(Checkpoint::open(source)?)?;
-    let config = models::read_config(source, checkpoint.config())?;
-    let layout = models::layout::layout(checkpoint, &config)?;
+    let spec = models::read_config(source, checkpoint.config())?;
+    let layout = models::layout::layout(checkpoint, &spec)?;
     let dense_item = |expected: &Expected| {
         let info = checkpoint.tensor(&expected.name).ok_or_else(|| ModelError::MissingTensors {
             path: checkpoint.root().to_path_buf(),
@@ -56,17 +56,18 @@ pub fn plan_model(
         source: source.clone(),
         formats: source.parts.map(|part| requantised(part.format, tiers.experts).for_cols(part.cols)),
     };
+    let has_experts = |(_, source): &(usize, &checkpoint::LayerExperts)| !source.extents.is_empty();
     Ok(PackPlan {
         dense: layout.dense.iter().map(dense_item).collect::<Result<_, ModelError>>()?,
-        layers: layout.experts.layers.iter().enumerate().map(layer_item).collect(),
+        layers: layout.experts.layers.iter().enumerate().filter(has_experts).map(layer_item).collect(),
         aux_files: AUX_FILES.iter().filter_map(|name| checkpoint.aux_file(name)).collect(),
         aux_made: made,
         source_files: checkpoint.files().to_vec(),
         description: format!(
             "{} {} layers, {} experts; asked for: experts {}, dense {}, embedding {}",
-            config.architecture.name(),
-            config.num_layers(),
-            config.num_experts,
+            spec.family,
+            spec.num_layers(),
+            spec.experts_max(),
             tiers.experts,
             tiers.dense,
             tiers.embedding,

@@ -173,7 +173,7 @@ struct Chat<'a> {
 impl Chat<'_> {
     fn greet(&self) {
         let (config, ctx) = (self.engine.config(), self.session.ctx());
-        let name = config.architecture.name();
+        let name = config.family;
         output::aside(&format!(
             "{}: {name}, context of {ctx} tokens. /help lists commands.",
             self.args.model

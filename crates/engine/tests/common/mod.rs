@@ -15,20 +15,20 @@ pub(crate) fn fixtures() -> Vec<PathBuf> {
     let committed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
     let extra = std::env::var_os("FLASH_MOE_FIXTURES").map(PathBuf::from);
     let mut found = Vec::new();
-    for root in
-        [Some(committed.join("qwen35moe")), Some(committed.join("dense")), extra].into_iter().flatten()
-    {
+    let families = ["qwen35moe", "dense", "moe"].map(|family| Some(committed.join(family)));
+    for root in families.into_iter().chain([extra]).flatten() {
         let entries = fs::read_dir(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
         let dirs = entries.map(|entry| entry.unwrap().path());
         found.extend(dirs.filter(|dir| dir.join("golden.safetensors").exists()));
     }
     found.sort();
-    assert!(found.len() >= 8, "fixtures are missing: {found:?}");
+    assert!(found.len() >= 11, "fixtures are missing: {found:?}");
     found
 }
 
 /// Models with the directory of their goldens: the fixtures themselves, and GGUF files converted from them, the committed
-/// ones and those in `FLASH_MOE_FIXTURES`. The file `NAME.gguf`, or `NAME-00001-of-0000N.gguf`, is made of fixture `NAME`.
+/// ones and those in `FLASH_MOE_FIXTURES`. The file `NAME.gguf`, `NAME-single.gguf` or `NAME-00001-of-0000N.gguf` is made of
+/// fixture `NAME`.
 pub(crate) fn models() -> Vec<(PathBuf, PathBuf)> {
     let directories = fixtures();
     let extra = std::env::var_os("FLASH_MOE_FIXTURES").map(PathBuf::from);
@@ -38,13 +38,14 @@ pub(crate) fn models() -> Vec<(PathBuf, PathBuf)> {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap();
             let (name, shard) = name.split_once("-0000").unwrap_or((name, "1"));
+            let name = name.strip_suffix("-single").unwrap_or(name);
             let golden = directories.iter().find(|dir| dir.file_name().unwrap() == name);
             if let (Some(golden), true) = (golden, path.extension().is_some_and(|e| e == "gguf")) {
                 found.extend(shard.starts_with('1').then(|| (path.clone(), golden.clone())));
             }
         }
     }
-    assert!(found.len() >= 12, "GGUF fixtures are missing: {found:?}");
+    assert!(found.len() >= 18, "GGUF fixtures are missing: {found:?}");
     found
 }
 
@@ -62,6 +63,11 @@ pub(crate) fn dense(name: &str) -> PathBuf {
 pub(crate) fn pack(source: &Path, target: &Path, tiers: &QuantTiers) {
     let plan = pack::plan_model(source, tiers, engine::files_inside(source).unwrap()).unwrap();
     pack::pack(&plan, target, &PackOptions::default(), &NoProgress).unwrap();
+}
+
+/// A tiny checkpoint of another MoE family.
+pub(crate) fn moe(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/moe").join(name)
 }
 
 pub(crate) fn fixture(name: &str) -> PathBuf {

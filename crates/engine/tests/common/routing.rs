@@ -80,7 +80,7 @@ pub(crate) fn record(dir: &Path, tokens: &[u32]) -> Routing {
         assert!(session.logits().iter().all(|logit| logit.is_finite()));
     }
     let config = engine.config();
-    let (layers, experts, per_token) = (config.num_layers(), config.num_experts, config.num_experts_per_tok);
+    let (layers, experts, per_token) = (config.num_layers(), config.experts_max(), config.per_token_max());
     let reads = recorder.reads.lock().unwrap();
     assert_eq!(reads.len(), tokens.len() * layers * per_token, "every choice is a read");
     let choices = reads.iter().map(|offset| (offset / record_bytes) as u32).collect();

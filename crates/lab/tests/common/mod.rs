@@ -21,6 +21,11 @@ pub(crate) fn dense(name: &str) -> PathBuf {
     fixtures().join("dense").join(name)
 }
 
+/// A tiny checkpoint of another MoE family.
+pub(crate) fn moe(name: &str) -> PathBuf {
+    fixtures().join("moe").join(name)
+}
+
 /// A GGUF file.
 pub(crate) fn gguf(name: &str) -> PathBuf {
     fixtures().join("gguf").join(name)

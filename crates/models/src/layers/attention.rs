@@ -2,10 +2,10 @@
 
 use ops::{AttentionShape, Backend, Batch, KvFormat, NormProducts, OpError, OutputProduct};
 
-use crate::config::AttentionBias;
+use crate::ModelError;
 use crate::layers::Residual;
 use crate::load::DenseLoader;
-use crate::{Config, ModelError};
+use crate::spec::{AttentionBias, AttentionSpec, ModelSpec};
 
 /// Biases of the projections, where the model has them.
 struct Biases<B: Backend> {
@@ -67,17 +67,20 @@ pub struct AttentionScratch<B: Backend> {
 }
 
 impl<B: Backend> AttentionScratch<B> {
-    /// Room for `n` rows.
+    /// Room for `n` rows in any layer of the model.
     ///
     /// # Errors
     /// [`OpError::OutOfMemory`].
-    pub fn new(backend: &mut B, shape: &AttentionShape, n: usize) -> Result<Self, OpError> {
-        let (q, kv) = (n * shape.heads * shape.head_dim, n * shape.kv_heads * shape.head_dim);
+    pub fn new(backend: &mut B, spec: &ModelSpec, n: usize) -> Result<Self, OpError> {
+        let widest = |len: &dyn Fn(&AttentionShape) -> usize| {
+            spec.attention().map(|attention| n * len(&attention.shape)).max().unwrap_or(0)
+        };
+        let kv = widest(&|shape| shape.kv_heads * shape.head_dim);
         Ok(Self {
-            qg: backend.buffer(n * shape.heads * shape.query_len())?,
+            qg: backend.buffer(widest(&|shape| shape.heads * shape.query_len()))?,
             k: backend.buffer(kv)?,
             v: backend.buffer(kv)?,
-            out: backend.buffer(q)?,
+            out: backend.buffer(widest(&|shape| shape.heads * shape.head_dim))?,
         })
     }
 }
@@ -91,19 +94,19 @@ impl<B: Backend> Attention<B> {
         backend: &mut B,
         loader: &mut DenseLoader<'_>,
         base: &str,
-        config: &Config,
+        (model, spec): (&ModelSpec, &AttentionSpec),
     ) -> Result<Self, ModelError> {
-        let mut norm = |name: &str| loader.norm(backend, &format!("{base}{name}.weight"), config.norm_offset);
-        let norms = if config.qk_norm { Some([norm("q_norm")?, norm("k_norm")?]) } else { None };
+        let mut norm = |name: &str| loader.norm(backend, &format!("{base}{name}.weight"), model.norm.offset);
+        let norms = if spec.qk_norm { Some([norm("q_norm")?, norm("k_norm")?]) } else { None };
         Ok(Self {
-            shape: config.attention,
-            hidden: config.hidden_size,
+            shape: spec.shape,
+            hidden: model.hidden_size,
             q_proj: loader.matrix(backend, &format!("{base}q_proj.weight"))?,
             k_proj: loader.matrix(backend, &format!("{base}k_proj.weight"))?,
             v_proj: loader.matrix(backend, &format!("{base}v_proj.weight"))?,
             o_proj: loader.matrix(backend, &format!("{base}o_proj.weight"))?,
             norms,
-            biases: Biases::load(backend, loader, base, config.attention_bias)?,
+            biases: Biases::load(backend, loader, base, spec.bias)?,
         })
     }
 

@@ -2,11 +2,11 @@
 
 use ops::{Backend, Batch, DeltaNetShape, GatedNorm, Norm, NormProducts, OpError, OutputProduct};
 
-use crate::config::WeightForm;
+use crate::ModelError;
 use crate::layers::Residual;
 use crate::load::DenseLoader;
+use crate::spec::ModelSpec;
 use crate::states::RecurrentPool;
-use crate::{Config, ModelError};
 
 /// Weights of one Gated DeltaNet layer.
 pub struct DeltaNet<B: Backend> {
@@ -62,20 +62,23 @@ pub struct DeltaNetScratch<B: Backend> {
 }
 
 impl<B: Backend> DeltaNetScratch<B> {
-    /// Room for `n` rows.
+    /// Room for `n` rows in any layer of the model; `None` if it has no such layer.
     ///
     /// # Errors
     /// [`OpError::OutOfMemory`].
-    pub fn new(backend: &mut B, shape: &DeltaNetShape, n: usize) -> Result<Self, OpError> {
-        let (channels, values) = (n * shape.conv_channels(), n * shape.value_len());
-        Ok(Self {
+    pub fn new(backend: &mut B, spec: &ModelSpec, n: usize) -> Result<Option<Self>, OpError> {
+        let widest = |len: fn(&DeltaNetShape) -> usize| spec.delta_net().map(|shape| n * len(shape)).max();
+        let heads = widest(|shape| shape.value_heads);
+        let (channels, values) = (widest(DeltaNetShape::conv_channels), widest(DeltaNetShape::value_len));
+        let (Some(channels), Some(values), Some(heads)) = (channels, values, heads) else { return Ok(None) };
+        Ok(Some(Self {
             u: backend.buffer(channels)?,
             qkv: backend.buffer(channels)?,
             z: backend.buffer(values)?,
-            a: backend.buffer(n * shape.value_heads)?,
-            b: backend.buffer(n * shape.value_heads)?,
+            a: backend.buffer(heads)?,
+            b: backend.buffer(heads)?,
             o: backend.buffer(values)?,
-        })
+        }))
     }
 }
 
@@ -88,18 +91,17 @@ impl<B: Backend> DeltaNet<B> {
         backend: &mut B,
         loader: &mut DenseLoader<'_>,
         base: &str,
-        (shape, form): (DeltaNetShape, WeightForm),
-        config: &Config,
+        (model, shape): (&ModelSpec, &DeltaNetShape),
     ) -> Result<Self, ModelError> {
         Ok(Self {
-            shape,
-            hidden: config.hidden_size,
+            shape: *shape,
+            hidden: model.hidden_size,
             in_proj_qkv: loader.matrix(backend, &format!("{base}in_proj_qkv.weight"))?,
             in_proj_z: loader.matrix(backend, &format!("{base}in_proj_z.weight"))?,
             in_proj_b: loader.matrix(backend, &format!("{base}in_proj_b.weight"))?,
             in_proj_a: loader.matrix(backend, &format!("{base}in_proj_a.weight"))?,
             conv1d: loader.vector(backend, &format!("{base}conv1d.weight"), |w| w)?,
-            a_neg: loader.vector(backend, &format!("{base}A_log"), |a| form.a_neg(a))?,
+            a_neg: loader.vector(backend, &format!("{base}A_log"), |a| model.weight_form.a_neg(a))?,
             dt_bias: loader.vector(backend, &format!("{base}dt_bias"), |bias| bias)?,
             norm: loader.vector(backend, &format!("{base}norm.weight"), |w| w)?,
             out_proj: loader.matrix(backend, &format!("{base}out_proj.weight"))?,

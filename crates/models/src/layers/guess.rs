@@ -6,8 +6,9 @@ use std::cmp::Reverse;
 use experts::{ExpertStore, Hint};
 use ops::{Backend, Combine, Norm, NormProducts, OpError, Phase};
 
-use crate::layers::moe::{Moe, MoeScratch, Routing};
-use crate::{Config, ModelError};
+use crate::layers::moe::{Moe, MoeScratch};
+use crate::layers::routing::Routing;
+use crate::{ModelError, ModelSpec};
 
 /// Tokens of a chunk that another layer's router is asked for. Of a longer chunk every expert is likely to be chosen.
 const GUESS_TOKENS_MAX: usize = 64;
@@ -20,6 +21,7 @@ pub(super) struct GuessScratch<B: Backend> {
     host_logits: Vec<f32>,
     routing: Routing,
     weights: Vec<f32>, // [g, K], of the experts that are computed; 0 for the others
+    shared: bool,      // whether the layer under way has a shared expert
 }
 
 /// The MoE block of a layer and the norm before it, whose router is asked early.
@@ -39,16 +41,17 @@ impl<B: Backend> GuessScratch<B> {
     ///
     /// # Errors
     /// [`OpError::OutOfMemory`].
-    pub(super) fn new(backend: &mut B, config: &Config, n: usize) -> Result<Self, OpError> {
+    pub(super) fn new(backend: &mut B, spec: &ModelSpec, n: usize) -> Result<Self, OpError> {
         let tokens = n.min(GUESS_TOKENS_MAX);
-        let (experts, k) = (config.num_experts, config.num_experts_per_tok);
+        let (experts, k) = (spec.experts_max(), spec.per_token_max());
         Ok(Self {
-            x: backend.buffer(tokens * config.hidden_size)?,
-            h: backend.buffer(tokens * config.hidden_size)?,
+            x: backend.buffer(tokens * spec.hidden_size)?,
+            h: backend.buffer(tokens * spec.hidden_size)?,
             logits: backend.buffer(tokens * experts)?,
             host_logits: vec![0.0; tokens * experts],
             routing: Routing::new(experts, k, tokens),
             weights: vec![0.0; tokens * k],
+            shared: false,
         })
     }
 
@@ -58,8 +61,9 @@ impl<B: Backend> GuessScratch<B> {
         (size_of::<f32>() * floats) as u64 + self.routing.bytes()
     }
 
-    /// A layer begins, of which nothing is computed.
-    pub(super) fn begin(&mut self) {
+    /// A layer begins, with or without a shared expert, of which nothing is computed.
+    pub(super) fn begin(&mut self, shared: bool) {
+        self.shared = shared;
         self.weights.fill(0.0);
     }
 
@@ -67,7 +71,7 @@ impl<B: Backend> GuessScratch<B> {
     pub(super) fn computed(&mut self, routing: &Routing, out_rows: &[u32]) {
         for &row in out_rows {
             if let Some(weight) = self.weights.get_mut(row as usize) {
-                *weight = routing.weights[row as usize];
+                *weight = routing.weights()[row as usize];
             }
         }
     }
@@ -77,13 +81,13 @@ impl<B: Backend> GuessScratch<B> {
     /// further rows, all other experts follow.
     fn rank_experts(&self, n: usize, num_experts: usize, ranked: &mut Vec<u32>) {
         let routing = &self.routing;
-        let best_rank = |out_rows: &[u32]| out_rows.iter().map(|row| *row as usize % routing.k).min();
-        ranked.extend_from_slice(&routing.used);
+        let best_rank = |out_rows: &[u32]| out_rows.iter().map(|row| *row as usize % routing.k()).min();
+        ranked.extend_from_slice(routing.used());
         ranked.sort_unstable_by_key(|expert| {
             let (_, out_rows) = routing.rows(*expert);
             (Reverse(out_rows.len()), best_rank(out_rows), *expert)
         });
-        if n * routing.k > routing.chosen.len() {
+        if n * routing.k() > routing.chosen().len() {
             let unchosen = |expert: &u32| routing.rows(*expert).0.is_empty();
             ranked.extend((0..num_experts as u32).filter(unchosen));
         }
@@ -137,8 +141,9 @@ impl<B: Backend> Upcoming<'_, B> {
         store.hint(&self.hint(), &mut |ranked| {
             let guess = &mut s.guess;
             backend.copy(x, 0, &mut guess.x, 0, known * dim);
-            let (weights, routed, shared) = (&guess.weights[..], &s.routed, Some(&s.shared));
-            let (k_len, x) = (guess.routing.k, &mut guess.x);
+            let (weights, routed) = (&guess.weights[..], &s.routed);
+            let shared = guess.shared.then_some(&s.shared);
+            let (k_len, x) = (s.routing.k(), &mut guess.x);
             backend.combine(Combine { weights, routed, shared, n: known, k_len, dim, x });
             asked = self.choose(backend, guess, ranked);
         })?;
@@ -157,12 +162,12 @@ impl<B: Backend> Upcoming<'_, B> {
         scratch: &mut GuessScratch<B>,
         ranked: &mut Vec<u32>,
     ) -> Result<(), OpError> {
-        let (s, experts, known) = (scratch, self.moe.num_experts, self.n.min(GUESS_TOKENS_MAX));
-        let products = [(&self.moe.router, &mut s.logits)];
+        let (s, experts, known) = (scratch, self.moe.router.experts(), self.n.min(GUESS_TOKENS_MAX));
+        let products = [(&self.moe.router_weight, &mut s.logits)];
         backend.norm_products(NormProducts { x: &s.x, norm: self.norm, n: known, h: &mut s.h, products });
         let host_logits = &mut s.host_logits[..known * experts];
         backend.read(&s.logits, 0, host_logits)?;
-        if s.routing.route(host_logits, experts) {
+        if s.routing.route(&self.moe.router, host_logits).is_empty() {
             s.rank_experts(self.n, experts, ranked);
         }
         Ok(())
@@ -172,6 +177,8 @@ impl<B: Backend> Upcoming<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Router;
+    use crate::spec::RouterSpec;
     use kernels_cpu::{CpuBackend, CpuOptions};
 
     #[test]
@@ -184,32 +191,34 @@ mod tests {
             host_logits: Vec::new(),
             routing: Routing::new(4, 2, 3),
             weights: vec![0.0; 2],
+            shared: false,
         };
+        let router = Router::new(RouterSpec::SOFTMAX, 4, 2);
         let logits = [0.0, 2.0, 1.0, -1.0, 5.0, 5.5, 5.0, 0.0, -3.0, -2.0, -9.0, -2.5];
         let ranked = |guess: &GuessScratch<CpuBackend>, n| {
             let mut ranked = Vec::new();
             guess.rank_experts(n, 4, &mut ranked);
             ranked
         };
-        assert!(guess.routing.route(&logits[..4], 4));
+        assert!(guess.routing.route(&router, &logits[..4]).is_empty());
         assert_eq!(ranked(&guess, 1), [1, 2], "one row: in the router's order");
-        assert!(guess.routing.route(&logits, 4));
+        assert!(guess.routing.route(&router, &logits).is_empty());
         assert_eq!(ranked(&guess, 3), [1, 0, 2, 3]); // 1 was chosen by three rows, each other by one.
-        assert!(guess.routing.route(&logits[..8], 4));
+        assert!(guess.routing.route(&router, &logits[..8]).is_empty());
         assert_eq!(ranked(&guess, 3), [1, 0, 2, 3]); // 3 was chosen by none of the two that were asked.
         assert_eq!(ranked(&guess, 2), [1, 0, 2]);
         // Among experts with as many rows, the one that a row ranked higher comes first.
-        assert!(guess.routing.route(&[0.0, 2.0, 1.0, 3.0, 4.0, 0.0, 5.0, 0.0], 4));
+        assert!(guess.routing.route(&router, &[0.0, 2.0, 1.0, 3.0, 4.0, 0.0, 5.0, 0.0]).is_empty());
         assert_eq!(ranked(&guess, 2), [2, 3, 0, 1]);
 
         let mut routing = Routing::new(4, 2, 1);
-        assert!(routing.route(&logits[..4], 4));
+        assert!(routing.route(&router, &logits[..4]).is_empty());
         guess.computed(&routing, routing.rows(2).1);
-        assert_eq!(guess.weights, [0.0, routing.weights[1]]);
+        assert_eq!(guess.weights, [0.0, routing.weights()[1]]);
         guess.computed(&routing, routing.rows(1).1);
-        assert_eq!(guess.weights, routing.weights);
+        assert_eq!(guess.weights, routing.weights());
         guess.computed(&routing, &[9]); // A row beyond those that are guessed for.
-        guess.begin();
+        guess.begin(true);
         assert_eq!(guess.weights, [0.0, 0.0]);
     }
 }

@@ -5,12 +5,14 @@ pub mod delta_net;
 pub mod guess;
 pub mod mlp;
 pub mod moe;
+pub mod routing;
 
 pub use attention::{Attention, AttentionScratch, KvPools};
 pub use delta_net::{DeltaNet, DeltaNetScratch, DeltaNetStates};
 pub use guess::Upcoming;
 pub use mlp::Mlp;
 pub use moe::{Moe, MoeScratch};
+pub use routing::{Router, Routing};
 
 /// The residual stream as a token mixer sees it.
 pub struct Residual<'a, B: ops::Backend> {

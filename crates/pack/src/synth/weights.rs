@@ -19,9 +19,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use models::Config;
+use models::ModelSpec;
 use models::layout::{Expected, Tier, published_dense};
 use models::presets::Preset;
+use models::spec::LayerSpec;
 use models::synthetic::SYNTHETIC;
 use models::tiers::QuantTiers;
 use serde_json::{Value, json};
@@ -56,26 +57,29 @@ pub const SKEW_MAX: f32 = 4.0;
 /// A number of layers that no model can have.
 pub fn plan_synth(choice: &SynthChoice) -> Result<SynthPlan, SynthError> {
     let json = choice.preset.config_json(choice.layers);
-    let config = models::read_config(Path::new(choice.preset.name), &json)?;
-    Ok(synth_plan(choice, json, &config))
+    let spec = models::read_config(Path::new(choice.preset.name), &json)?;
+    Ok(synth_plan(choice, json, &spec))
 }
 
-/// The plan for a synthetic model of configuration `config`, which was read from `json`.
-fn synth_plan(choice: &SynthChoice, json: Value, config: &Config) -> SynthPlan {
-    let weights = Weights { config, skew: choice.skew };
-    let dense = published_dense(config);
+/// The plan for a synthetic model of specification `spec`, which was read from `json`.
+fn synth_plan(choice: &SynthChoice, json: Value, spec: &ModelSpec) -> SynthPlan {
+    let weights = Weights { spec, skew: choice.skew };
+    let dense = published_dense(spec);
     let dense: Vec<SynthTensor> =
         dense.into_iter().map(|expected| tensor(&expected, choice, &weights)).collect();
-    let (hidden, inner) = (config.hidden_size, config.moe_intermediate_size);
     let part = |rows, cols, gain: f32| SynthPart {
         format: choice.tiers.experts.for_cols(cols),
         rows,
         cols,
         std: gain / (cols as f32).sqrt(),
     };
-    let parts = [part(inner, hidden, 1.0), part(inner, hidden, 1.0), part(hidden, inner, OUTPUT_GAIN)];
-    let layer = |layer| SynthLayer { layer, experts: config.num_experts, parts };
-    let layers: Vec<SynthLayer> = (0..config.num_layers() as u32).map(layer).collect();
+    let layer = |(index, layer): (usize, &LayerSpec)| {
+        let moe = layer.moe()?;
+        let (hidden, inner) = (spec.hidden_size, moe.expert.inner);
+        let parts = [part(inner, hidden, 1.0), part(inner, hidden, 1.0), part(hidden, inner, OUTPUT_GAIN)];
+        Some(SynthLayer { layer: index as u32, experts: moe.experts, parts })
+    };
+    let layers: Vec<SynthLayer> = spec.layers.iter().enumerate().filter_map(layer).collect();
     let all: usize = dense.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let mut json = json;
     json[SYNTHETIC] = json!({ "preset": choice.preset.name, "seed": choice.seed, "skew": choice.skew });
@@ -83,9 +87,9 @@ fn synth_plan(choice: &SynthChoice, json: Value, config: &Config) -> SynthPlan {
         config: json,
         description: format!(
             "{} {} layers, {} experts, {}; synthetic {}: random weights of seed {}, skew {}",
-            config.architecture.name(),
-            config.num_layers(),
-            config.num_experts,
+            spec.family,
+            spec.num_layers(),
+            spec.experts_max(),
             formats(&choice.tiers),
             choice.preset.name,
             choice.seed,
@@ -116,7 +120,7 @@ fn tensor(expected: &Expected, choice: &SynthChoice, weights: &Weights<'_>) -> S
 
 /// How each tensor is filled.
 struct Weights<'a> {
-    config: &'a Config,
+    spec: &'a ModelSpec,
     skew: f32,
 }
 
@@ -162,7 +166,7 @@ impl Weights<'_> {
     fn along_ones(&self, offset: f32, others: f32) -> f32 {
         let norm = (1.0 + COMMON * COMMON + others * others).sqrt();
         match self.skew > 0.0 {
-            true => offset * norm / (COMMON * self.config.hidden_size as f32),
+            true => offset * norm / (COMMON * self.spec.hidden_size as f32),
             false => 0.0,
         }
     }
@@ -189,7 +193,7 @@ impl Weights<'_> {
     /// Queries and keys with a common part, so that consecutive tokens read and write in one place;
     /// values small, where the activation function is nearly linear and adds no constant.
     fn keys_and_values(&self, name: &str, std: f32) -> Fill {
-        let Some(shape) = &self.config.delta_net else { return normal_rows(0.0, std) };
+        let Some(shape) = self.spec.delta_net().next() else { return normal_rows(0.0, std) };
         let keys = 2 * shape.key_heads * shape.key_dim;
         let mean = self.along_ones(CONTEXT_KEYS * self.context(name), 0.0);
         Fill::Pool(vec![

@@ -1,13 +1,14 @@
-//! Heads and rotary embedding in a config.json, which all architectures say alike.
+//! Heads and rotary embedding in a config.json, which all families name alike.
 
 use std::f64::consts::PI;
 
 use ops::{AttentionShape, RopePairing};
 
 use crate::ModelError;
-use crate::config::{RopeFactors, Section};
+use crate::section::Section;
+use crate::spec::RopeFactors;
 
-/// What a configuration that lacks a key means, and what none says.
+/// Values assumed for keys that are absent, and facts that no config.json states.
 pub(crate) struct Defaults {
     /// `None`: hidden size over heads.
     pub(crate) head_dim: Option<u64>,
@@ -17,7 +18,7 @@ pub(crate) struct Defaults {
     pub(crate) gated: bool,
 }
 
-/// Heads, and what is rotated of them.
+/// Heads and the rotated part of them.
 pub(crate) fn attention_shape(
     text: &Section<'_>,
     eps: f32,
@@ -54,7 +55,7 @@ fn rope_section<'a>(text: &Section<'a>) -> Option<Section<'a>> {
     text.section("rope_parameters").or_else(|| text.section("rope_scaling"))
 }
 
-/// What the frequencies are divided by, for contexts that are longer than those of the training.
+/// Divisors of the frequencies, for contexts that are longer than those of the training.
 pub(crate) fn rope_factors(text: &Section<'_>, shape: &AttentionShape) -> Result<RopeFactors, ModelError> {
     if text.flag(STORED, false)? {
         return Ok(RopeFactors::Stored);

@@ -1,0 +1,45 @@
+//! Qwen3, dense: norms on queries and keys.
+//!
+//! Source: transformers 5.23 `models/qwen3`; llama.cpp's converter (`conversion/qwen.py`). No
+//! experts, so nothing is streamed.
+
+use ops::RopePairing;
+use serde_json::Value;
+
+use super::decoder::{self, Traits, Window};
+use crate::ModelError;
+use crate::family::{Family, Ids};
+use crate::gguf_keys::Keys;
+use crate::section::Section;
+use crate::spec::{FeedSpec, ModelSpec};
+
+pub(super) struct Qwen3;
+
+/// Attention of Qwen3, dense or not.
+pub(super) const TRAITS: Traits = Traits {
+    rope_theta: 1e4,
+    gguf_pairing: RopePairing::Halves,
+    qk_norm: true,
+    qkv_bias: false,
+    output_bias: true,
+    window: Window::IfUsedAndListed,
+};
+
+impl Family for Qwen3 {
+    fn name(&self) -> &'static str {
+        "Qwen3"
+    }
+
+    fn ids(&self) -> Ids {
+        Ids { model_types: &["qwen3"], gguf: "qwen3", moe: false }
+    }
+
+    fn spec(&self, config: &Section<'_>) -> Result<ModelSpec, ModelError> {
+        let mlp = decoder::mlp(config)?;
+        decoder::spec(config, &TRAITS, |_| FeedSpec::Dense(mlp))
+    }
+
+    fn from_gguf(&self, keys: &Keys<'_>) -> Result<Value, ModelError> {
+        decoder::dense_gguf_json(keys, "qwen3")
+    }
+}
