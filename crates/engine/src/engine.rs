@@ -505,5 +505,5 @@ fn load(
     }
     let rows = ScratchRows { pass_max: plan.chunk_tokens, parked_max: 0 };
     let scratch = Scratch::new(&mut backend, &opened.config, rows).map_err(models::ModelError::from)?;
-    Ok(Loaded { backend, model, store, scratch })
+    Ok(Loaded { backend, model, experts: models::Local::new(store), scratch })
 }

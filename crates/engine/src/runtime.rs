@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::session::Wanted;
 
-use experts::{ExpertStore, LookaheadStats, StoreStats};
-use models::{Failures, Model, ModelError, Phases, Run, Scratch, States, Step};
+use experts::{LookaheadStats, StoreStats};
+use models::{Failures, Local, Model, ModelError, Phases, Run, Scratch, States, Step};
 use ops::{Backend, KvFormat, PAGE_TOKENS, Phase, Rows};
 use storage::AlignedBuf;
 
@@ -36,13 +36,13 @@ pub trait Runtime {
     fn lookahead_stats(&self) -> &LookaheadStats;
     /// Where the time of the steps went since the model was opened.
     fn phases(&self) -> Phases;
-    /// Fills the expert slots; see [`ExpertStore::preload`].
+    /// Fills the expert slots; see [`experts::ExpertStore::preload`].
     fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError>;
-    /// Changes the number of expert slots; see [`ExpertStore::resize`].
+    /// Changes the number of expert slots; see [`experts::ExpertStore::resize`].
     fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError>;
-    /// Writes what is left of the trace; see [`ExpertStore::flush_trace`].
+    /// Writes what is left of the trace; see [`experts::ExpertStore::flush_trace`].
     fn flush_trace(&mut self) -> Result<(), ModelError>;
-    /// Lends slots; see [`ExpertStore::lend_buffers`].
+    /// Lends slots; see [`experts::ExpertStore::lend_buffers`].
     fn lend_buffers(
         &mut self,
         count: usize,
@@ -54,7 +54,7 @@ pub trait Runtime {
 pub(crate) struct Loaded<B: Backend> {
     pub(crate) backend: B,
     pub(crate) model: Model<B>,
-    pub(crate) store: ExpertStore,
+    pub(crate) experts: Local,
     pub(crate) scratch: Scratch<B>,
 }
 
@@ -107,7 +107,7 @@ where
         cancel: &AtomicBool,
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), ModelError> {
-        let Self { backend, model, store, scratch } = self;
+        let Self { backend, model, experts, scratch } = self;
         let Sequence { states, pages, pos } = sequence_of::<B>(state);
         let len = tokens.len() as u32;
         let rows = Rows {
@@ -126,7 +126,7 @@ where
         };
         let step = Step { tokens, rows: &[rows], pages, prompt: None, wanted: &wanted };
         let cancelled = &|| cancel.load(Ordering::Relaxed);
-        let mut run = Run { backend, store, states, scratch, cancelled };
+        let mut run = Run { backend, experts, states, scratch, cancelled };
         let failures: Failures =
             model.forward(&mut run, &step, &mut |row, logits| sink(row as usize, logits))?;
         if let Some((_, error)) = failures.into_iter().next() {
@@ -137,11 +137,11 @@ where
     }
 
     fn store_stats(&self) -> &StoreStats {
-        self.store.stats()
+        self.experts.store().stats()
     }
 
     fn lookahead_stats(&self) -> &LookaheadStats {
-        self.store.lookahead_stats()
+        self.experts.store().lookahead_stats()
     }
 
     fn phases(&self) -> Phases {
@@ -149,15 +149,15 @@ where
     }
 
     fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError> {
-        Ok(self.store.preload(&mut || !cancel.load(Ordering::Relaxed))?)
+        Ok(self.experts.store_mut().preload(&mut || !cancel.load(Ordering::Relaxed))?)
     }
 
     fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError> {
-        Ok(self.store.resize(slots)?)
+        Ok(self.experts.store_mut().resize(slots)?)
     }
 
     fn flush_trace(&mut self) -> Result<(), ModelError> {
-        Ok(self.store.flush_trace()?)
+        Ok(self.experts.store_mut().flush_trace()?)
     }
 
     fn lend_buffers(
@@ -165,6 +165,6 @@ where
         count: usize,
         use_buffers: &mut dyn FnMut(&mut Vec<AlignedBuf>),
     ) -> Result<(), ModelError> {
-        Ok(self.store.lend_buffers(count, use_buffers)?)
+        Ok(self.experts.store_mut().lend_buffers(count, use_buffers)?)
     }
 }

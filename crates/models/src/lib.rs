@@ -18,6 +18,7 @@
 
 mod attention_keys;
 mod error;
+pub mod exec;
 mod families;
 mod family;
 mod gguf_keys;
@@ -37,6 +38,7 @@ pub mod synthetic;
 pub mod tiers;
 
 pub use error::ModelError;
+pub use exec::{ExpertExec, Local};
 pub use families::{adopt, read_config};
 pub use model::{Model, Run, Scratch, ScratchRows, scratch_footprint};
 pub use phases::Phases;

@@ -1,8 +1,8 @@
 //! A whole model: embedding, layers, final norm, head; and the scratch that a pass needs.
 
-use experts::ExpertStore;
 use ops::{Backend, Batch, KvFormat, Need, Norm, NormProducts, OpError, Tally};
 
+use crate::exec::ExpertExec;
 use crate::layers::{
     Attention, AttentionScratch, DeltaNet, DeltaNetScratch, Mlp, Moe, MoeScratch, Residual, Upcoming,
 };
@@ -140,8 +140,8 @@ pub fn scratch_footprint<B: Backend>(
 pub struct Run<'a, B: Backend> {
     /// The back-end that all the others belong to.
     pub backend: &'a mut B,
-    /// The routed experts.
-    pub store: &'a mut ExpertStore,
+    /// Computes the routed experts.
+    pub experts: &'a mut dyn ExpertExec<B>,
     /// Pools of all sequences.
     pub states: &'a mut States<B>,
     /// Activations.
@@ -227,7 +227,7 @@ impl<B: Backend> Model<B> {
                 self.enter(run, step.tokens.len(), prompt);
             }
             if !under_way && let Some(first) = self.upcoming(index, &batch) {
-                first.guess(run.backend, run.store, &run.scratch.x, &mut run.scratch.moe)?;
+                first.guess((run.backend, run.experts), &run.scratch.x, &mut run.scratch.moe)?;
             }
             under_way = true;
             let next = self.upcoming(index + 1, &passes.batch(step, index + 1));
@@ -236,7 +236,12 @@ impl<B: Backend> Model<B> {
                 self.leave(run, step.tokens.len(), prompt);
             }
         }
-        self.logits(run, step.wanted, sink)?;
+        // Rows of sequences that failed are undefined.
+        self.logits(run, step.wanted, &mut |row, logits| {
+            if !passes.sequence(row).is_some_and(|sequence| failures.contains(sequence)) {
+                sink(row, logits);
+            }
+        })?;
         run.scratch.moe.phases.forward += laps.lap();
         Ok(failures)
     }
@@ -283,10 +288,12 @@ impl<B: Backend> Model<B> {
         let norm = self.norm_of(&layer.post_attention_layernorm);
         let residual = Residual { norm, x: &mut s.x, h: &mut s.h, mixed: &mut s.mixed };
         match &layer.feed {
-            Feed::Moe(moe) => moe.forward(backend, run.store, batch, residual, &mut s.moe, (next, failures)),
+            Feed::Moe(moe) => {
+                moe.forward((backend, run.experts), batch, residual, &mut s.moe, next, failures)
+            }
             Feed::Dense(mlp) => {
                 mlp.add(backend, batch.n, self.spec.hidden_size, residual);
-                next.map_or(Ok(()), |next| next.guess(backend, run.store, &s.x, &mut s.moe))
+                next.map_or(Ok(()), |next| next.guess((backend, run.experts), &s.x, &mut s.moe))
             }
         }
     }

@@ -103,6 +103,11 @@ impl Passes {
         Self { rows, whole: step.rows.len(), whole_n: step.tokens.len(), n }
     }
 
+    /// Index of the sequence that a row belongs to.
+    pub(crate) fn sequence(&self, row: u32) -> Option<usize> {
+        self.rows.iter().position(|rows| (rows.first..rows.first + rows.len).contains(&row))
+    }
+
     /// The rows that go through a layer.
     pub(crate) fn batch<'a>(&'a self, step: &Step<'a>, layer: usize) -> Batch<'a> {
         let with_prompt = step.prompt.as_ref().is_some_and(|prompt| prompt.layers.contains(&layer));

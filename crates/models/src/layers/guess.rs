@@ -1,11 +1,12 @@
 //! Asking a layer's router before the layer's turn, so that its experts can be read ahead (`experts/src/lookahead.rs` says when
-//! that pays). No result depends on it.
+//! that pays). No answer depends on it.
 
 use std::cmp::Reverse;
 
-use experts::{ExpertStore, Hint};
+use experts::Hint;
 use ops::{Backend, Combine, Norm, NormProducts, OpError, Phase};
 
+use crate::exec::{self, ExpertExec};
 use crate::layers::moe::{Moe, MoeScratch};
 use crate::layers::routing::Routing;
 use crate::{ModelError, ModelSpec};
@@ -21,7 +22,18 @@ pub(super) struct GuessScratch<B: Backend> {
     host_logits: Vec<f32>,
     routing: Routing,
     weights: Vec<f32>, // [g, K], of the experts that are computed; 0 for the others
-    shared: bool,      // whether the layer under way has a shared expert
+}
+
+/// The part of a layer's output that is known before all of its experts are computed.
+pub(super) struct Known<'a, B: Backend> {
+    /// [n, H], the residual stream that enters the layer.
+    pub(super) x: &'a B::Buffer,
+    /// [n, K, H], outputs of the routed experts.
+    pub(super) routed: &'a B::Buffer,
+    /// [n, H], output of the shared expert, where there is one.
+    pub(super) shared: Option<&'a B::Buffer>,
+    /// Who chose the routed experts.
+    pub(super) routing: &'a Routing,
 }
 
 /// The MoE block of a layer and the norm before it, whose router is asked early.
@@ -51,7 +63,6 @@ impl<B: Backend> GuessScratch<B> {
             host_logits: vec![0.0; tokens * experts],
             routing: Routing::new(experts, k, tokens),
             weights: vec![0.0; tokens * k],
-            shared: false,
         })
     }
 
@@ -61,24 +72,20 @@ impl<B: Backend> GuessScratch<B> {
         (size_of::<f32>() * floats) as u64 + self.routing.bytes()
     }
 
-    /// A layer begins, with or without a shared expert, of which nothing is computed.
-    pub(super) fn begin(&mut self, shared: bool) {
-        self.shared = shared;
+    /// Takes the weights of these experts from a layer's routing, and 0 for all others.
+    fn weigh(&mut self, routing: &Routing, computed: &[u32]) {
         self.weights.fill(0.0);
-    }
-
-    /// The outputs of an expert are there, in these rows of [n * K].
-    pub(super) fn computed(&mut self, routing: &Routing, out_rows: &[u32]) {
-        for &row in out_rows {
-            if let Some(weight) = self.weights.get_mut(row as usize) {
-                *weight = routing.weights()[row as usize];
+        for expert in computed {
+            for &row in routing.rows(*expert).1 {
+                if let Some(weight) = self.weights.get_mut(row as usize) {
+                    *weight = routing.weights()[row as usize];
+                }
             }
         }
     }
 
-    /// Ranks experts by how likely they are to be of use to `n` rows, of which the first were routed: by the
-    /// number of rows that chose them, then by the best rank that one gave them. If there are
-    /// further rows, all other experts follow.
+    /// Ranks experts by how likely they are to be of use to `n` rows, of which the first were routed: by the number of rows
+    /// that chose them, then by the best rank that one gave them. If there are further rows, all other experts follow.
     fn rank_experts(&self, n: usize, num_experts: usize, ranked: &mut Vec<u32>) {
         let routing = &self.routing;
         let best_rank = |out_rows: &[u32]| out_rows.iter().map(|row| *row as usize % routing.k()).min();
@@ -94,68 +101,56 @@ impl<B: Backend> GuessScratch<B> {
     }
 }
 
-/// The store's word for a phase.
-pub(super) fn store_phase(phase: Phase) -> experts::Phase {
-    match phase {
-        Phase::Prefill => experts::Phase::Prefill,
-        Phase::Decode => experts::Phase::Decode,
-    }
-}
-
 impl<B: Backend> Upcoming<'_, B> {
-    /// Guesses, from the residual stream `x` [n, H] that enters the layer, which experts its router will choose, and lets
-    /// the store read them while the token mixer runs. Changes no answer.
+    /// Guesses, from the residual stream `x` [n, H] that enters the layer, which experts its router will choose, so that they
+    /// can be prefetched while the token mixer runs. Changes no result.
     ///
     /// # Errors
-    /// None that a correct table can give; whatever is wrong with a read shows when the expert is asked for.
+    /// A back-end that fails.
     pub fn guess(
         &self,
-        backend: &mut B,
-        store: &mut ExpertStore,
+        (backend, exec): (&mut B, &mut dyn ExpertExec<B>),
         x: &B::Buffer,
         scratch: &mut MoeScratch<B>,
     ) -> Result<(), ModelError> {
-        let (guess, mut asked) = (&mut scratch.guess, Ok(()));
-        store.hint(&self.hint(), &mut |ranked| {
+        let (guess, mut outcome) = (&mut scratch.guess, Ok(()));
+        exec.hint(&self.hint(), &mut |ranked| {
             backend.copy(x, 0, &mut guess.x, 0, self.n.min(GUESS_TOKENS_MAX) * self.moe.hidden);
-            asked = self.choose(backend, guess, ranked);
+            outcome = self.choose(backend, guess, ranked);
         })?;
-        asked?;
-        Ok(())
+        Ok(outcome?)
     }
 
-    /// As [`Upcoming::guess`], while the layer before is under way: from the residual stream `x` [n, H] that enters its experts
-    /// and what of these is computed: the shared one and, in decoding, the routed ones that were resident.
+    /// As [`Upcoming::guess`], while the layer before is under way: from the part of its output that is known. The routed
+    /// experts count in decoding only; a prompt's have hardly begun.
     ///
     /// # Errors
     /// As [`Upcoming::guess`].
     pub(super) fn guess_during(
         &self,
-        backend: &mut B,
-        store: &mut ExpertStore,
-        x: &B::Buffer,
-        scratch: &mut MoeScratch<B>,
+        (backend, exec): (&mut B, &mut dyn ExpertExec<B>),
+        known: Known<'_, B>,
+        guess: &mut GuessScratch<B>,
     ) -> Result<(), ModelError> {
-        let (s, known, dim) = (scratch, self.n.min(GUESS_TOKENS_MAX), self.moe.hidden);
-        let mut asked = Ok(());
-        store.hint(&self.hint(), &mut |ranked| {
-            let guess = &mut s.guess;
-            backend.copy(x, 0, &mut guess.x, 0, known * dim);
-            let (weights, routed) = (&guess.weights[..], &s.routed);
-            let shared = guess.shared.then_some(&s.shared);
-            let (k_len, x) = (s.routing.k(), &mut guess.x);
-            backend.combine(Combine { weights, routed, shared, n: known, k_len, dim, x });
-            asked = self.choose(backend, guess, ranked);
+        let computed = if self.phase == Phase::Decode { exec.computed() } else { &[] };
+        guess.weigh(known.routing, computed);
+        let mut outcome = Ok(());
+        exec.hint(&self.hint(), &mut |ranked| {
+            let (rows, k_len, dim) = (self.n.min(GUESS_TOKENS_MAX), known.routing.k(), self.moe.hidden);
+            backend.copy(known.x, 0, &mut guess.x, 0, rows * dim);
+            let Known { routed, shared, .. } = known;
+            let (weights, x) = (&guess.weights[..], &mut guess.x);
+            backend.combine(Combine { weights, routed, shared, n: rows, k_len, dim, x });
+            outcome = self.choose(backend, guess, ranked);
         })?;
-        Ok(asked?)
+        Ok(outcome?)
     }
 
     fn hint(&self) -> Hint {
-        Hint { layer: self.moe.layer as u32, phase: store_phase(self.phase), tokens: self.n }
+        Hint { layer: self.moe.layer as u32, phase: exec::phase(self.phase), tokens: self.n }
     }
 
-    /// Names the experts that the router would choose for `scratch.x`, best first; none if a value is
-    /// not finite.
+    /// Names the experts that the router would choose for `scratch.x`, best first; none if a value is not finite.
     fn choose(
         &self,
         backend: &mut B,
@@ -191,7 +186,6 @@ mod tests {
             host_logits: Vec::new(),
             routing: Routing::new(4, 2, 3),
             weights: vec![0.0; 2],
-            shared: false,
         };
         let router = Router::new(RouterSpec::SOFTMAX, 4, 2);
         let logits = [0.0, 2.0, 1.0, -1.0, 5.0, 5.5, 5.0, 0.0, -3.0, -2.0, -9.0, -2.5];
@@ -211,14 +205,13 @@ mod tests {
         assert!(guess.routing.route(&router, &[0.0, 2.0, 1.0, 3.0, 4.0, 0.0, 5.0, 0.0]).is_empty());
         assert_eq!(ranked(&guess, 2), [2, 3, 0, 1]);
 
-        let mut routing = Routing::new(4, 2, 1);
-        assert!(routing.route(&router, &logits[..4]).is_empty());
-        guess.computed(&routing, routing.rows(2).1);
+        let mut routing = Routing::new(4, 2, 2);
+        assert!(routing.route(&router, &logits[..8]).is_empty());
+        guess.weigh(&routing, &[2]);
         assert_eq!(guess.weights, [0.0, routing.weights()[1]]);
-        guess.computed(&routing, routing.rows(1).1);
-        assert_eq!(guess.weights, routing.weights());
-        guess.computed(&routing, &[9]); // A row beyond those that are guessed for.
-        guess.begin(true);
+        guess.weigh(&routing, &[1, 2, 0]); // And a row beyond those that are guessed for.
+        assert_eq!(guess.weights, routing.weights()[..2]);
+        guess.weigh(&routing, &[]);
         assert_eq!(guess.weights, [0.0, 0.0]);
     }
 }

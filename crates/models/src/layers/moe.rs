@@ -1,10 +1,10 @@
 //! Mixture of experts: router, routed experts as they become ready, and the shared expert where
 //! there is one.
 
-use experts::{Demand, ExpertStore, LoadedExpert};
-use ops::{Backend, Batch, Combine, ExpertRows, ExpertWeights, NormProducts, OpError, Phase};
+use ops::{Backend, Batch, Combine, NormProducts, OpError};
 
-use crate::layers::guess::{GuessScratch, Upcoming, store_phase};
+use crate::exec::{Chosen, ExpertExec, Progress};
+use crate::layers::guess::{GuessScratch, Known, Upcoming};
 use crate::layers::routing::{Router, Routing};
 use crate::layers::{Mlp, Residual};
 use crate::load::DenseLoader;
@@ -12,9 +12,6 @@ use crate::names::{ROUTER, ROUTER_BIAS, ROUTER_CORRECTION};
 use crate::phases::Laps;
 use crate::spec::MoeSpec;
 use crate::{Failures, ModelError, ModelSpec, Phases};
-
-/// Experts that are computed in one parallel region when decoding rows ask for them.
-const EXPERTS_TOGETHER_MAX: usize = 16;
 
 /// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
 pub struct Moe<B: Backend> {
@@ -67,12 +64,6 @@ impl<B: Backend> MoeScratch<B> {
     }
 }
 
-/// One expert and the token rows that chose it.
-fn job<'a>(routing: &'a Routing, loaded: &LoadedExpert<'a>) -> ExpertRows<'a> {
-    let ([gate, up, down], (x_rows, out_rows)) = (loaded.parts, routing.rows(loaded.expert));
-    ExpertRows { weights: ExpertWeights { gate, up, down }, x_rows, out_rows }
-}
-
 impl<B: Backend> Moe<B> {
     /// Loads the MoE block of layer `layer`, whose tensors start with `base` (`….layers.0.`).
     ///
@@ -112,24 +103,26 @@ impl<B: Backend> Moe<B> {
 
     /// `x += moe(norm(x))` for the batch's rows.
     ///
-    /// The reads of all experts that are not in memory start as soon as the router's choice is known; the shared expert is
-    /// computed meanwhile, then the resident experts, then each as it lands. Outputs are combined in router order, so
-    /// neither arrival order nor cache size changes a bit. Before it waits for reads it lets the store read what `next`, the layer
-    /// that follows, will probably ask for.
+    /// The experts start as soon as the router's choice is known, so that reads are under way; the shared expert is computed
+    /// meanwhile, then the experts that are there, then each as it comes. Outputs are combined in router order, so neither
+    /// the order in which they come nor the size of a cache changes a bit. Before it waits it says which experts `next`, the
+    /// layer that follows, will probably need.
+    ///
+    /// A sequence whose router values are not finite, or whose rows chose an expert that is not to be had, joins `failures`;
+    /// its rows of `x` are undefined from now on.
     ///
     /// # Errors
-    /// Errors of the back-end and of the store as a whole. Sequences whose experts could not be read, or
-    /// whose router values are not finite, are added to `failures`; their rows of `x` are then undefined.
+    /// A back-end that fails, or a store as a whole.
     pub fn forward(
         &self,
-        backend: &mut B,
-        store: &mut ExpertStore,
+        run: (&mut B, &mut dyn ExpertExec<B>),
         batch: &Batch<'_>,
         residual: Residual<'_, B>,
         scratch: &mut MoeScratch<B>,
-        (mut next, failures): (Option<Upcoming<'_, B>>, &mut Failures),
+        next: Option<Upcoming<'_, B>>,
+        failures: &mut Failures,
     ) -> Result<(), ModelError> {
-        let (n, phase, s) = (batch.n, batch.phase(), scratch);
+        let ((backend, exec), n, s) = (run, batch.n, scratch);
         let Residual { norm, x, h, .. } = residual;
         let products = [(&self.router_weight, &mut s.logits)];
         backend.norm_products(NormProducts { x, norm, n, h, products });
@@ -139,47 +132,29 @@ impl<B: Backend> Moe<B> {
             failures.add_row(batch, *row, || ModelError::RouterNotFinite { layer: self.layer });
         }
         let mut laps = Laps::start();
-        let experts = s.routing.used();
-        store.start(&Demand { layer: self.layer as u32, experts, phase: store_phase(phase), tokens: n })?;
+        let chosen = Chosen { layer: self.layer, phase: batch.phase(), n, routing: &s.routing, h };
+        let mut progress = exec.start(backend, &chosen)?;
         s.phases.fetch += laps.lap();
         if let Some(shared) = &self.shared {
             shared.mlp.forward(backend, shared.gate.as_ref(), h, n, &mut s.shared);
         }
-        laps.lap();
-        // A chunk gives each expert enough to do; in decoding, what is ready is computed together.
-        let together = if phase == Phase::Decode { EXPERTS_TOGETHER_MAX } else { 1 };
-        s.guess.begin(self.shared.is_some());
-        loop {
-            if store.resident_left() == 0
-                && let Some(next) = next.take()
-            {
-                next.guess_during(backend, store, x, s)?;
-                laps.lap();
-            }
-            let mut ready = store.next_batch(together, true);
-            let Some(first) = ready.next() else { break };
-            s.phases.fetch += laps.lap();
-            // On the stack: a pass allocates nothing.
-            let mut experts = [job(&s.routing, &first); EXPERTS_TOGETHER_MAX];
-            let count = 1 + ready.len();
-            for (slot, loaded) in experts[1..].iter_mut().zip(ready) {
-                *slot = job(&s.routing, &loaded);
-            }
-            backend.experts(&experts[..count], h, &mut s.routed);
-            if phase == Phase::Decode && next.is_some() {
-                experts[..count].iter().for_each(|job| s.guess.computed(&s.routing, job.out_rows));
-            }
-            s.phases.experts += laps.lap();
+        let shared = self.shared.as_ref().map(|_| &s.shared);
+        while progress == Progress::Ready {
+            progress = exec.run_ready(backend, &chosen, &mut s.routed, &mut s.phases, false);
         }
-        store.end();
-        s.phases.fetch += laps.lap();
-        for failed in store.failures() {
+        if let Some(next) = next {
+            let known = Known { x, routed: &s.routed, shared, routing: &s.routing };
+            next.guess_during((backend, exec), known, &mut s.guess)?;
+        }
+        while progress != Progress::Done {
+            progress = exec.run_ready(backend, &chosen, &mut s.routed, &mut s.phases, true);
+        }
+        for failed in exec.failures() {
             for row in s.routing.rows(failed.expert).0 {
                 failures.add_row(batch, *row, || ModelError::Expert(failed.error.clone()));
             }
         }
         let k = self.router.per_token();
-        let shared = self.shared.as_ref().map(|_| &s.shared);
         let (weights, routed) = (s.routing.weights(), &s.routed);
         backend.combine(Combine { weights, routed, shared, n, k_len: k, dim: self.hidden, x });
         Ok(())
