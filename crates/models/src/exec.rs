@@ -131,7 +131,9 @@ impl<B: Backend> ExpertExec<B> for Local {
         let max = if chosen.phase == ops::Phase::Decode { EXPERTS_TOGETHER_MAX } else { 1 };
         let mut ready = self.store.next_batch(max, wait);
         let Some(first) = ready.next() else {
-            self.store.end();
+            if self.progress() == Progress::Done {
+                self.store.end();
+            }
             phases.fetch += laps.lap();
             return self.progress();
         };
