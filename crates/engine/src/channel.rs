@@ -63,7 +63,9 @@ impl Channel {
     /// part in none while there is no room.
     pub(crate) fn push(&self, event: Event) {
         let mut queue = self.lock();
-        if matches!(event, Event::Prefill { .. }) && matches!(queue.items.back(), Some(Ok(Event::Prefill { .. }))) {
+        if matches!(event, Event::Prefill { .. })
+            && matches!(queue.items.back(), Some(Ok(Event::Prefill { .. })))
+        {
             queue.items.pop_back();
         }
         queue.items.push_back(Ok(event));

@@ -19,11 +19,10 @@ use crate::open::{Compute, Loading, Opened, Source, load, open_files, open_stora
 use crate::options::ResolvedOptions;
 use crate::plan::MemoryPlan;
 use crate::runtime::Runtime;
+use crate::session_cache::{SessionCache, model_key};
 use crate::stats::EngineStats;
 use crate::worker::{Checked, Limits, Parts, Sequence, Worker};
-use crate::{
-    EngineError, EngineOptions, Event, Generation, Logits, Priority, Prompt, Request, RunStats,
-};
+use crate::{EngineError, EngineOptions, Event, Generation, Logits, Priority, Prompt, Request, RunStats};
 
 /// A loaded model. Clones are handles on the same one; it is closed when the last of them is gone.
 ///
@@ -95,7 +94,7 @@ impl Engine {
             thread: None,
             options,
         };
-        handle.start(Box::new(runtime));
+        handle.start(Box::new(runtime))?;
         Ok(Engine(Arc::new(handle)))
     }
 
@@ -269,7 +268,15 @@ impl Handle {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn start(&mut self, runtime: Box<dyn Runtime>) {
+    fn sessions(&self, recurrent: bool) -> Result<Option<SessionCache>, EngineError> {
+        let Some((dir, bytes_max)) = &self.options.session_cache else { return Ok(None) };
+        let form = format!("{} {} {}", env!("CARGO_PKG_VERSION"), self.options.kv, self.compute.isa);
+        let key = model_key(self.opened.checkpoint.files(), &form);
+        let inbox = self.inbox.clone();
+        SessionCache::open((dir, *bytes_max), key, recurrent, move || inbox.poke()).map(Some)
+    }
+
+    fn start(&mut self, runtime: Box<dyn Runtime>) -> Result<(), EngineError> {
         let (plan, config) = (self.plan(), &self.opened.config);
         let worker = Worker::new(Parts {
             runtime,
@@ -293,8 +300,10 @@ impl Handle {
             },
             plan: self.plan.clone(),
             halve_slots: self.halve_slots.clone(),
+            sessions: self.sessions(plan.states > 0)?,
         });
         self.thread = Some(std::thread::spawn(move || worker.run()));
+        Ok(())
     }
 }
 
@@ -350,4 +359,3 @@ impl Canceller {
         self.inbox.poke();
     }
 }
-

@@ -36,6 +36,7 @@ mod options;
 pub mod plan;
 mod request;
 mod runtime;
+mod session_cache;
 mod stats;
 pub mod synth;
 pub mod system;

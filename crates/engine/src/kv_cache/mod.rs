@@ -71,7 +71,9 @@ impl KvCache {
         match held {
             Some(held) => {
                 self.fill(runtime, &found, &held);
-                found.pages[shared.min(found.pages.len())..].iter().for_each(|page| self.blocks.release(*page));
+                found.pages[shared.min(found.pages.len())..]
+                    .iter()
+                    .for_each(|page| self.blocks.release(*page));
                 Some(held)
             }
             None => {

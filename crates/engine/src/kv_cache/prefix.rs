@@ -197,7 +197,8 @@ impl PrefixCache {
         let leaves = self.nodes.iter().enumerate().skip(1).filter(|(_, node)| !node.tokens.is_empty());
         // Without a snapshot behind them, pages of a recurrent model are of no use.
         let useful = |node: &Node| !self.recurrent || !node.snapshots.is_empty();
-        let least = leaves.filter(|(_, node)| evictable(node)).min_by_key(|(_, node)| (useful(node), node.used));
+        let least =
+            leaves.filter(|(_, node)| evictable(node)).min_by_key(|(_, node)| (useful(node), node.used));
         let Some(index) = least.map(|(index, _)| index) else { return false };
         let node = std::mem::take(&mut self.nodes[index]);
         self.nodes[node.parent].children.retain(|child| *child != index);
@@ -209,11 +210,12 @@ impl PrefixCache {
 
     /// Gives up the least useful snapshot that is not `but` and not worth more than `keep`; its slot.
     pub(crate) fn evict_snapshot(&mut self, keep: Keep, but: Option<u32>) -> Option<u32> {
-        let all = self.nodes.iter().enumerate().flat_map(|(index, node)| {
-            node.snapshots.iter().map(move |snapshot| (index, snapshot))
-        });
-        let candidates =
-            all.filter(|(_, snapshot)| snapshot.keep <= keep && Some(snapshot.slot) != but);
+        let all = self
+            .nodes
+            .iter()
+            .enumerate()
+            .flat_map(|(index, node)| node.snapshots.iter().map(move |snapshot| (index, snapshot)));
+        let candidates = all.filter(|(_, snapshot)| snapshot.keep <= keep && Some(snapshot.slot) != but);
         let least = candidates.min_by_key(|(_, snapshot)| (snapshot.keep > Keep::Periodic, snapshot.used));
         let (index, slot) = least.map(|(index, snapshot)| (index, snapshot.slot))?;
         self.nodes[index].snapshots.retain(|snapshot| snapshot.slot != slot);
@@ -242,7 +244,12 @@ mod tests {
         (0..tokens.div_ceil(PAGE_TOKENS)).map(|_| blocks.take().unwrap()).collect()
     }
 
-    fn add(cache: &mut PrefixCache, blocks: &mut BlockManager, tokens: &[u32], snapshot: Option<u32>) -> Vec<u32> {
+    fn add(
+        cache: &mut PrefixCache,
+        blocks: &mut BlockManager,
+        tokens: &[u32],
+        snapshot: Option<u32>,
+    ) -> Vec<u32> {
         let pages = pages(blocks, tokens.len());
         cache.insert(tokens, &pages, snapshot.map(|slot| (slot, Keep::Turn)), blocks);
         pages.iter().for_each(|page| blocks.release(*page));

@@ -3,6 +3,7 @@
 mod pass;
 mod schedule;
 mod sequence;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -16,10 +17,12 @@ pub(crate) use sequence::{Checked, Sequence};
 
 use self::pass::{Part, Pass};
 use self::schedule::{Claim, Grid, Pace, share_out};
+use self::sessions::Sessions;
 use crate::inbox::{Inbox, Letters};
-use crate::kv_cache::{KvCache, Keep};
+use crate::kv_cache::{Keep, KvCache};
 use crate::plan::MemoryPlan;
 use crate::runtime::Runtime;
+use crate::session_cache::SessionCache;
 use crate::stats::{Counters, EngineStats, RunStats};
 use crate::{EngineError, FinishReason, Priority};
 
@@ -62,6 +65,7 @@ pub(crate) struct Worker {
     about: RunStats,
     plan: Arc<Mutex<MemoryPlan>>,
     halve_slots: Arc<AtomicBool>,
+    sessions: Option<Sessions>,
 }
 
 /// What a worker is made of.
@@ -73,11 +77,12 @@ pub(crate) struct Parts {
     pub(crate) about: RunStats,
     pub(crate) plan: Arc<Mutex<MemoryPlan>>,
     pub(crate) halve_slots: Arc<AtomicBool>,
+    pub(crate) sessions: Option<SessionCache>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { runtime, cache, limits, inbox, about, plan, halve_slots } = parts;
+        let Parts { runtime, cache, limits, inbox, about, plan, halve_slots, sessions } = parts;
         Self {
             runtime,
             cache,
@@ -93,6 +98,7 @@ impl Worker {
             about,
             plan,
             halve_slots,
+            sessions: sessions.map(Sessions::new),
         }
     }
 
@@ -102,7 +108,9 @@ impl Worker {
         while !self.inbox.is_closing() {
             self.take_letters(idle);
             idle = !self.step();
+            self.write_sessions(false);
         }
+        self.write_sessions(true);
     }
 
     fn take_letters(&mut self, idle: bool) {
@@ -153,7 +161,8 @@ impl Worker {
 
     /// Takes back what ended requests held, and remembers what they computed.
     fn retire(&mut self) {
-        let live = |running: &[Sequence], id| running.iter().any(|sequence| sequence.id == id && !sequence.ended);
+        let live =
+            |running: &[Sequence], id| running.iter().any(|sequence| sequence.id == id && !sequence.ended);
         if self.part.as_ref().is_some_and(|part| !part.ids().any(|id| live(&self.running, id))) {
             self.drop_part();
         }
@@ -170,8 +179,10 @@ impl Worker {
             let (computed, spoilt) = (sequence.computed, sequence.spoilt);
             let state = held.slot.take_if(|_| !spoilt && computed > 0);
             let snapshot = state.map(|slot| (slot, Keep::Turn));
-            self.cache.remember(&sequence.tokens[..computed], &held.pages, snapshot);
+            let tokens = &sequence.tokens[..computed];
+            self.cache.remember(tokens, &held.pages, snapshot);
             self.cache.release(held);
+            self.write_later(tokens);
         }
     }
 
@@ -196,7 +207,10 @@ impl Worker {
                 // Alone it fits, if it need not go on from what fills the pool.
                 held = self.cache.reserve(runtime, tokens, 0, total);
             }
-            let Some(held) = held else { return };
+            let Some(mut held) = held else { return };
+            if let Some(sessions) = &mut self.sessions {
+                sessions.restore(runtime, tokens, sequence.reuse_max(), &mut held);
+            }
             let counters = self.counters();
             let Some(mut sequence) = self.waiting[queue].pop_front() else { return };
             self.inbox.left_queue();

@@ -10,7 +10,7 @@ use ops::{PAGE_TOKENS, Phase, Rows};
 
 use super::{Sequence, Worker};
 use crate::channel::Channel;
-use crate::kv_cache::{KvCache, Keep};
+use crate::kv_cache::{Keep, KvCache};
 use crate::stats::Counters;
 use crate::{EngineError, Event, Logits};
 
@@ -128,6 +128,7 @@ impl Pass {
             phase: Phase::Decode,
             chunked: false,
             state: sequence.held.slot.unwrap_or_default(),
+            keep: None,
             pages,
         });
         self.wanted.push(row);
@@ -152,6 +153,7 @@ impl Pass {
                 phase: Phase::Prefill,
                 chunked: sequence.prompt_len >= CHUNKED_TOKENS_MIN,
                 state: sequence.held.slot.unwrap_or_default(),
+                keep: piece.keep.map(|(slot, _)| slot),
                 pages,
             });
             self.members.push(index);
@@ -159,7 +161,9 @@ impl Pass {
             self.add_progress(piece, sequence);
             let all = sequence.request.logits == Logits::All;
             let wants = |position: &usize| all || position + 1 == sequence.prompt_len;
-            for position in (piece.pos..piece.end).filter(|position| out && !sequence.ended && wants(position)) {
+            for position in
+                (piece.pos..piece.end).filter(|position| out && !sequence.ended && wants(position))
+            {
                 self.wanted.push((self.tokens.len() + first + position - piece.pos) as u32);
                 self.places.push((index, position));
             }
@@ -290,8 +294,11 @@ impl Worker {
         }
         sequence.report_progress();
         let (tokens, pages) = (&sequence.tokens, &sequence.held.pages);
-        if piece.keep.is_some() {
-            self.cache.remember(&tokens[..piece.end], pages, piece.keep);
+        if let Some((slot, keep)) = piece.keep {
+            self.cache.remember(&tokens[..piece.end], pages, Some((slot, keep)));
+            if let Some(sessions) = self.sessions.as_mut().filter(|_| keep > Keep::Periodic) {
+                sessions.add(&tokens[..piece.end]);
+            }
         } else if done {
             // Full pages are of use to others from now on; the last one when the request has ended.
             self.cache.remember(&tokens[..piece.end / PAGE_TOKENS * PAGE_TOKENS], pages, None);
