@@ -42,8 +42,9 @@ impl Conversation {
         messages.push(Message::user(text));
         let prompt = Prompt::Chat { messages, options: options.clone() };
         let whole = engine.prompt_tokens(&prompt)?;
+        let marks = engine.system_mark(&self.messages, options, &whole).into_iter().collect();
         let tokens = self.with_generated(engine, &whole)?.unwrap_or(whole);
-        Ok(engine.request(tokens))
+        Ok(Request { prefix_marks: marks, ..engine.request(tokens) })
     }
 
     /// The prompt with what was generated last as the tokens that it was.

@@ -10,7 +10,7 @@ use checkpoint::Checkpoint;
 use models::Config;
 use sampling::GenerationDefaults;
 use storage::{FileId, IoEngine, Storage};
-use tokenizer::{TemplateOptions, Tokenizer};
+use tokenizer::{Message, TemplateOptions, Tokenizer};
 
 use crate::channel::{Channel, Item};
 use crate::inbox::Inbox;
@@ -159,8 +159,11 @@ impl Engine {
     /// # Errors
     /// A prompt that is empty, does not fit or cannot be encoded; unusable sampling parameters;
     /// [`EngineError::QueueFull`]; [`EngineError::Closed`].
-    pub fn submit(&self, request: Request) -> Result<Running, EngineError> {
+    pub fn submit(&self, mut request: Request) -> Result<Running, EngineError> {
         let tokens = self.prompt_tokens(&request.prompt)?;
+        if let Prompt::Chat { messages, options } = &request.prompt {
+            request.prefix_marks.extend(self.system_mark(messages, options, &tokens));
+        }
         self.check(&tokens, &request)?;
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let inbox = &self.0.inbox;
@@ -205,6 +208,19 @@ impl Engine {
                 Ok(self.tokenizer()?.encode_chat(messages, &options)?)
             }
         }
+    }
+
+    /// Where the system message ends in the tokens of a conversation: others may begin with it too.
+    pub(crate) fn system_mark(
+        &self,
+        messages: &[Message],
+        options: &TemplateOptions,
+        tokens: &[u32],
+    ) -> Option<usize> {
+        let system = messages.first().filter(|message| message.role == "system")?;
+        // A template that takes no system message alone has no such place that we could find.
+        let alone = self.tokenizer().ok()?.encode_chat(std::slice::from_ref(system), options).ok()?;
+        Some(alone.iter().zip(tokens).take_while(|(a, b)| a == b).count())
     }
 
     fn check(&self, tokens: &[u32], request: &Request) -> Result<(), EngineError> {

@@ -6,10 +6,11 @@
 
 use std::fmt;
 
-use kernels_cpu::{CpuBackend, CpuOptions};
+use kernels_cpu::CpuBackend;
 use models::{Config, ScratchRows};
 use ops::{KvFormat, PAGE_TOKENS};
 
+use crate::open::backend;
 use crate::options::ResolvedOptions;
 use crate::system::human_bytes;
 use crate::{EngineError, Isa};
@@ -18,6 +19,8 @@ use crate::{EngineError, Isa};
 const PROCESS_BYTES: u64 = 24 << 20;
 /// A tokenizer in memory against its tokenizer.json: measured 6 to 8 times on vocabularies from 8 k to 250 k entries.
 const TOKENIZER_FACTOR: u64 = 8;
+/// What a sequence's sampler keeps for each entry of the vocabulary, at most: candidates, weights, counts, a row of logits.
+const SAMPLING_BYTES_PER_ENTRY: u64 = 24;
 /// Longest prompt chunk chosen by itself; longer ones were not seen to read less.
 const CHUNK_TOKENS_MAX: usize = 4096;
 /// Shortest prompt chunk before the plan gives up slots beyond the minimum.
@@ -172,78 +175,102 @@ impl<'a> PlanInput<'a> {
         }
     }
 
-    fn is_recurrent(&self) -> bool {
-        self.config.recurrent_state_bytes() > 0
-    }
-
-    fn pages(&self) -> usize {
-        self.kv_tokens.max(self.ctx).div_ceil(PAGE_TOKENS) + self.parallel + SPARE_PAGES - 1
-    }
-
-    fn page_bytes(&self) -> u64 {
-        PAGE_TOKENS as u64 * self.config.kv_bytes_per_token(self.kv)
-    }
-
-    /// Keys, values and `states` recurrent states; a copy of one on its way to the disk.
-    fn state_bytes(&self, states: usize) -> u64 {
-        let one = self.config.recurrent_state_bytes();
-        let copies = if self.session_cache { 2 } else { 0 };
-        self.pages() as u64 * self.page_bytes() + states as u64 * one + copies * one.max(self.page_bytes())
-    }
-
-    /// States that running sequences need.
-    fn states_min(&self) -> usize {
-        if self.is_recurrent() { self.parallel + self.snapshots.unwrap_or(0) } else { 0 }
-    }
-
-    /// States to go back to that a share of what remains pays for.
-    fn snapshots_within(&self, room: u64) -> usize {
-        if !self.is_recurrent() || self.snapshots.is_some() {
-            return 0;
-        }
-        let one = self.config.recurrent_state_bytes();
-        // One, if it takes no more than the activations may.
-        let least = u64::from(one <= room / CHUNK_SHARE);
-        (room / SNAPSHOT_SHARE / one).clamp(least, SNAPSHOTS_MAX) as usize
-    }
-
-    fn process_bytes(&self) -> u64 {
-        PROCESS_BYTES + TOKENIZER_FACTOR * self.sizes.tokenizer_json_bytes
-    }
-
-    fn slots_min(&self) -> usize {
-        self.slots.unwrap_or(self.config.num_experts_per_tok).min(self.sizes.expert_count)
-    }
-
-    fn fixed_bytes(&self) -> u64 {
-        self.process_bytes() + self.sizes.dense_bytes + self.state_bytes(self.states_min())
-    }
-
-    fn least_bytes(&self) -> u64 {
-        let chunk = self.chunk_tokens.unwrap_or(1).min(self.ctx);
-        self.fixed_bytes() + self.slots_min() as u64 * self.sizes.slot_bytes + self.scratch_bytes(chunk)
-    }
-
     /// Room for the rows of a pass whose prompt part is at most `chunk_tokens` long.
     pub(crate) fn scratch_rows(parallel: usize, chunk_tokens: usize) -> ScratchRows {
         // A prompt that has no company goes through all layers at once.
         let parked_max = if parallel > 1 { chunk_tokens } else { 0 };
         ScratchRows { pass_max: chunk_tokens + parallel - 1, parked_max }
     }
+}
+
+/// What makes a plan: its input, and a back-end that says what things take.
+struct Planner<'a> {
+    input: &'a PlanInput<'a>,
+    backend: CpuBackend,
+}
+
+impl<'a> Planner<'a> {
+    fn new(input: &'a PlanInput<'a>) -> Self {
+        Self { input, backend: backend(input.threads, input.isa) }
+    }
+
+    /// Bytes of one recurrent state; 0 if the model has none.
+    fn recurrent_bytes(&self) -> u64 {
+        self.input.config.recurrent_state_bytes()
+    }
+
+    fn pages(&self) -> usize {
+        let PlanInput { kv_tokens, ctx, parallel, .. } = *self.input;
+        kv_tokens.max(ctx).div_ceil(PAGE_TOKENS) + parallel + SPARE_PAGES - 1
+    }
+
+    /// Keys, values and `states` recurrent states; what is on its way to the disk.
+    fn state_bytes(&self, states: usize) -> u64 {
+        let page_bytes = PAGE_TOKENS as u64 * self.input.config.kv_bytes_per_token(self.input.kv);
+        let copies = if self.input.session_cache { 2 } else { 0 };
+        self.pages() as u64 * page_bytes
+            + states as u64 * self.recurrent_bytes()
+            + copies * self.recurrent_bytes().max(page_bytes)
+    }
+
+    /// States that running sequences need, and those that were asked for.
+    fn states_min(&self) -> usize {
+        match self.recurrent_bytes() {
+            0 => 0,
+            _ => self.input.parallel + self.input.snapshots.unwrap_or(0),
+        }
+    }
+
+    /// States to go back to that a share of what remains pays for.
+    fn snapshots_within(&self, room: u64) -> usize {
+        let one = self.recurrent_bytes();
+        if one == 0 || self.input.snapshots.is_some() {
+            return 0;
+        }
+        // One, if it takes no more than the activations may.
+        let least = u64::from(one <= room / CHUNK_SHARE);
+        (room / SNAPSHOT_SHARE / one).clamp(least, SNAPSHOTS_MAX) as usize
+    }
+
+    fn process_bytes(&self) -> u64 {
+        // The process was measured with one.
+        let samplers = (self.input.parallel - 1) * self.input.config.vocab_size;
+        let tokenizer = TOKENIZER_FACTOR * self.input.sizes.tokenizer_json_bytes;
+        PROCESS_BYTES + tokenizer + samplers as u64 * SAMPLING_BYTES_PER_ENTRY
+    }
+
+    fn slots_min(&self) -> usize {
+        let input = self.input;
+        input.slots.unwrap_or(input.config.num_experts_per_tok).min(input.sizes.expert_count)
+    }
+
+    fn slots_min_bytes(&self) -> u64 {
+        self.slots_min() as u64 * self.input.sizes.slot_bytes
+    }
+
+    fn fixed_bytes(&self) -> u64 {
+        self.process_bytes() + self.input.sizes.dense_bytes + self.state_bytes(self.states_min())
+    }
+
+    fn least_bytes(&self) -> u64 {
+        let chunk = self.input.chunk_tokens.unwrap_or(1).min(self.input.ctx);
+        self.fixed_bytes() + self.slots_min_bytes() + self.scratch_bytes(chunk)
+    }
 
     /// Activations of the model and of the back-end's own ops.
     fn scratch_bytes(&self, chunk_tokens: usize) -> u64 {
-        let backend = CpuBackend::new(CpuOptions { threads: self.threads, isa: self.isa });
-        let rows = Self::scratch_rows(self.parallel, chunk_tokens);
-        let footprint = models::scratch_footprint(&backend, self.config, self.kv, rows);
-        footprint.map_or(u64::MAX, |footprint| footprint.host_bytes)
+        let PlanInput { config, kv, parallel, .. } = *self.input;
+        let rows = PlanInput::scratch_rows(parallel, chunk_tokens);
+        let footprint = models::scratch_footprint(&self.backend, config, kv, rows);
+        // What cannot even be counted does not fit.
+        footprint.map_or(u64::MAX / 4, |footprint| footprint.host_bytes)
     }
 
     fn chunk_tokens(&self, room: u64) -> usize {
-        if let Some(tokens) = self.chunk_tokens {
-            return tokens.clamp(1, self.ctx);
+        if let Some(tokens) = self.input.chunk_tokens {
+            return tokens.clamp(1, self.input.ctx);
         }
-        let mut tokens = CHUNK_TOKENS_MAX.min(self.ctx);
+        let mut tokens = CHUNK_TOKENS_MAX.min(self.input.ctx);
         while tokens > CHUNK_TOKENS_MIN && self.scratch_bytes(tokens) > room / CHUNK_SHARE {
             tokens -= tokens.div_ceil(8);
         }
@@ -251,6 +278,20 @@ impl<'a> PlanInput<'a> {
             tokens /= 2;
         }
         tokens
+    }
+
+    fn too_small(&self, least_bytes: u64) -> EngineError {
+        EngineError::BudgetTooSmall(Box::new(Shortfall {
+            budget_bytes: self.input.budget_bytes,
+            least_bytes,
+            dense_bytes: self.input.sizes.dense_bytes,
+            state_bytes: self.state_bytes(self.states_min()),
+            slots_bytes: self.slots_min_bytes(),
+            slots: self.slots_min(),
+            ctx: self.input.ctx,
+            parallel: self.input.parallel,
+            kv: self.input.kv,
+        }))
     }
 }
 
@@ -260,22 +301,24 @@ impl MemoryPlan {
     /// # Errors
     /// [`EngineError::BudgetTooSmall`] with the least that works.
     pub fn new(input: &PlanInput<'_>) -> Result<Self, EngineError> {
-        let (slots_min, slot_bytes) = (input.slots_min(), input.sizes.slot_bytes);
-        let least = input.least_bytes();
+        let planner = Planner::new(input);
+        let (slots_min, slot_bytes) = (planner.slots_min(), input.sizes.slot_bytes);
+        let least = planner.least_bytes();
         if least > input.budget_bytes {
-            return Err(too_small(input, least));
+            return Err(planner.too_small(least));
         }
-        let room = input.budget_bytes - input.fixed_bytes() - slots_min as u64 * slot_bytes;
-        let chunk_tokens = input.chunk_tokens(room);
-        let scratch_bytes = input.scratch_bytes(chunk_tokens);
+        let room = input.budget_bytes - planner.fixed_bytes() - planner.slots_min_bytes();
+        let chunk_tokens = planner.chunk_tokens(room);
+        let scratch_bytes = planner.scratch_bytes(chunk_tokens);
         let room = room - scratch_bytes;
-        let states = input.states_min() + input.snapshots_within(room);
-        let state_bytes = input.state_bytes(states);
-        let affordable = (room - (state_bytes - input.state_bytes(input.states_min()))) / slot_bytes.max(1);
+        let states = planner.states_min() + planner.snapshots_within(room);
+        let state_bytes = planner.state_bytes(states);
+        let snapshot_bytes = state_bytes - planner.state_bytes(planner.states_min());
+        let affordable = (room - snapshot_bytes) / slot_bytes.max(1);
         let slots = input.slots.unwrap_or(slots_min + usize::try_from(affordable).unwrap_or(usize::MAX / 2));
         Ok(Self {
             budget_bytes: input.budget_bytes,
-            process_bytes: input.process_bytes(),
+            process_bytes: planner.process_bytes(),
             dense_bytes: input.sizes.dense_bytes,
             state_bytes,
             scratch_bytes,
@@ -286,14 +329,14 @@ impl MemoryPlan {
             ctx: input.ctx,
             kv: input.kv,
             parallel: input.parallel,
-            pages: input.pages(),
+            pages: planner.pages(),
             states,
         })
     }
 
     /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not matter.
     pub fn least_budget_bytes(input: &PlanInput<'_>) -> u64 {
-        input.least_bytes()
+        Planner::new(input).least_bytes()
     }
 
     /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at most one an expert.
@@ -326,18 +369,4 @@ impl MemoryPlan {
         let slots = self.slots as u64 * self.slot_bytes;
         self.process_bytes + self.dense_bytes + self.state_bytes + self.scratch_bytes + slots
     }
-}
-
-fn too_small(input: &PlanInput<'_>, least_bytes: u64) -> EngineError {
-    EngineError::BudgetTooSmall(Box::new(Shortfall {
-        budget_bytes: input.budget_bytes,
-        least_bytes,
-        dense_bytes: input.sizes.dense_bytes,
-        state_bytes: input.state_bytes(input.states_min()),
-        slots_bytes: input.slots_min() as u64 * input.sizes.slot_bytes,
-        slots: input.slots_min(),
-        ctx: input.ctx,
-        parallel: input.parallel,
-        kv: input.kv,
-    }))
 }

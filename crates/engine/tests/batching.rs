@@ -117,7 +117,10 @@ fn check(dir: &Path, arrivals: &[Arrival], choice: EngineOptions, faults: FaultP
             }
             Ok(answer) => assert!(answer == expected, "request {index}: {arrival:?}"),
             Err(error) => {
-                assert!(faulty.reads() > 0 && error.to_string().contains("expert"), "request {index}: {error}");
+                assert!(
+                    faulty.reads() > 0 && error.to_string().contains("expert"),
+                    "request {index}: {error}"
+                );
             }
         }
     }
@@ -161,7 +164,8 @@ fn sequences_that_say_the_same_read_no_more_than_one() {
     let dir = fixture("published");
     let golden = Golden::read(&dir);
     let read = |sequences: usize| {
-        let choice = EngineOptions { parallel: Some(sequences), slots: Some(5), lookahead: Some(false), ..options() };
+        let choice =
+            EngineOptions { parallel: Some(sequences), slots: Some(5), lookahead: Some(false), ..options() };
         let engine = open(&dir, choice);
         // All wait until all are there: the first holds the engine's thread up while the others come.
         let prompt = &golden.prompt[..4];

@@ -281,3 +281,11 @@ impl Sequence {
         }
     }
 }
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.channel.close(Err(EngineError::Closed));
+        }
+    }
+}
