@@ -8,7 +8,7 @@ use serde_json::json;
 use tokenizer::GgufVocabulary;
 
 use crate::EngineError;
-use crate::engine::Opened;
+use crate::open::Opened;
 
 /// Bytes of the tokenizer.json that the vocabulary would make, for a GGUF header of one byte: tokens and merges are
 /// nearly all of both, and JSON adds quotes, commas and ids. Measured 1.6 to 2 times.

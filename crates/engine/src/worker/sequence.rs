@@ -124,11 +124,6 @@ impl Sequence {
         &self.tokens[self.prompt_len..]
     }
 
-    /// Prompt tokens that were not computed yet.
-    pub(crate) fn prompt_rest(&self) -> usize {
-        self.prompt_len.saturating_sub(self.computed)
-    }
-
     /// Where a recurrent state is worth keeping after position `from` and up to `to`, ascending.
     pub(crate) fn snapshots(&self, from: usize, to: usize) -> Vec<(usize, Keep)> {
         let floor = |position: usize| position / DELTA_BLOCK_TOKENS * DELTA_BLOCK_TOKENS;
