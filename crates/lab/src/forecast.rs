@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use engine::door::{ModelSizes, Opened, ResolvedOptions, open_files, open_storage};
 use engine::plan::{MemoryPlan, PlanInput};
-use engine::{EngineError, EngineOptions, system};
+use engine::{EngineOptions, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::config::LayerType;
 use models::layout::Tier;
@@ -836,7 +836,7 @@ impl Compute<'_> {
 /// A decoding row.
 fn one_row(pos: usize, slot: usize) -> Rows {
     let (pos, state) = (pos as u32, slot as u32);
-    Rows { first: 0, len: 1, pos, phase: Phase::Decode, chunked: false, state, pages: (0, 0) }
+    Rows { first: 0, len: 1, pos, phase: Phase::Decode, chunked: false, state, keep: None, pages: (0, 0) }
 }
 
 /// How many of something no cache holds.
