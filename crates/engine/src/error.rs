@@ -97,7 +97,7 @@ pub enum EngineError {
         path: PathBuf,
     },
     /// The model was not made for conversations.
-    #[error("{path}: this model has no chat template, so it knows no turns; complete text instead")]
+    #[error("{path}: this model has no chat template, so it knows no turns")]
     NoChatTemplate {
         /// The model.
         path: PathBuf,
