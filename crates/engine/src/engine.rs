@@ -13,7 +13,6 @@ use storage::{FileId, IoEngine, Storage};
 use tokenizer::{Message, TemplateOptions, Tokenizer};
 
 use crate::channel::{Channel, Item};
-use crate::inbox::Inbox;
 use crate::kv_cache::KvCache;
 use crate::open::{Compute, Loading, Opened, Source, load, open_files, open_storage};
 use crate::options::ResolvedOptions;
@@ -21,7 +20,7 @@ use crate::plan::MemoryPlan;
 use crate::runtime::Runtime;
 use crate::session_cache::{SessionCache, model_key};
 use crate::stats::EngineStats;
-use crate::worker::{Checked, Limits, Parts, Sequence, Worker};
+use crate::worker::{Checked, Inbox, Limits, Parts, Sequence, Worker};
 use crate::{EngineError, EngineOptions, Event, Generation, Logits, Priority, Prompt, Request, RunStats};
 
 /// A loaded model. Clones are handles on the same one; it is closed when the last of them is gone.

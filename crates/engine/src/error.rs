@@ -1,12 +1,14 @@
 //! Errors of the API. Most come from below and pass through: they already say what, where and what to do. Sizes are
 //! fields, so that a caller can say them in its own words.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use models::ModelError;
+use ops::KvFormat;
 
-use crate::plan::Shortfall;
+use crate::system::human_bytes;
 
 /// Why a model cannot be opened or a request cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -110,4 +112,43 @@ pub enum EngineError {
         /// What went wrong.
         source: std::io::Error,
     },
+}
+
+/// A budget that is too small, and the least that works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Budget, bytes.
+    pub budget_bytes: u64,
+    /// Least that works, bytes.
+    pub least_bytes: u64,
+    /// Of that, dense weights.
+    pub dense_bytes: u64,
+    /// Of that, keys, values and recurrent states.
+    pub state_bytes: u64,
+    /// Of that, expert slots.
+    pub slots_bytes: u64,
+    /// Their number.
+    pub slots: usize,
+    /// Context, tokens.
+    pub ctx: usize,
+    /// Requests that run at once.
+    pub parallel: usize,
+    /// Number format of keys and values.
+    pub kv: KvFormat,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortfall { slots, ctx, parallel, kv, .. } = self;
+        let [budget, least, dense, state, experts] =
+            [self.budget_bytes, self.least_bytes, self.dense_bytes, self.state_bytes, self.slots_bytes]
+                .map(human_bytes);
+        let rest = human_bytes(self.least_bytes - self.dense_bytes - self.state_bytes - self.slots_bytes);
+        let sequences = if *parallel == 1 { String::new() } else { format!("{parallel} × ") };
+        write!(
+            f,
+            "memory budget of {budget} is too small: this model needs at least {least} (dense weights {dense}, state \
+             for {sequences}{ctx} tokens (kv {kv}) {state}, {slots} expert slots {experts}, rest {rest})"
+        )
+    }
 }

@@ -5,24 +5,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use crate::EngineError;
-use crate::worker::{Sequence, Worker};
 
 /// Something to do on the engine's thread between two passes.
-pub(crate) type Call = Box<dyn FnOnce(&mut Worker) + Send>;
+pub(crate) type Call<W> = Box<dyn FnOnce(&mut W) + Send>;
 
 /// What was handed in and not taken yet.
-#[derive(Default)]
-pub(crate) struct Letters {
-    pub(crate) requests: Vec<Sequence>,
-    pub(crate) calls: VecDeque<Call>,
+pub(crate) struct Letters<R, W> {
+    pub(crate) requests: Vec<R>,
+    pub(crate) calls: VecDeque<Call<W>>,
     /// Something changed that the worker may have waited for.
     poked: bool,
     /// The worker is gone.
     closed: bool,
 }
 
-pub(crate) struct Inbox {
-    letters: Mutex<Letters>,
+/// Requests `R` and calls on a worker `W`.
+pub(crate) struct Inbox<R, W> {
+    letters: Mutex<Letters<R, W>>,
     arrived: Condvar,
     /// Requests that were handed in and do not run yet.
     waiting: Mutex<usize>,
@@ -31,10 +30,10 @@ pub(crate) struct Inbox {
     pub(crate) closing: Arc<AtomicBool>,
 }
 
-impl Inbox {
+impl<R, W> Inbox<R, W> {
     pub(crate) fn new(waiting_max: usize) -> Self {
         Self {
-            letters: Mutex::default(),
+            letters: Mutex::new(Letters::new()),
             arrived: Condvar::new(),
             waiting: Mutex::new(0),
             waiting_max,
@@ -42,7 +41,7 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Letters> {
+    fn lock(&self) -> MutexGuard<'_, Letters<R, W>> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -50,7 +49,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`EngineError::QueueFull`], [`EngineError::Closed`].
-    pub(crate) fn submit(&self, request: Sequence) -> Result<(), EngineError> {
+    pub(crate) fn submit(&self, request: R) -> Result<(), EngineError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if *waiting >= self.waiting_max {
             return Err(EngineError::QueueFull { waiting: *waiting });
@@ -79,10 +78,10 @@ impl Inbox {
     ///
     /// # Errors
     /// [`EngineError::Closed`].
-    pub(crate) fn call<R: Send + 'static>(
+    pub(crate) fn call<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&mut Worker) -> R + Send + 'static,
-    ) -> Result<R, EngineError> {
+        call: impl FnOnce(&mut W) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let mut letters = self.lock();
         if letters.closed {
@@ -112,7 +111,7 @@ impl Inbox {
     }
 
     /// What arrived; waits for something if `idle`.
-    pub(crate) fn take(&self, idle: bool) -> Letters {
+    pub(crate) fn take(&self, idle: bool) -> Letters<R, W> {
         let mut letters = self.lock();
         while idle && letters.requests.is_empty() && letters.calls.is_empty() && !letters.poked {
             letters = self.arrived.wait(letters).unwrap_or_else(PoisonError::into_inner);
@@ -121,21 +120,20 @@ impl Inbox {
         Letters {
             requests: std::mem::take(&mut letters.requests),
             calls: std::mem::take(&mut letters.calls),
-            ..Letters::default()
+            poked: false,
+            closed: false,
         }
     }
 
-    /// The worker ends: what was not taken gets no answer but that.
-    pub(crate) fn shut(&self) -> Letters {
-        let mut letters = self.lock();
-        letters.closed = true;
-        std::mem::take(&mut *letters).with_closed(&mut letters)
+    /// The worker ends: what was not taken gets no other answer.
+    pub(crate) fn shut(&self) -> Letters<R, W> {
+        let closed = Letters { closed: true, ..Letters::new() };
+        std::mem::replace(&mut *self.lock(), closed)
     }
 }
 
-impl Letters {
-    fn with_closed(self, rest: &mut Letters) -> Self {
-        rest.closed = true;
-        self
+impl<R, W> Letters<R, W> {
+    fn new() -> Self {
+        Self { requests: Vec::new(), calls: VecDeque::new(), poked: false, closed: false }
     }
 }

@@ -22,6 +22,7 @@
 //! ([`plan::MemoryPlan`]); a request is admitted only when all that it can need is there.
 #![forbid(unsafe_code)]
 
+mod backend;
 mod channel;
 mod conversation;
 #[doc(hidden)]
@@ -44,7 +45,7 @@ mod worker;
 
 pub use conversation::Conversation;
 pub use engine::{Canceller, Engine, Running};
-pub use error::EngineError;
+pub use error::{EngineError, Shortfall};
 pub use experts::{PolicyKind, Verify};
 pub use gguf::files_inside;
 pub use kernels_cpu::dot::Isa;

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use checkpoint::Checkpoint;
 use experts::{ExpertStore, StoreOptions};
-use kernels_cpu::dot::Isa;
-use kernels_cpu::{CpuBackend, CpuOptions};
 use models::layout::{self, Layout};
 use models::load::DenseLoader;
 use models::{Config, Model, ModelError, Scratch, States};
@@ -14,10 +12,11 @@ use sampling::GenerationDefaults;
 use storage::{FileId, FileStorage, Storage, StorageOptions};
 use tokenizer::Tokenizer;
 
+use crate::backend::{ThisBackend, backend};
 use crate::options::{Input, ResolvedOptions};
 use crate::plan::{MemoryPlan, ModelSizes, PlanInput};
 use crate::runtime::Loaded;
-use crate::{EngineError, gguf};
+use crate::{EngineError, Isa, gguf};
 
 /// What a dense tensor takes in memory beyond its bytes, at most.
 pub const BUFFER_OVERHEAD_BYTES: u64 = 8192;
@@ -178,11 +177,6 @@ pub fn open_files(checkpoint: &Checkpoint, storage: &dyn Storage) -> Result<Vec<
     checkpoint.files().iter().map(open).collect()
 }
 
-/// The back-end: the one place that names it.
-pub(crate) fn backend(threads: usize, isa: Option<Isa>) -> CpuBackend {
-    CpuBackend::new(CpuOptions { threads, isa })
-}
-
 /// Where a model is read from.
 pub(crate) struct Source<'a> {
     pub(crate) opened: &'a Opened,
@@ -196,7 +190,7 @@ pub(crate) fn load(
     options: &ResolvedOptions,
     plan: &MemoryPlan,
     progress: &mut dyn FnMut(Loading<'_>),
-) -> Result<(Loaded<CpuBackend>, Compute), EngineError> {
+) -> Result<(Loaded<ThisBackend>, Compute), EngineError> {
     let Source { opened: Opened { checkpoint, config, layout }, storage, files } = source;
     let mut backend = backend(options.threads, options.isa);
     let compute = Compute { threads: backend.threads(), isa: backend.isa() };

@@ -4,15 +4,12 @@
 //! split between the activations of a prompt chunk (a larger chunk reads each expert less often in prefill), recurrent
 //! states to go back to, and expert slots (more slots read less often in decode).
 
-use std::fmt;
-
-use kernels_cpu::CpuBackend;
 use models::{Config, ScratchRows};
 use ops::{KvFormat, PAGE_TOKENS};
 
-use crate::open::backend;
+use crate::backend::{ThisBackend, backend};
 use crate::options::ResolvedOptions;
-use crate::system::human_bytes;
+use crate::error::Shortfall;
 use crate::{EngineError, Isa};
 
 /// The binary, its heap and thread stacks, measured without a model.
@@ -116,45 +113,6 @@ pub(crate) fn kv_name<S: serde::Serializer>(kv: &KvFormat, serializer: S) -> Res
     serializer.serialize_str(kv.name())
 }
 
-/// A budget that is too small, and the least that works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortfall {
-    /// Budget, bytes.
-    pub budget_bytes: u64,
-    /// Least that works, bytes.
-    pub least_bytes: u64,
-    /// Of that, dense weights.
-    pub dense_bytes: u64,
-    /// Of that, keys, values and recurrent states.
-    pub state_bytes: u64,
-    /// Of that, expert slots.
-    pub slots_bytes: u64,
-    /// Their number.
-    pub slots: usize,
-    /// Context, tokens.
-    pub ctx: usize,
-    /// Requests that run at once.
-    pub parallel: usize,
-    /// Number format of keys and values.
-    pub kv: KvFormat,
-}
-
-impl fmt::Display for Shortfall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shortfall { slots, ctx, parallel, kv, .. } = self;
-        let [budget, least, dense, state, experts] =
-            [self.budget_bytes, self.least_bytes, self.dense_bytes, self.state_bytes, self.slots_bytes]
-                .map(human_bytes);
-        let rest = human_bytes(self.least_bytes - self.dense_bytes - self.state_bytes - self.slots_bytes);
-        let sequences = if *parallel == 1 { String::new() } else { format!("{parallel} × ") };
-        write!(
-            f,
-            "memory budget of {budget} is too small: this model needs at least {least} (dense weights {dense}, state \
-             for {sequences}{ctx} tokens (kv {kv}) {state}, {slots} expert slots {experts}, rest {rest})"
-        )
-    }
-}
-
 impl<'a> PlanInput<'a> {
     /// What a plan is made from, whether the model is loaded after it or not.
     pub fn new(config: &'a Config, sizes: ModelSizes, options: &ResolvedOptions) -> Self {
@@ -186,7 +144,7 @@ impl<'a> PlanInput<'a> {
 /// What makes a plan: its input, and a back-end that says what things take.
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
-    backend: CpuBackend,
+    backend: ThisBackend,
 }
 
 impl<'a> Planner<'a> {

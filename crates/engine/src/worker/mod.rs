@@ -18,7 +18,7 @@ pub(crate) use sequence::{Checked, Sequence};
 use self::pass::{Part, Pass};
 use self::schedule::{Claim, Grid, Pace, share_out};
 use self::sessions::Sessions;
-use crate::inbox::{Inbox, Letters};
+use crate::inbox::{self, Letters};
 use crate::kv_cache::{Keep, KvCache};
 use crate::plan::MemoryPlan;
 use crate::runtime::Runtime;
@@ -28,6 +28,9 @@ use crate::{EngineError, FinishReason, Priority};
 
 /// Interactive requests that are admitted while a background one waits before it is its turn.
 const ADMITTED_BEFORE_BACKGROUND: usize = 4;
+
+/// Where callers hand in what this thread is to do.
+pub(crate) type Inbox = inbox::Inbox<Sequence, Worker>;
 
 /// Sizes that do not change while a model is loaded.
 #[derive(Copy, Clone, Debug)]
