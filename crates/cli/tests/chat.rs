@@ -93,7 +93,7 @@ fn a_restart_goes_on_from_what_is_on_disk() {
         std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     }
     let (again, third) = with_sessions(&dir, &[], &turns);
-    assert_eq!((text, first), (again, third));
+    assert_eq!((&text, &first), (&again, &third));
     let (_, other) = with_sessions(&dir, &["--kv", "f32"], &turns);
     assert_eq!(other, third);
 }

@@ -1,4 +1,5 @@
-//! The events of one request on their way from the engine's thread to the caller's: a queue that does not grow.
+//! The events of one request on their way from the engine's thread to the caller's: a queue that
+//! does not grow.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,8 +60,8 @@ impl Channel {
         self.lock().items.len() < self.capacity
     }
 
-    /// Adds an event, whether there is room or not: a pass adds a fixed number of events at most, and the request takes
-    /// part in none while there is no room.
+    /// Adds an event, whether there is room or not: a pass adds a fixed number of events at most,
+    /// and the request takes part in none while there is no room.
     pub(crate) fn push(&self, event: Event) {
         let mut queue = self.lock();
         if matches!(event, Event::Prefill { .. })

@@ -1,4 +1,5 @@
-//! A conversation: turns of a user and a model, each a prompt that begins with all that was said before.
+//! A conversation: turns of a user and a model, each a prompt that begins with all that was said
+//! before.
 
 use tokenizer::{Message, MessageContent, TemplateOptions};
 
@@ -6,9 +7,10 @@ use crate::{Engine, EngineError, Generation, Prompt, Request};
 
 /// What was said, and the tokens that it was.
 ///
-/// A prompt is the chat template over all messages. What the model generated is kept as the tokens that it was, not as
-/// the tokens that its text would make, so that the engine need only compute what is new. Where a template writes
-/// earlier turns otherwise (without their reasoning, say) the prompt is the template's alone.
+/// A prompt is the chat template over all messages. What the model generated is kept as the tokens
+/// that it was, not as the tokens that its text would make, so that the engine need only compute
+/// what is new. Where a template writes earlier turns otherwise (without their reasoning, say) the
+/// prompt is the template's alone.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
     messages: Vec<Message>,
@@ -28,7 +30,8 @@ impl Conversation {
         &self.messages
     }
 
-    /// The request for an answer to `text`. The text is part of the conversation from [`Conversation::answered`] on.
+    /// The request for an answer to `text`. The text is part of the conversation from
+    /// [`Conversation::answered`] on.
     ///
     /// # Errors
     /// There is no chat template, or it does not accept the messages.

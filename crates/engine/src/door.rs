@@ -1,5 +1,5 @@
-//! The back door of measurements (crate `lab`): more of an engine than its API shows. It is no part of the API and may
-//! change with every version.
+//! The back door of measurements (crate `lab`): more of an engine than its API shows. It is no part
+//! of the API and may change with every version.
 
 use std::sync::{Arc, mpsc};
 

@@ -25,7 +25,8 @@ use crate::{EngineError, EngineOptions, Event, Generation, Logits, Priority, Pro
 
 /// A loaded model. Clones are handles on the same one; it is closed when the last of them is gone.
 ///
-/// Requests of all handles share passes through the model, and one request's result does not depend on the others.
+/// Requests of all handles share passes through the model, and one request's result does not depend
+/// on the others.
 #[derive(Clone)]
 pub struct Engine(Arc<Handle>);
 
@@ -55,7 +56,8 @@ impl Drop for Handle {
 }
 
 impl Engine {
-    /// Opens a model, a directory or a GGUF file: plans the memory, then loads the dense weights. `progress` is told both.
+    /// Opens a model, a directory or a GGUF file: plans the memory, then loads the dense weights.
+    /// `progress` is told both.
     ///
     /// # Errors
     /// Anything wrong with the files, a budget that is too small, a read that failed.
@@ -137,7 +139,8 @@ impl Engine {
         }
     }
 
-    /// A request with the model's own sampling defaults and end tokens, as long as the context allows.
+    /// A request with the model's own sampling defaults and end tokens, as long as the context
+    /// allows.
     pub fn request(&self, prompt: impl Into<Prompt>) -> Request {
         let (prompt, defaults) = (prompt.into(), self.defaults());
         Request {
@@ -172,8 +175,9 @@ impl Engine {
         Ok(Running { canceller: Canceller { channel, inbox: inbox.clone() } })
     }
 
-    /// Runs a request and blocks until it ends. `on_event` may stop it by returning [`ControlFlow::Break`], also in the
-    /// middle of a prompt; what was generated until then is returned.
+    /// Runs a request and blocks until it ends. `on_event` may stop it by returning
+    /// [`ControlFlow::Break`], also in the middle of a prompt; what was generated until then is
+    /// returned.
     ///
     /// # Errors
     /// As [`Engine::submit`]; what went wrong while it ran.
@@ -237,18 +241,20 @@ impl Engine {
         }
     }
 
-    /// Changes the budget of the whole process: expert slots are given back to the system, or more are taken; all else
-    /// stays as it was planned. Running requests go on, and answers do not change. Returns the number of slots.
+    /// Changes the budget of the whole process: expert slots are given back to the system, or more
+    /// are taken; all else stays as it was planned. Running requests go on, and answers do not
+    /// change. Returns the number of slots.
     ///
     /// # Errors
-    /// [`EngineError::BudgetTooSmall`] if less than the experts of one token would fit, [`EngineError::Model`] if there is no
-    /// memory for more; the slots stay as they were then.
+    /// [`EngineError::BudgetTooSmall`] if less than the experts of one token would fit,
+    /// [`EngineError::Model`] if there is no memory for more; the slots stay as they were then.
     pub fn set_memory_budget(&self, bytes: u64) -> Result<usize, EngineError> {
         self.0.inbox.call(move |worker| worker.set_memory_budget(bytes))?
     }
 
-    /// A flag that has half of the expert slots (but never fewer than one token's experts of a layer need) given back to
-    /// the system before the next pass when it is set. The pass clears it. For signal handlers.
+    /// A flag that has half of the expert slots (but never fewer than one token's experts of a
+    /// layer need) given back to the system before the next pass when it is set. The pass clears
+    /// it. For signal handlers.
     pub fn halve_slots_flag(&self) -> Arc<AtomicBool> {
         self.0.halve_slots.clone()
     }
@@ -322,10 +328,11 @@ impl Handle {
     }
 }
 
-/// A request under way: an iterator over its events. The last one is [`Event::Finished`] or an error.
+/// A request under way: an iterator over its events. The last one is [`Event::Finished`] or an
+/// error.
 ///
-/// The engine does not wait for a reader: while too many events were not taken, the request just does not go on. Dropping
-/// this cancels the request, and no other.
+/// The engine does not wait for a reader: while too many events were not taken, the request just
+/// does not go on. Dropping this cancels the request, and no other.
 pub struct Running {
     canceller: Canceller,
 }

@@ -1,5 +1,5 @@
-//! Errors of the API. Most come from below and pass through: they already say what, where and what to do. Sizes are
-//! fields, so that a caller can say them in its own words.
+//! Errors of the API. Most come from below and pass through: they already say what, where and what
+//! to do. Sizes are fields, so that a caller can say them in its own words.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! The API of flash-moe: an [`Engine`] is a handle on a loaded model, a [`Request`] what to generate, an [`Event`] what
-//! happens meanwhile.
+//! The API of flash-moe: an [`Engine`] is a handle on a loaded model, a [`Request`] what to
+//! generate, an [`Event`] what happens meanwhile.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -17,9 +17,10 @@
 //! # Ok::<(), engine::EngineError>(())
 //! ```
 //!
-//! One thread owns the model. Requests of any number of handles and threads share its passes ([`Engine::submit`]), wait
-//! for their turn when there is no room, and fail alone. Memory is planned before anything is loaded
-//! ([`plan::MemoryPlan`]); a request is admitted only when all that it can need is there.
+//! One thread owns the model. Requests of any number of handles and threads share its passes
+//! ([`Engine::submit`]), wait for their turn when there is no room, and fail alone. Memory is
+//! planned before anything is loaded ([`plan::MemoryPlan`]); a request is admitted only when all
+//! that it can need is there.
 #![forbid(unsafe_code)]
 
 mod backend;

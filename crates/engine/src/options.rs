@@ -22,7 +22,8 @@ const QUEUE_DEFAULT: usize = 64;
 const PASS_TIME_DEFAULT: Duration = Duration::from_secs(1);
 /// Disk that sessions may take when nobody asks for another size, bytes.
 const SESSION_CACHE_BYTES_DEFAULT: u64 = 8 << 30;
-/// Kept free for the rest of the system when no budget is given: 1/8 of what is available, at least this.
+/// Kept free for the rest of the system when no budget is given: 1/8 of what is available, at least
+/// this.
 const RESERVE_BYTES_MIN: u64 = 512 << 20;
 /// Budget where the system does not say what is free.
 const BUDGET_FALLBACK_BYTES: u64 = 4 << 30;
@@ -39,7 +40,8 @@ pub enum Input {
     Chat,
 }
 
-/// Choices at load time. The default is what most people want: fit into what is free, direct reads, all cores.
+/// Choices at load time. The default is what most people want: fit into what is free, direct reads,
+/// all cores.
 #[derive(Clone, Default)]
 pub struct EngineOptions {
     /// Bound on the whole process, bytes; `None`: what is free now, less a reserve.
@@ -54,10 +56,11 @@ pub struct EngineOptions {
     pub chunk_tokens: Option<usize>,
     /// Requests that run at once; `None`: 1.
     pub parallel: Option<usize>,
-    /// Tokens for whose keys and values there is room, of all requests together; `None`: `parallel` times the context.
-    /// Requests wait for room.
+    /// Tokens for whose keys and values there is room, of all requests together; `None`: `parallel`
+    /// times the context. Requests wait for room.
     pub kv_tokens: Option<usize>,
-    /// Recurrent states that are kept to go back to, where the model has them; `None`: a small share of the budget.
+    /// Recurrent states that are kept to go back to, where the model has them; `None`: a small
+    /// share of the budget.
     pub snapshots: Option<usize>,
     /// Requests that may wait for their turn; `None`: 64.
     pub queue: Option<usize>,
@@ -79,7 +82,8 @@ pub struct EngineOptions {
     pub io_engine: Option<IoEngine>,
     /// Whether checksums are verified on the first load of a record or on each; `None`: first.
     pub verify: Option<Verify>,
-    /// Whether experts that the next layer will probably need are prefetched; `None`: yes, where it pays.
+    /// Whether experts that the next layer will probably need are prefetched; `None`: yes, where it
+    /// pays.
     pub lookahead: Option<bool>,
     /// Which expert makes room for another; `None`: [`PolicyKind::Adaptive`].
     pub policy: Option<PolicyKind>,

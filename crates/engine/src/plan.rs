@@ -1,22 +1,25 @@
 //! The memory plan: who gets how much of the budget, decided before anything is loaded.
 //!
-//! Dense weights, keys and values, the running sequences' recurrent states and the process itself are given. What remains is
-//! split between the activations of a prompt chunk (a larger chunk reads each expert less often in prefill), recurrent
-//! states to go back to, and expert slots (more slots read less often in decode).
+//! Dense weights, keys and values, the running sequences' recurrent states and the process itself
+//! are given. What remains is split between the activations of a prompt chunk (a larger chunk reads
+//! each expert less often in prefill), recurrent states to go back to, and expert slots (more slots
+//! read less often in decode).
 
 use models::{Config, ScratchRows};
 use ops::{KvFormat, PAGE_TOKENS};
 
 use crate::backend::{ThisBackend, backend};
-use crate::options::ResolvedOptions;
 use crate::error::Shortfall;
+use crate::options::ResolvedOptions;
 use crate::{EngineError, Isa};
 
 /// The binary, its heap and thread stacks, measured without a model.
 const PROCESS_BYTES: u64 = 24 << 20;
-/// A tokenizer in memory against its tokenizer.json: measured 6 to 8 times on vocabularies from 8 k to 250 k entries.
+/// A tokenizer in memory against its tokenizer.json: measured 6 to 8 times on vocabularies from 8 k
+/// to 250 k entries.
 const TOKENIZER_FACTOR: u64 = 8;
-/// What a sequence's sampler keeps for each entry of the vocabulary, at most: candidates, weights, counts, a row of logits.
+/// What a sequence's sampler keeps for each entry of the vocabulary, at most: candidates, weights,
+/// counts, a row of logits.
 const SAMPLING_BYTES_PER_ENTRY: u64 = 24;
 /// Longest prompt chunk chosen by itself; longer ones were not seen to read less.
 const CHUNK_TOKENS_MAX: usize = 4096;
@@ -292,12 +295,14 @@ impl MemoryPlan {
         })
     }
 
-    /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not matter.
+    /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not
+    /// matter.
     pub fn least_budget_bytes(input: &PlanInput<'_>) -> u64 {
         Planner::new(input).least_bytes()
     }
 
-    /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at most one an expert.
+    /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at
+    /// most one an expert.
     ///
     /// # Errors
     /// [`EngineError::BudgetTooSmall`] with the least that works.

@@ -5,8 +5,8 @@ use tokenizer::{Message, TemplateOptions};
 
 use crate::RunStats;
 
-/// What a model is to continue. Callers hand in the whole of it every time; the engine finds out what it has computed
-/// before.
+/// What a model is to continue. Callers hand in the whole of it every time; the engine finds out
+/// what it has computed before.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Prompt {
@@ -14,7 +14,8 @@ pub enum Prompt {
     Tokens(Vec<u32>),
     /// Text to complete as it is; special tokens in it are recognised.
     Text(String),
-    /// A conversation, for the model's chat template. Control tokens that a message spells out stay text.
+    /// A conversation, for the model's chat template. Control tokens that a message spells out stay
+    /// text.
     Chat {
         /// What was said.
         messages: Vec<Message>,
@@ -65,8 +66,8 @@ pub enum Logits {
     None,
     /// Those that a token is chosen from: after the prompt, and after each token but the last.
     Last,
-    /// Also those after each earlier token of the prompt, which is then computed from its beginning. A pass waits for
-    /// the reader of these rows, so this is for measurements.
+    /// Also those after each earlier token of the prompt, which is then computed from its
+    /// beginning. A pass waits for the reader of these rows, so this is for measurements.
     All,
 }
 
@@ -81,17 +82,18 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Tokens that end the text; with none it goes on to `max_tokens`.
     pub stop_ids: Vec<u32>,
-    /// Whether the text goes on where the prompt ends, rather than being an answer of its own: SentencePiece
-    /// vocabularies drop a space at the beginning of a text.
+    /// Whether the text goes on where the prompt ends, rather than being an answer of its own:
+    /// SentencePiece vocabularies drop a space at the beginning of a text.
     pub continues_text: bool,
     /// Who goes first.
     pub priority: Priority,
-    /// Lengths of prefixes that other requests will begin with too, such as the system prompt, in tokens. A recurrent
-    /// model keeps its state there.
+    /// Lengths of prefixes that other requests will begin with too, such as the system prompt, in
+    /// tokens. A recurrent model keeps its state there.
     pub prefix_marks: Vec<usize>,
     /// Rows of logits to hand out.
     pub logits: Logits,
-    /// Tokens that follow instead of chosen ones, as far as they reach: for comparisons and measurements.
+    /// Tokens that follow instead of chosen ones, as far as they reach: for comparisons and
+    /// measurements.
     pub forced: Vec<u32>,
 }
 
@@ -99,7 +101,8 @@ pub struct Request {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The prompt is being computed. Of several such events that were not taken in time, the last one is left.
+    /// The prompt is being computed. Of several such events that were not taken in time, the last
+    /// one is left.
     Prefill {
         /// Prompt tokens computed, in whole tokens of work.
         done: usize,

@@ -1,4 +1,5 @@
-//! The one place where the back-end's type is erased: everything above sees tokens in and logits out.
+//! The one place where the back-end's type is erased: everything above sees tokens in and logits
+//! out.
 
 use experts::{ExpertStore, LookaheadStats, StoreStats};
 use models::{Failures, Model, ModelError, Phases, Run, Scratch, States, Step};

@@ -1,9 +1,10 @@
 //! Computed prefixes on disk: what one process computed, a later one goes on from.
 //!
-//! A file holds a page of keys and values or a recurrent state. Its name says for which model and after which tokens, as a
-//! chain of hashes from a secret of the directory, so that no prompt can be made to look like another. It has a checksum, is
-//! written under another name, flushed and then renamed, so that a process may die at any moment. Files that are damaged
-//! are removed when they are met; what is least recently used goes first when there is too much.
+//! A file holds a page of keys and values or a recurrent state. Its name says for which model and
+//! after which tokens, as a chain of hashes from a secret of the directory, so that no prompt can
+//! be made to look like another. It has a checksum, is written under another name, flushed and then
+//! renamed, so that a process may die at any moment. Files that are damaged are removed when they
+//! are met; what is least recently used goes first when there is too much.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -109,8 +110,8 @@ struct Writer {
 }
 
 impl SessionCache {
-    /// Opens a directory, which is made if it is not there; `key` says what files of another are of no use. `on_written` is
-    /// called by another thread whenever a file was written.
+    /// Opens a directory, which is made if it is not there; `key` says what files of another are of
+    /// no use. `on_written` is called by another thread whenever a file was written.
     ///
     /// # Errors
     /// [`EngineError::SessionCache`].
@@ -154,7 +155,8 @@ impl SessionCache {
         self.entries.contains_key(name)
     }
 
-    /// The longest prefix of `tokens`, longer than `known` and at most `limit` tokens, that can be read.
+    /// The longest prefix of `tokens`, longer than `known` and at most `limit` tokens, that can be
+    /// read.
     pub(crate) fn lookup(&self, tokens: &[u32], known: usize, limit: usize) -> Option<Stored> {
         let (mut pages, mut best, mut parent) = (Vec::new(), None, self.key);
         for (index, chunk) in tokens[..limit].chunks(PAGE_TOKENS).enumerate() {
@@ -196,7 +198,8 @@ impl SessionCache {
         match (&contents, self.entries.get_mut(name)) {
             (Some(_), Some(entry)) => {
                 entry.used = SystemTime::now();
-                // For the next process. Without the right to do so it takes another for the least recently used.
+                // For the next process. Without the right to do so it takes another for the least
+                // recently used.
                 let _ =
                     File::options().append(true).open(&path).and_then(|file| file.set_modified(entry.used));
             }
@@ -348,8 +351,8 @@ fn write_file(dir: &Path, name: &Name, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What makes files of one model useless for another: names, sizes, times and first bytes of its files, and `form`: number
-/// formats and instruction set.
+/// What makes files of one model useless for another: names, sizes, times and first bytes of its
+/// files, and `form`: number formats and instruction set.
 pub(crate) fn model_key(files: &[PathBuf], form: &str) -> u64 {
     use std::io::Read;
     let mut text = form.as_bytes().to_vec();

@@ -3,8 +3,8 @@
 use experts::StoreStats;
 use serde::Serialize;
 
-/// Statistics of one generation. Times in seconds, sizes in bytes, rates per second. Expert figures count every pass that
-/// the request took part in; requests that ran beside it share them.
+/// Statistics of one generation. Times in seconds, sizes in bytes, rates per second. Expert figures
+/// count every pass that the request took part in; requests that ran beside it share them.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RunStats {
     /// Tokens of the prompt that were computed.

@@ -1,4 +1,5 @@
-//! Keys, values and recurrent states: which pages and slots a sequence has, and what is kept for the next one.
+//! Keys, values and recurrent states: which pages and slots a sequence has, and what is kept for
+//! the next one.
 
 mod pages;
 mod prefix;
@@ -51,8 +52,9 @@ impl KvCache {
         self.free_slots.len()
     }
 
-    /// Reserves all that a sequence of `total` tokens can need and brings it to the longest prefix of `tokens` that was
-    /// computed, at most `reuse_max` of them. `None`: not now; nothing has changed but the cache of prefixes.
+    /// Reserves all that a sequence of `total` tokens can need and brings it to the longest prefix
+    /// of `tokens` that was computed, at most `reuse_max` of them. `None`: not now; nothing has
+    /// changed but the cache of prefixes.
     pub(crate) fn reserve(
         &mut self,
         runtime: &mut dyn Runtime,
@@ -111,7 +113,8 @@ impl KvCache {
         slot.map(|slot| Held { pages, slot: Some(slot), reused })
     }
 
-    /// Copies what cannot be shared: the last page if it is in part another's, and the recurrent state.
+    /// Copies what cannot be shared: the last page if it is in part another's, and the recurrent
+    /// state.
     fn fill(&mut self, runtime: &mut dyn Runtime, found: &Match, held: &Held) {
         let (shared, rest) = (found.len / PAGE_TOKENS, found.len % PAGE_TOKENS);
         if rest > 0 {
@@ -133,7 +136,8 @@ impl KvCache {
         }
     }
 
-    /// Remembers the prefix `tokens` of a sequence, with the state after it in a slot that is from now on the cache's.
+    /// Remembers the prefix `tokens` of a sequence, with the state after it in a slot that is from
+    /// now on the cache's.
     pub(crate) fn remember(&mut self, tokens: &[u32], pages: &[u32], snapshot: Option<(u32, Keep)>) {
         let spare = self.prefixes.insert(tokens, pages, snapshot, &mut self.blocks);
         self.free_slots.extend(spare);

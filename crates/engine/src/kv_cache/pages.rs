@@ -2,8 +2,8 @@
 
 /// Hands out the pages of a pool and counts who holds each.
 ///
-/// A page is written by one sequence only, and only behind the tokens that others know of; so a page may be shared
-/// while it is still being filled.
+/// A page is written by one sequence only, and only behind the tokens that others know of; so a
+/// page may be shared while it is still being filled.
 #[derive(Debug)]
 pub(crate) struct BlockManager {
     /// Holders of each page.

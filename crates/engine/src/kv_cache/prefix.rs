@@ -41,7 +41,8 @@ struct Node {
 pub(crate) struct Match {
     /// Tokens that need not be computed.
     pub(crate) len: usize,
-    /// Pages of these tokens; the last one is in part another's unless `len` is a multiple of [`PAGE_TOKENS`].
+    /// Pages of these tokens; the last one is in part another's unless `len` is a multiple of
+    /// [`PAGE_TOKENS`].
     pub(crate) pages: Vec<u32>,
     /// Slot of the recurrent state after `len` tokens, in models that have one.
     pub(crate) slot: Option<u32>,
@@ -75,8 +76,9 @@ impl PrefixCache {
         self.nodes.iter().map(|node| node.snapshots.len()).sum()
     }
 
-    /// The longest prefix of `tokens` that was computed, at most `limit` tokens of it. In a recurrent model, the longest
-    /// that has a snapshot. The caller takes references to the pages before it changes anything.
+    /// The longest prefix of `tokens` that was computed, at most `limit` tokens of it. In a
+    /// recurrent model, the longest that has a snapshot. The caller takes references to the pages
+    /// before it changes anything.
     pub(crate) fn lookup(&mut self, tokens: &[u32], limit: usize) -> Match {
         self.clock += 1;
         let (mut path, mut best, mut end) = (vec![], Match::default(), None);
@@ -112,7 +114,8 @@ impl PrefixCache {
         best
     }
 
-    /// Tokens of a node's page that can be used if the first `common` agree, and the state after them.
+    /// Tokens of a node's page that can be used if the first `common` agree, and the state after
+    /// them.
     fn usable(&self, node: usize, common: usize) -> Option<(usize, Option<u32>)> {
         if !self.recurrent {
             return (common > 0).then_some((common, None));
@@ -132,8 +135,8 @@ impl PrefixCache {
         }
     }
 
-    /// Remembers that `pages` hold the keys and values of `tokens`, and that a snapshot is of the state after them. Gives
-    /// back the snapshot's slot if there is one of that position already.
+    /// Remembers that `pages` hold the keys and values of `tokens`, and that a snapshot is of the
+    /// state after them. Gives back the snapshot's slot if there is one of that position already.
     pub(crate) fn insert(
         &mut self,
         tokens: &[u32],
@@ -161,7 +164,8 @@ impl PrefixCache {
         None
     }
 
-    /// The child of `at` that begins with `chunk`: one that is there, one that `chunk` goes on from, or a new one.
+    /// The child of `at` that begins with `chunk`: one that is there, one that `chunk` goes on
+    /// from, or a new one.
     fn descend(&mut self, at: usize, chunk: &[u32], page: u32, blocks: &mut BlockManager) -> usize {
         let clock = self.clock;
         let fits = |child: &usize| {
@@ -190,8 +194,8 @@ impl PrefixCache {
         child
     }
 
-    /// Gives up the least useful page that nobody else holds, with its snapshots, whose slots go to `slots`. Returns
-    /// whether there was one.
+    /// Gives up the least useful page that nobody else holds, with its snapshots, whose slots go to
+    /// `slots`. Returns whether there was one.
     pub(crate) fn evict_page(&mut self, blocks: &mut BlockManager, slots: &mut Vec<u32>) -> bool {
         let evictable = |node: &Node| node.children.is_empty() && blocks.refs(node.page) == 1;
         let leaves = self.nodes.iter().enumerate().skip(1).filter(|(_, node)| !node.tokens.is_empty());
@@ -208,7 +212,8 @@ impl PrefixCache {
         true
     }
 
-    /// Gives up the least useful snapshot that is not `but` and not worth more than `keep`; its slot.
+    /// Gives up the least useful snapshot that is not `but` and not worth more than `keep`; its
+    /// slot.
     pub(crate) fn evict_snapshot(&mut self, keep: Keep, but: Option<u32>) -> Option<u32> {
         let all = self
             .nodes

@@ -1,4 +1,5 @@
-//! The engine's thread. It owns model, expert store and states; a step is: admit, schedule, run, sample, emit.
+//! The engine's thread. It owns model, expert store and states; a step is: admit, schedule, run,
+//! sample, emit.
 
 mod pass;
 mod schedule;
@@ -125,7 +126,8 @@ impl Worker {
         }
     }
 
-    /// One pass through the model, or through some layers of it. Returns whether there was anything to compute.
+    /// One pass through the model, or through some layers of it. Returns whether there was anything
+    /// to compute.
     pub(crate) fn step(&mut self) -> bool {
         self.end_cancelled();
         self.retire();

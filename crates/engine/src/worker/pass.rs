@@ -14,7 +14,8 @@ use crate::kv_cache::{Keep, KvCache};
 use crate::stats::Counters;
 use crate::{EngineError, Event, Logits};
 
-/// Tokens from which on a prompt goes through the recurrent layers in blocks. Shorter ones go token by token.
+/// Tokens from which on a prompt goes through the recurrent layers in blocks. Shorter ones go token
+/// by token.
 const CHUNKED_TOKENS_MIN: usize = 16;
 
 /// Consecutive positions of a prompt, with the slot that keeps the state after them.
@@ -137,7 +138,8 @@ impl Pass {
         self.channels.push(sequence.channel.clone());
     }
 
-    /// Adds a prompt part, whose logits are wanted when it comes out of the last of `layers` layers.
+    /// Adds a prompt part, whose logits are wanted when it comes out of the last of `layers`
+    /// layers.
     pub(super) fn add_part(&mut self, part: &Part, running: &[Sequence], layers: usize) {
         let out = part.layers.end == layers;
         for piece in &part.pieces {
@@ -186,7 +188,8 @@ impl Pass {
         }
     }
 
-    /// Tells callers that their prompts are through the first `layers` layers of this pass, of `all` that there are.
+    /// Tells callers that their prompts are through the first `layers` layers of this pass, of
+    /// `all` that there are.
     fn report_progress(&self, layers: usize, all: usize) {
         let Some(range) = &self.layers else { return };
         let through = range.end.min(range.start + layers);

@@ -26,7 +26,8 @@ pub(crate) struct Claim {
     pub(crate) end: usize,
 }
 
-/// How far prompts may be cut: a cut is at a multiple of `grid` tokens, so a prompt's cuts do not show in its results.
+/// How far prompts may be cut: a cut is at a multiple of `grid` tokens, so a prompt's cuts do not
+/// show in its results.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Grid(usize);
 
@@ -44,8 +45,9 @@ impl Grid {
     }
 }
 
-/// Shares out the rows of prompt part number `round`: (id, first position, the one behind the last). Everybody gets a fair
-/// share, as far as the grid allows; the rest goes to the interactive ones and to those that were served longest ago.
+/// Shares out the rows of prompt part number `round`: (id, first position, the one behind the
+/// last). Everybody gets a fair share, as far as the grid allows; the rest goes to the interactive
+/// ones and to those that were served longest ago.
 pub(crate) fn share_out(
     mut claims: Vec<Claim>,
     round: u64,
@@ -65,7 +67,8 @@ pub(crate) fn share_out(
         left -= end - claim.pos;
         ends.push(end);
     }
-    // What was left, and those for whom a fair share was less than the grid: served longest ago first.
+    // What was left, and those for whom a fair share was less than the grid: served longest ago
+    // first.
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by_key(|&index| (ends[index] > claims[index].pos, index));
     for index in order {
@@ -78,7 +81,8 @@ pub(crate) fn share_out(
     parts.filter(|(_, pos, end)| end > pos).collect()
 }
 
-/// How long passes take, measured: it bounds what a prompt may add to a pass in which others decode.
+/// How long passes take, measured: it bounds what a prompt may add to a pass in which others
+/// decode.
 pub(crate) struct Pace {
     pass_max: Duration,
     /// A pass without any prompt.
@@ -101,7 +105,8 @@ impl Pace {
         self.pass_max.saturating_sub(self.decode)
     }
 
-    /// Rows of a new part in company, at most `most`: as many as a layer can take in the time, by what is known.
+    /// Rows of a new part in company, at most `most`: as many as a layer can take in the time, by
+    /// what is known.
     pub(crate) fn rows(&self, most: usize) -> usize {
         let fits = |class: &usize| self.layer[*class].is_some_and(|time| time <= self.room());
         let known = (0..32).rev().find(fits);
@@ -125,7 +130,8 @@ impl Pace {
         usize::try_from(layers).unwrap_or(left).clamp(1, left)
     }
 
-    /// Notes how long a pass took, whether rows decoded in it, and the rows and layers of its prompt part.
+    /// Notes how long a pass took, whether rows decoded in it, and the rows and layers of its
+    /// prompt part.
     pub(crate) fn note(&mut self, time: Duration, decoding: bool, part: Option<(usize, usize)>) {
         match part {
             None => self.decode = time,

@@ -149,7 +149,8 @@ impl Sequence {
         self.times.at_decode = counters;
     }
 
-    /// Takes logits after the token at `position`: hands them out, and chooses what follows the last token.
+    /// Takes logits after the token at `position`: hands them out, and chooses what follows the
+    /// last token.
     pub(crate) fn take_logits(&mut self, position: usize, logits: &[f32]) {
         let last = position + 1 == self.tokens.len();
         let wanted = match self.request.logits {

@@ -1,5 +1,5 @@
-//! A runtime whose logits say everything that a model's could depend on: the tokens of each page, the recurrent state, and
-//! the layers that each row went through.
+//! A runtime whose logits say everything that a model's could depend on: the tokens of each page,
+//! the recurrent state, and the layers that each row went through.
 
 use experts::{LookaheadStats, StoreStats};
 use models::{Failures, ModelError, Phases, Step};

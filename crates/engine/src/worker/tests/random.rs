@@ -1,4 +1,5 @@
-//! Batching never changes a result: random arrivals, lengths, cancels, priorities, sizes and faults.
+//! Batching never changes a result: random arrivals, lengths, cancels, priorities, sizes and
+//! faults.
 
 use proptest::prelude::*;
 
