@@ -1,20 +1,40 @@
 //! Advice for the command line: libraries say what is wrong, this file says which option mends it.
 
+use engine::EngineError;
 use engine::system::human_bytes;
 use lab::LabError;
 use pack::synth::SynthError;
 
 /// Options that would help against an error, as a half-sentence; `None` where there are none.
 pub(crate) fn advice(error: &anyhow::Error) -> Option<String> {
+    // An error of the engine may be inside one of the lab, which passes it through without being its cause.
     let of = |cause: &(dyn std::error::Error + 'static)| {
         let lab = cause.downcast_ref().and_then(lab_advice);
-        lab.or_else(|| cause.downcast_ref().and_then(synth_advice))
+        let engine = || cause.downcast_ref().and_then(engine_advice);
+        lab.or_else(engine).or_else(|| cause.downcast_ref().and_then(synth_advice))
     };
     error.chain().find_map(of)
 }
 
+fn engine_advice(error: &EngineError) -> Option<String> {
+    match error {
+        EngineError::BudgetTooSmall(shortfall) => {
+            let enough = shortfall.least_bytes.div_ceil(1 << 20);
+            Some(format!("use --memory {enough}MiB or more, or a smaller --ctx"))
+        }
+        EngineError::PromptTooLong { prompt, .. } => {
+            let enough = (prompt + 256).next_multiple_of(256);
+            Some(format!("use --ctx {enough} or more, or a shorter prompt"))
+        }
+        EngineError::ContextTooLong { limit, .. } => Some(format!("use --ctx {limit} or less")),
+        EngineError::NoChatTemplate { .. } => Some("complete text with `run --raw`".into()),
+        _ => None,
+    }
+}
+
 fn lab_advice(error: &LabError) -> Option<String> {
     match error {
+        LabError::Engine(error) => engine_advice(error),
         LabError::BeyondContext { prompt, decode, .. } => {
             let enough = (prompt + decode).next_multiple_of(256);
             Some(format!("use --ctx {enough} or more, or fewer tokens"))

@@ -98,6 +98,15 @@ pub(crate) struct LoadArgs {
     /// Record the router's decisions in this file, for `simulate`.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// Keep what was computed in this directory, so that a later run goes on from it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) session_cache: Option<PathBuf>,
+    /// Most disk that --session-cache may take [default: 8GiB].
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "session_cache")]
+    pub(crate) session_cache_size: Option<u64>,
+    /// Recurrent states to keep and go back to, instead of the number that the memory budget gives.
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) snapshots: Option<usize>,
     /// Expert slots instead of the number that the memory budget gives.
     #[arg(long, value_name = "N", value_parser = positive, hide = true)]
     pub(crate) slots: Option<usize>,
@@ -142,6 +151,9 @@ impl LoadArgs {
             }),
             policy: Some(self.policy),
             trace: self.trace.clone(),
+            session_cache: self.session_cache.clone(),
+            session_cache_bytes: self.session_cache_size,
+            snapshots: self.snapshots,
             verify: self.verify_reads.then_some(engine::Verify::EveryLoad),
             ..EngineOptions::default()
         }

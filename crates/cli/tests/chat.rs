@@ -71,3 +71,47 @@ fn what_cannot_go_on_says_why() {
     let model = copy_fixture("flat", dir.path());
     fails(&["chat", model.to_str().unwrap()], &["tokenizer"]);
 }
+
+/// Like [`chat`], and how many tokens were computed for each turn.
+fn with_sessions(dir: &Dir, extra: &[&str], input: &str) -> (String, Vec<usize>) {
+    let kept = ["--session-cache", dir.path().to_str().unwrap()];
+    let (text, errors) = chat(&[&kept[..], extra].concat(), input);
+    (text, prompts(&errors).into_iter().map(|(new, _)| new).collect())
+}
+
+#[test]
+fn a_restart_goes_on_from_what_is_on_disk() {
+    let dir = Dir::new();
+    let turns = format!("Tell me a story about {}.\nAnd then?\n", "a dog and a cat and ".repeat(20));
+    let (text, first) = with_sessions(&dir, &[], &turns);
+    let (again, second) = with_sessions(&dir, &[], &turns);
+    assert_eq!(text, again, "text is the same with and without what is on disk");
+    assert!(second[0] <= 64 && first[0] > 2 * second[0], "{first:?} {second:?}");
+    // Damage is found and computed again; files of other models are of no use.
+    for file in std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()) {
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let (again, third) = with_sessions(&dir, &[], &turns);
+    assert_eq!((&text, &first), (&again, &third));
+    let (_, other) = with_sessions(&dir, &["--kv", "f32"], &turns);
+    assert_eq!(other, third);
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_writes_leaves_a_directory_of_use() {
+    let dir = Dir::new();
+    let turns = format!("Tell me a story about {}.\nAnd then?\n", "a dog and a cat and ".repeat(20));
+    let (text, first) = with_sessions(&Dir::new(), &[], &turns);
+    for after_ms in [200, 400, 600, 800] {
+        let kept = ["--session-cache", dir.path().to_str().unwrap()];
+        common::killed(&[&CHAT[..], &kept].concat(), &turns, std::time::Duration::from_millis(after_ms));
+        let copy = Dir::new();
+        for file in std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()) {
+            std::fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+        }
+        let (again, computed) = with_sessions(&copy, &[], &turns);
+        assert_eq!(text, again, "killed after {after_ms} ms");
+        assert!(computed[0] <= first[0]);
+    }
+}

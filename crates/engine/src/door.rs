@@ -1,46 +1,79 @@
-//! The back door of measurements (crate `lab`): more of an engine than its API shows. It is no part of the API and may
-//! change with every version.
+//! The back door of measurements (crate `lab`): more of an engine than its API shows. It is no part
+//! of the API and may change with every version.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
-use storage::{FileId, Storage};
+use storage::{AlignedBuf, FileId, Storage};
 
-pub use crate::engine::{
-    BUFFER_OVERHEAD_BYTES, CTX_DEFAULT, Compute, IO_THREADS_DEFAULT, Opened, default_budget_bytes,
-    load_tokenizer, memory_plan, open_files, open_storage, plan_input,
-};
+pub use crate::open::{BUFFER_OVERHEAD_BYTES, Compute, Opened, open_files, open_storage};
+pub use crate::options::{ResolvedOptions, default_budget_bytes};
+pub use crate::plan::{ModelSizes, PlanInput};
 pub use crate::runtime::Runtime;
-use crate::{Engine, Session};
+use crate::{Engine, EngineError};
 
 /// What measurements use of a loaded model.
 impl Engine {
-    /// The loaded model itself.
-    pub fn runtime(&mut self) -> &mut dyn Runtime {
-        self.runtime.as_mut()
+    /// Runs `call` on the engine's thread, between two passes.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`].
+    pub fn with_runtime<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut dyn Runtime) -> R + Send + 'static,
+    ) -> Result<R, EngineError> {
+        self.handle().inbox.call(move |worker| call(worker.runtime.as_mut()))
+    }
+
+    /// Lends buffers of expert slots to the caller's thread. The engine waits meanwhile.
+    ///
+    /// # Errors
+    /// No memory to give the slots back.
+    pub fn lend_buffers(
+        &self,
+        count: usize,
+        use_buffers: &mut dyn FnMut(&mut Vec<AlignedBuf>),
+    ) -> Result<(), EngineError> {
+        let (lend, lent) = mpsc::sync_channel::<Vec<AlignedBuf>>(1);
+        let (give_back, given_back) = mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            let call = move |runtime: &mut dyn Runtime| {
+                runtime.lend_buffers(count, &mut |buffers| {
+                    // Whoever does not give them back gets none in exchange: the slots stay empty.
+                    if lend.send(std::mem::take(buffers)).is_ok() {
+                        *buffers = given_back.recv().unwrap_or_default();
+                    }
+                })
+            };
+            let engine = self.clone();
+            let lending = scope.spawn(move || engine.with_runtime(call));
+            if let Ok(mut buffers) = lent.recv() {
+                use_buffers(&mut buffers);
+                let _ = give_back.send(buffers);
+            }
+            match lending.join() {
+                Ok(result) => Ok(result??),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// Where it reads.
     pub fn storage(&self) -> Arc<dyn Storage> {
-        self.storage.clone()
+        self.handle().storage.clone()
     }
 
     /// The checkpoint's files as the storage knows them.
     pub fn files(&self) -> &[FileId] {
-        &self.files
+        &self.handle().files
     }
 
     /// What computes.
     pub fn compute(&self) -> Compute {
-        self.compute
+        self.handle().compute
     }
 
     /// Lossy options that are on.
     pub fn lossy(&self) -> &[String] {
-        &self.lossy
-    }
-
-    /// Forgets what a session has seen.
-    pub fn forget(&mut self, session: &mut Session) {
-        self.rebuild(session);
+        &self.handle().options.lossy
     }
 }

@@ -1,6 +1,14 @@
-//! Errors of the API. Most come from below and pass through: they already say what, where and what to do.
+//! Errors of the API. Most come from below and pass through: they already say what, where and what
+//! to do. Sizes are fields, so that a caller can say them in its own words.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use models::ModelError;
+use ops::KvFormat;
+
+use crate::system::human_bytes;
 
 /// Why a model cannot be opened or a request cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +19,10 @@ pub enum EngineError {
     Checkpoint(#[from] checkpoint::CheckpointError),
     /// The checkpoint is not a model that this version runs, or a step failed.
     #[error(transparent)]
-    Model(#[from] models::ModelError),
+    Model(#[from] ModelError),
+    /// A pass failed as a whole, and with it every request that took part.
+    #[error(transparent)]
+    Pass(Arc<ModelError>),
     /// Reading failed.
     #[error(transparent)]
     Storage(#[from] storage::StorageError),
@@ -21,38 +32,22 @@ pub enum EngineError {
     /// Text cannot be encoded, decoded or rendered.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::TokenizerError),
-    /// A sampling parameter or the logits are unusable.
+    /// A sampling parameter is unusable.
     #[error(transparent)]
     Sampling(#[from] sampling::SamplingError),
     /// The least that works does not fit into the budget.
-    #[error(
-        "memory budget of {budget} is too small: this model needs at least {least} ({detail}); use --memory {suggestion} \
-         or more, or a smaller --ctx"
-    )]
-    BudgetTooSmall {
-        /// Budget, readable.
-        budget: String,
-        /// Least that works, readable.
-        least: String,
-        /// Tiers of the least.
-        detail: String,
-        /// Least that works in the form that the flag takes.
-        suggestion: String,
-    },
+    #[error("{0}")]
+    BudgetTooSmall(Box<Shortfall>),
     /// The prompt does not leave room for a single new token.
-    #[error(
-        "the prompt has {prompt} tokens and the context holds {ctx}; use --ctx {suggestion} or more, or a shorter prompt"
-    )]
+    #[error("the prompt has {prompt} tokens and the context holds {ctx}")]
     PromptTooLong {
         /// Tokens of the prompt.
         prompt: usize,
         /// Tokens of the context.
         ctx: usize,
-        /// What would do.
-        suggestion: usize,
     },
     /// The context asked for is beyond what the model was made for.
-    #[error("--ctx {asked} is beyond the model's own limit of {limit} tokens")]
+    #[error("a context of {asked} tokens is beyond the model's own limit of {limit}")]
     ContextTooLong {
         /// Tokens asked for.
         asked: usize,
@@ -70,6 +65,25 @@ pub enum EngineError {
         /// Entries.
         vocab: usize,
     },
+    /// A logit is NaN or +infinity: the weights or the activations are damaged.
+    #[error("the logit of token {token} after position {position} is {value}; the weights are damaged")]
+    LogitsNotFinite {
+        /// Position of the token that the logits come after.
+        position: usize,
+        /// Entry of the vocabulary.
+        token: usize,
+        /// NaN or +infinity.
+        value: f32,
+    },
+    /// As many requests wait as may.
+    #[error("{waiting} requests wait already; try again later")]
+    QueueFull {
+        /// Requests that wait.
+        waiting: usize,
+    },
+    /// The engine is closed, or its thread ended by a fault of its own.
+    #[error("the engine is closed")]
+    Closed,
     /// The model directory has no tokenizer.
     #[error("{path}: there is no tokenizer.json; copy the model's original tokenizer files there")]
     NoTokenizer {
@@ -84,12 +98,57 @@ pub enum EngineError {
         /// The file.
         path: PathBuf,
     },
-    /// generation_config.json cannot be used.
-    #[error("{path}: {reason}")]
-    GenerationConfig {
-        /// The file.
+    /// The model was not made for conversations.
+    #[error("{path}: this model has no chat template, so it knows no turns")]
+    NoChatTemplate {
+        /// The model.
         path: PathBuf,
-        /// What is wrong.
-        reason: String,
     },
+    /// The directory for sessions cannot be used.
+    #[error("{path}: cannot keep sessions there ({source})")]
+    SessionCache {
+        /// The directory.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+}
+
+/// A budget that is too small, and the least that works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Budget, bytes.
+    pub budget_bytes: u64,
+    /// Least that works, bytes.
+    pub least_bytes: u64,
+    /// Of that, dense weights.
+    pub dense_bytes: u64,
+    /// Of that, keys, values and recurrent states.
+    pub state_bytes: u64,
+    /// Of that, expert slots.
+    pub slots_bytes: u64,
+    /// Their number.
+    pub slots: usize,
+    /// Context, tokens.
+    pub ctx: usize,
+    /// Requests that run at once.
+    pub parallel: usize,
+    /// Number format of keys and values.
+    pub kv: KvFormat,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortfall { slots, ctx, parallel, kv, .. } = self;
+        let [budget, least, dense, state, experts] =
+            [self.budget_bytes, self.least_bytes, self.dense_bytes, self.state_bytes, self.slots_bytes]
+                .map(human_bytes);
+        let rest = human_bytes(self.least_bytes - self.dense_bytes - self.state_bytes - self.slots_bytes);
+        let sequences = if *parallel == 1 { String::new() } else { format!("{parallel} × ") };
+        write!(
+            f,
+            "memory budget of {budget} is too small: this model needs at least {least} (dense weights {dense}, state \
+             for {sequences}{ctx} tokens (kv {kv}) {state}, {slots} expert slots {experts}, rest {rest})"
+        )
+    }
 }

@@ -1,17 +1,15 @@
 //! What a GGUF file says besides weights: its tokenizer, its end tokens, how to sample.
 
-use std::path::Path;
-
 use checkpoint::Checkpoint;
 use checkpoint::gguf::{Gguf, Metadata, Value};
 use serde_json::json;
 use tokenizer::GgufVocabulary;
 
 use crate::EngineError;
-use crate::engine::Opened;
 
-/// Bytes of the tokenizer.json that the vocabulary would make, for a GGUF header of one byte: tokens and merges are
-/// nearly all of both, and JSON adds quotes, commas and ids. Measured 1.6 to 2 times.
+/// Bytes of the tokenizer.json that the vocabulary would make, for a GGUF header of one byte:
+/// tokens and merges are nearly all of both, and JSON adds quotes, commas and ids. Measured 1.6 to
+/// 2 times.
 const TOKENIZER_JSON_FACTOR: u64 = 2;
 /// Keys of sampling defaults, and what generation_config.json calls them.
 const SAMPLING_KEYS: [(&str, &str); 5] = [
@@ -108,29 +106,6 @@ pub(crate) fn generation_config(checkpoint: &Checkpoint, gguf: &Gguf, eos_token_
     config.to_string().into_bytes()
 }
 
-/// The small files that a model has inside, name and content, for its packed container: those of a GGUF file; of a
-/// directory there are none.
-///
-/// # Errors
-/// A model that cannot be opened; a vocabulary that cannot be used.
-pub fn files_inside(model: &Path) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
-    let opened = Opened::new(model)?;
-    let Some(gguf) = opened.checkpoint.gguf() else { return Ok(Vec::new()) };
-    let generation = generation_config(&opened.checkpoint, gguf, &opened.config.eos_token_ids);
-    let mut files = vec![("generation_config.json".to_owned(), generation)];
-    match vocabulary(&opened.checkpoint, gguf) {
-        Ok(vocabulary) => {
-            files.push(("tokenizer.json".to_owned(), vocabulary.tokenizer_json()?));
-            let config = vocabulary.tokenizer_config().to_string();
-            files.push(("tokenizer_config.json".to_owned(), config.into_bytes()));
-        }
-        // Nothing to copy; the container can be run on ids as the file can.
-        Err(EngineError::NoGgufTokenizer { .. }) => {}
-        Err(other) => return Err(other),
-    }
-    Ok(files)
-}
-
 /// A number that was rounded to f32, in its shortest form: 0.6 and not 0.6000000238418579.
 fn short(number: f64) -> serde_json::Value {
     json!((number as f32).to_string().parse::<f64>().unwrap_or(number))
@@ -152,9 +127,10 @@ mod tests {
         assert_eq!(short(f64::from(0.6f32)).to_string(), "0.6");
     }
 
-    /// llama.cpp's own vocabulary files (`models/ggml-vocab-NAME.gguf` of a checkout, whose directory
-    /// `FLASH_MOE_GGUF_VOCABULARIES` names) come with texts and ids. llama.cpp does not compose characters
-    /// where transformers does (form C, in the Qwen families); such texts are left out.
+    /// llama.cpp's own vocabulary files (`models/ggml-vocab-NAME.gguf` of a checkout, whose
+    /// directory `FLASH_MOE_GGUF_VOCABULARIES` names) come with texts and ids. llama.cpp does not
+    /// compose characters where transformers does (form C, in the Qwen families); such texts are
+    /// left out.
     #[test]
     #[ignore = "needs files of llama.cpp"]
     fn vocabularies_of_llama_cpp() {
@@ -200,7 +176,8 @@ mod tests {
         }
     }
 
-    /// A SentencePiece vocabulary against SentencePiece itself; and the tokenizer.json that packing writes.
+    /// A SentencePiece vocabulary against SentencePiece itself; and the tokenizer.json that packing
+    /// writes.
     #[test]
     fn a_sentence_piece_vocabulary_gives_its_own_ids() {
         let checkpoint = Checkpoint::open(&fixture("gguf/sentencepiece.gguf")).unwrap();
@@ -235,7 +212,8 @@ mod tests {
         assert_eq!(vocabulary.end_token_ids(), [2, end]);
     }
 
-    /// The tokenizer that llama.cpp's converter put into a GGUF file against the one that it was made of.
+    /// The tokenizer that llama.cpp's converter put into a GGUF file against the one that it was
+    /// made of.
     #[test]
     fn the_vocabulary_of_a_file_is_that_of_its_source() {
         let checkpoint = Checkpoint::open(&fixture("gguf/tokenizer.gguf")).unwrap();

@@ -1,4 +1,4 @@
-//! The API of flash-moe: an [`Engine`] is a loaded model, a [`Session`] one timeline of tokens in it, a [`Request`] what to
+//! The API of flash-moe: an [`Engine`] is a handle on a loaded model, a [`Request`] what to
 //! generate, an [`Event`] what happens meanwhile.
 //!
 //! ```no_run
@@ -6,11 +6,9 @@
 //!
 //! use engine::{Engine, EngineOptions, Event, Request};
 //!
-//! let mut engine = Engine::open("models/demo".as_ref(), EngineOptions::default(), &mut |_| {})?;
-//! let prompt = engine.encode("Once upon a time")?;
-//! let mut session = engine.session()?;
-//! let request = Request { max_tokens: 64, ..Request::new(prompt, &engine) };
-//! engine.generate(&mut session, &request, &mut |event| {
+//! let engine = Engine::open("models/demo".as_ref(), EngineOptions::default(), &mut |_| {})?;
+//! let request = Request { max_tokens: 64, ..engine.request("Once upon a time") };
+//! engine.generate(request, |event| {
 //!     if let Event::Token { text, .. } = event {
 //!         print!("{text}");
 //!     }
@@ -19,36 +17,45 @@
 //! # Ok::<(), engine::EngineError>(())
 //! ```
 //!
-//! Memory is planned before anything is loaded ([`plan::MemoryPlan`]); after loading, a step allocates nothing that grows.
+//! One thread owns the model. Requests of any number of handles and threads share its passes
+//! ([`Engine::submit`]), wait for their turn when there is no room, and fail alone. Memory is
+//! planned before anything is loaded ([`plan::MemoryPlan`]); a request is admitted only when all
+//! that it can need is there.
 #![forbid(unsafe_code)]
 
+mod backend;
+mod channel;
 mod conversation;
 #[doc(hidden)]
 pub mod door;
 mod engine;
 mod error;
-mod generate;
 mod gguf;
+mod inbox;
+mod kv_cache;
+mod open;
 mod options;
 pub mod plan;
+mod request;
 mod runtime;
-mod session;
+mod session_cache;
 mod stats;
 pub mod synth;
 pub mod system;
+mod worker;
 
 pub use conversation::Conversation;
-pub use engine::{Engine, Loading};
-pub use error::EngineError;
+pub use engine::{Canceller, Engine, Running};
+pub use error::{EngineError, Shortfall};
 pub use experts::{PolicyKind, Verify};
-pub use generate::{Event, FinishReason, Generation, Request};
-pub use gguf::files_inside;
 pub use kernels_cpu::dot::Isa;
 pub use models::tiers::QuantTiers;
+pub use open::{Loading, files_inside};
 pub use ops::KvFormat;
-pub use options::EngineOptions;
-pub use session::Session;
-pub use stats::RunStats;
+pub use options::{EngineOptions, Input};
+pub use request::{Event, FinishReason, Generation, Logits, Priority, Prompt, Request};
+pub use sampling::SamplingParams;
+pub use stats::{EngineStats, RunStats};
 pub use storage::{IoEngine, IoMode};
 pub use tensor::Format;
 pub use tokenizer::{Message, TemplateOptions, Tokenizer};

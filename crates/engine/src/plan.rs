@@ -1,26 +1,38 @@
 //! The memory plan: who gets how much of the budget, decided before anything is loaded.
 //!
-//! Dense weights, one sequence's state and the process itself are given. What remains is split between the activations of
-//! a prompt chunk (a larger chunk reads each expert less often in prefill) and expert slots (more slots read less often in
-//! decode).
+//! Dense weights, keys and values, the running sequences' recurrent states and the process itself
+//! are given. What remains is split between the activations of a prompt chunk (a larger chunk reads
+//! each expert less often in prefill), recurrent states to go back to, and expert slots (more slots
+//! read less often in decode).
 
-use kernels_cpu::{CpuBackend, CpuOptions};
 use models::{ModelSpec, ScratchRows};
-use ops::KvFormat;
+use ops::{KvFormat, PAGE_TOKENS};
 
-use crate::EngineError;
-use crate::system::human_bytes;
+use crate::backend::{ThisBackend, backend};
+use crate::error::Shortfall;
+use crate::options::ResolvedOptions;
+use crate::{EngineError, Isa};
 
 /// The binary, its heap and thread stacks, measured without a model.
 const PROCESS_BYTES: u64 = 24 << 20;
-/// A tokenizer in memory against its tokenizer.json: measured 6 to 8 times on vocabularies from 8 k to 250 k entries.
+/// A tokenizer in memory against its tokenizer.json: measured 6 to 8 times on vocabularies from 8 k
+/// to 250 k entries.
 const TOKENIZER_FACTOR: u64 = 8;
+/// What a sequence's sampler keeps for each entry of the vocabulary, at most: candidates, weights,
+/// counts, a row of logits.
+const SAMPLING_BYTES_PER_ENTRY: u64 = 24;
 /// Longest prompt chunk chosen by itself; longer ones were not seen to read less.
 const CHUNK_TOKENS_MAX: usize = 4096;
 /// Shortest prompt chunk before the plan gives up slots beyond the minimum.
 const CHUNK_TOKENS_MIN: usize = 16;
 /// Share of what remains that a chunk's activations may take: 1/8.
 const CHUNK_SHARE: u64 = 8;
+/// Pages beyond those of the sequences: a prefix that ends within a page is copied from one.
+const SPARE_PAGES: usize = 2;
+/// Most recurrent states that are kept when nobody asks for a number.
+const SNAPSHOTS_MAX: u64 = 16;
+/// Share of what remains that they may take: 1/32.
+const SNAPSHOT_SHARE: u64 = 32;
 
 /// What the plan is made from.
 #[derive(Clone, Debug)]
@@ -29,24 +41,41 @@ pub struct PlanInput<'a> {
     pub config: &'a ModelSpec,
     /// Whole budget, bytes.
     pub budget_bytes: u64,
-    /// Dense weights as they will lie in memory, bytes.
-    pub dense_bytes: u64,
-    /// Size of tokenizer.json, bytes.
-    pub tokenizer_json_bytes: u64,
+    /// What the model's files say.
+    pub sizes: ModelSizes,
     /// Context, tokens.
     pub ctx: usize,
     /// Number format of keys and values.
     pub kv: KvFormat,
-    /// Memory of one slot, bytes.
-    pub slot_bytes: u64,
-    /// Routed experts in the model.
-    pub expert_count: usize,
+    /// Requests that run at once.
+    pub parallel: usize,
+    /// Tokens for whose keys and values there is room.
+    pub kv_tokens: usize,
+    /// Fixed number of recurrent states to go back to, if the caller wants one.
+    pub snapshots: Option<usize>,
+    /// Whether prefixes go to disk.
+    pub session_cache: bool,
     /// Compute threads.
     pub threads: usize,
+    /// Instruction set.
+    pub isa: Option<Isa>,
     /// Fixed number of slots, if the caller wants one.
     pub slots: Option<usize>,
     /// Fixed chunk, if the caller wants one.
     pub chunk_tokens: Option<usize>,
+}
+
+/// Sizes of a model, from its files or from a preset.
+#[derive(Copy, Clone, Debug)]
+pub struct ModelSizes {
+    /// Dense weights as they will lie in memory, bytes.
+    pub dense_bytes: u64,
+    /// Size of tokenizer.json, or of the one that the vocabulary would make, bytes.
+    pub tokenizer_json_bytes: u64,
+    /// Memory of one slot, bytes.
+    pub slot_bytes: u64,
+    /// Routed experts in the model.
+    pub expert_count: usize,
 }
 
 /// Who gets how much.
@@ -58,9 +87,9 @@ pub struct MemoryPlan {
     pub process_bytes: u64,
     /// Dense weights, bytes.
     pub dense_bytes: u64,
-    /// Key/value caches and recurrent states of one sequence, bytes.
+    /// Keys, values and recurrent states of all sequences, bytes.
     pub state_bytes: u64,
-    /// Activations of one chunk, bytes.
+    /// Activations of one pass, bytes.
     pub scratch_bytes: u64,
     /// Memory of one expert slot, bytes.
     pub slot_bytes: u64,
@@ -75,10 +104,156 @@ pub struct MemoryPlan {
     /// Number format of keys and values.
     #[serde(serialize_with = "kv_name")]
     pub kv: KvFormat,
+    /// Requests that run at once.
+    pub parallel: usize,
+    /// Pages of keys and values.
+    pub pages: usize,
+    /// Recurrent states, of running sequences and to go back to; 0 in models that have none.
+    pub states: usize,
 }
 
 pub(crate) fn kv_name<S: serde::Serializer>(kv: &KvFormat, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(kv.name())
+}
+
+impl<'a> PlanInput<'a> {
+    /// What a plan is made from, whether the model is loaded after it or not.
+    pub fn new(config: &'a ModelSpec, sizes: ModelSizes, options: &ResolvedOptions) -> Self {
+        Self {
+            config,
+            budget_bytes: options.memory_bytes,
+            sizes,
+            ctx: options.ctx,
+            kv: options.kv,
+            parallel: options.parallel,
+            kv_tokens: options.kv_tokens,
+            snapshots: options.snapshots,
+            session_cache: options.session_cache.is_some(),
+            threads: options.threads,
+            isa: options.isa,
+            slots: options.slots,
+            chunk_tokens: options.chunk_tokens,
+        }
+    }
+
+    /// Room for the rows of a pass whose prompt part is at most `chunk_tokens` long.
+    pub(crate) fn scratch_rows(parallel: usize, chunk_tokens: usize) -> ScratchRows {
+        // A prompt that has no company goes through all layers at once.
+        let parked_max = if parallel > 1 { chunk_tokens } else { 0 };
+        ScratchRows { pass_max: chunk_tokens + parallel - 1, parked_max }
+    }
+}
+
+/// What makes a plan: its input, and a back-end that says what things take.
+struct Planner<'a> {
+    input: &'a PlanInput<'a>,
+    backend: ThisBackend,
+}
+
+impl<'a> Planner<'a> {
+    fn new(input: &'a PlanInput<'a>) -> Self {
+        Self { input, backend: backend(input.threads, input.isa) }
+    }
+
+    /// Bytes of one recurrent state; 0 if the model has none.
+    fn recurrent_bytes(&self) -> u64 {
+        self.input.config.recurrent_state_bytes()
+    }
+
+    fn pages(&self) -> usize {
+        let PlanInput { kv_tokens, ctx, parallel, .. } = *self.input;
+        kv_tokens.max(ctx).div_ceil(PAGE_TOKENS) + parallel + SPARE_PAGES - 1
+    }
+
+    /// Keys, values and `states` recurrent states; what is on its way to the disk.
+    fn state_bytes(&self, states: usize) -> u64 {
+        let page_bytes = PAGE_TOKENS as u64 * self.input.config.kv_bytes_per_token(self.input.kv);
+        let copies = if self.input.session_cache { 2 } else { 0 };
+        self.pages() as u64 * page_bytes
+            + states as u64 * self.recurrent_bytes()
+            + copies * self.recurrent_bytes().max(page_bytes)
+    }
+
+    /// States that running sequences need, and those that were asked for.
+    fn states_min(&self) -> usize {
+        match self.recurrent_bytes() {
+            0 => 0,
+            _ => self.input.parallel + self.input.snapshots.unwrap_or(0),
+        }
+    }
+
+    /// States to go back to that a share of what remains pays for.
+    fn snapshots_within(&self, room: u64) -> usize {
+        let one = self.recurrent_bytes();
+        if one == 0 || self.input.snapshots.is_some() {
+            return 0;
+        }
+        // One, if it takes no more than the activations may.
+        let least = u64::from(one <= room / CHUNK_SHARE);
+        (room / SNAPSHOT_SHARE / one).clamp(least, SNAPSHOTS_MAX) as usize
+    }
+
+    fn process_bytes(&self) -> u64 {
+        // The process was measured with one.
+        let samplers = (self.input.parallel - 1) * self.input.config.vocab_size;
+        let tokenizer = TOKENIZER_FACTOR * self.input.sizes.tokenizer_json_bytes;
+        PROCESS_BYTES + tokenizer + samplers as u64 * SAMPLING_BYTES_PER_ENTRY
+    }
+
+    fn slots_min(&self) -> usize {
+        let input = self.input;
+        input.slots.unwrap_or(input.config.per_token_max()).min(input.sizes.expert_count)
+    }
+
+    fn slots_min_bytes(&self) -> u64 {
+        self.slots_min() as u64 * self.input.sizes.slot_bytes
+    }
+
+    fn fixed_bytes(&self) -> u64 {
+        self.process_bytes() + self.input.sizes.dense_bytes + self.state_bytes(self.states_min())
+    }
+
+    fn least_bytes(&self) -> u64 {
+        let chunk = self.input.chunk_tokens.unwrap_or(1).min(self.input.ctx);
+        self.fixed_bytes() + self.slots_min_bytes() + self.scratch_bytes(chunk)
+    }
+
+    /// Activations of the model and of the back-end's own ops.
+    fn scratch_bytes(&self, chunk_tokens: usize) -> u64 {
+        let PlanInput { config, kv, parallel, .. } = *self.input;
+        let rows = PlanInput::scratch_rows(parallel, chunk_tokens);
+        let footprint = models::scratch_footprint(&self.backend, config, kv, rows);
+        // What cannot even be counted does not fit.
+        footprint.map_or(u64::MAX / 4, |footprint| footprint.host_bytes)
+    }
+
+    fn chunk_tokens(&self, room: u64) -> usize {
+        if let Some(tokens) = self.input.chunk_tokens {
+            return tokens.clamp(1, self.input.ctx);
+        }
+        let mut tokens = CHUNK_TOKENS_MAX.min(self.input.ctx);
+        while tokens > CHUNK_TOKENS_MIN && self.scratch_bytes(tokens) > room / CHUNK_SHARE {
+            tokens -= tokens.div_ceil(8);
+        }
+        while tokens > 1 && self.scratch_bytes(tokens) > room {
+            tokens /= 2;
+        }
+        tokens
+    }
+
+    fn too_small(&self, least_bytes: u64) -> EngineError {
+        EngineError::BudgetTooSmall(Box::new(Shortfall {
+            budget_bytes: self.input.budget_bytes,
+            least_bytes,
+            dense_bytes: self.input.sizes.dense_bytes,
+            state_bytes: self.state_bytes(self.states_min()),
+            slots_bytes: self.slots_min_bytes(),
+            slots: self.slots_min(),
+            ctx: self.input.ctx,
+            parallel: self.input.parallel,
+            kv: self.input.kv,
+        }))
+    }
 }
 
 impl MemoryPlan {
@@ -87,53 +262,66 @@ impl MemoryPlan {
     /// # Errors
     /// [`EngineError::BudgetTooSmall`] with the least that works.
     pub fn new(input: &PlanInput<'_>) -> Result<Self, EngineError> {
-        let slots_min = input.slots.unwrap_or(input.config.per_token_max()).min(input.expert_count);
-        let fixed = fixed_bytes(input);
-        let least = least_bytes(input, fixed, slots_min);
+        let planner = Planner::new(input);
+        let (slots_min, slot_bytes) = (planner.slots_min(), input.sizes.slot_bytes);
+        let least = planner.least_bytes();
         if least > input.budget_bytes {
-            return Err(too_small(input, least, slots_min));
+            return Err(planner.too_small(least));
         }
-        let room = input.budget_bytes - fixed - slots_min as u64 * input.slot_bytes;
-        let chunk_tokens = chunk_tokens(input, room);
-        let scratch_bytes = scratch_bytes(input, chunk_tokens);
-        let affordable = (room - scratch_bytes) / input.slot_bytes.max(1);
+        let room = input.budget_bytes - planner.fixed_bytes() - planner.slots_min_bytes();
+        let chunk_tokens = planner.chunk_tokens(room);
+        let scratch_bytes = planner.scratch_bytes(chunk_tokens);
+        let room = room - scratch_bytes;
+        let states = planner.states_min() + planner.snapshots_within(room);
+        let state_bytes = planner.state_bytes(states);
+        let snapshot_bytes = state_bytes - planner.state_bytes(planner.states_min());
+        let affordable = (room - snapshot_bytes) / slot_bytes.max(1);
         let slots = input.slots.unwrap_or(slots_min + usize::try_from(affordable).unwrap_or(usize::MAX / 2));
         Ok(Self {
             budget_bytes: input.budget_bytes,
-            process_bytes: process_bytes(input),
-            dense_bytes: input.dense_bytes,
-            state_bytes: state_bytes(input),
+            process_bytes: planner.process_bytes(),
+            dense_bytes: input.sizes.dense_bytes,
+            state_bytes,
             scratch_bytes,
-            slot_bytes: input.slot_bytes,
-            slots: slots.min(input.expert_count),
-            expert_count: input.expert_count,
+            slot_bytes,
+            slots: slots.min(input.sizes.expert_count),
+            expert_count: input.sizes.expert_count,
             chunk_tokens,
             ctx: input.ctx,
             kv: input.kv,
+            parallel: input.parallel,
+            pages: planner.pages(),
+            states,
         })
     }
 
-    /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not matter.
+    /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not
+    /// matter.
     pub fn least_budget_bytes(input: &PlanInput<'_>) -> u64 {
-        let slots_min = input.slots.unwrap_or(input.config.per_token_max()).min(input.expert_count);
-        least_bytes(input, fixed_bytes(input), slots_min)
+        Planner::new(input).least_bytes()
     }
 
-    /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at most one an expert.
+    /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at
+    /// most one an expert.
     ///
     /// # Errors
     /// [`EngineError::BudgetTooSmall`] with the least that works.
     pub fn slots_within(&self, budget_bytes: u64, slots_min: usize) -> Result<usize, EngineError> {
         let slots_min = slots_min.min(self.expert_count);
         let rest = self.total_bytes() - self.slots as u64 * self.slot_bytes;
-        let least = rest + slots_min as u64 * self.slot_bytes;
-        if budget_bytes < least {
-            return Err(EngineError::BudgetTooSmall {
-                budget: human_bytes(budget_bytes),
-                least: human_bytes(least),
-                detail: format!("{slots_min} expert slots, and {} that is loaded", human_bytes(rest)),
-                suggestion: format!("{}MiB", least.div_ceil(1 << 20)),
-            });
+        let slots_bytes = slots_min as u64 * self.slot_bytes;
+        if budget_bytes < rest + slots_bytes {
+            return Err(EngineError::BudgetTooSmall(Box::new(Shortfall {
+                budget_bytes,
+                least_bytes: rest + slots_bytes,
+                dense_bytes: self.dense_bytes,
+                state_bytes: self.state_bytes,
+                slots_bytes,
+                slots: slots_min,
+                ctx: self.ctx,
+                parallel: self.parallel,
+                kv: self.kv,
+            })));
         }
         let slots = (budget_bytes - rest) / self.slot_bytes.max(1);
         Ok(usize::try_from(slots).unwrap_or(usize::MAX).min(self.expert_count).max(slots_min))
@@ -143,63 +331,5 @@ impl MemoryPlan {
     pub fn total_bytes(&self) -> u64 {
         let slots = self.slots as u64 * self.slot_bytes;
         self.process_bytes + self.dense_bytes + self.state_bytes + self.scratch_bytes + slots
-    }
-}
-
-fn process_bytes(input: &PlanInput<'_>) -> u64 {
-    PROCESS_BYTES + TOKENIZER_FACTOR * input.tokenizer_json_bytes
-}
-
-fn fixed_bytes(input: &PlanInput<'_>) -> u64 {
-    process_bytes(input) + input.dense_bytes + state_bytes(input)
-}
-
-fn state_bytes(input: &PlanInput<'_>) -> u64 {
-    input.config.state_bytes(input.kv, input.ctx)
-}
-
-fn least_bytes(input: &PlanInput<'_>, fixed: u64, slots: usize) -> u64 {
-    let chunk = input.chunk_tokens.unwrap_or(1).min(input.ctx);
-    fixed + slots as u64 * input.slot_bytes + scratch_bytes(input, chunk)
-}
-
-/// Activations of the model and of the back-end's own ops for a chunk.
-fn scratch_bytes(input: &PlanInput<'_>, tokens: usize) -> u64 {
-    let backend = CpuBackend::new(CpuOptions { threads: input.threads, isa: None });
-    let rows = ScratchRows { pass_max: tokens, parked_max: 0 };
-    let footprint = models::scratch_footprint(&backend, input.config, input.kv, rows);
-    footprint.map_or(u64::MAX, |footprint| footprint.host_bytes)
-}
-
-fn chunk_tokens(input: &PlanInput<'_>, room: u64) -> usize {
-    if let Some(tokens) = input.chunk_tokens {
-        return tokens.clamp(1, input.ctx);
-    }
-    let most = CHUNK_TOKENS_MAX.min(input.ctx);
-    let mut tokens = most;
-    while tokens > CHUNK_TOKENS_MIN && scratch_bytes(input, tokens) > room / CHUNK_SHARE {
-        tokens -= tokens.div_ceil(8);
-    }
-    while tokens > 1 && scratch_bytes(input, tokens) > room {
-        tokens /= 2;
-    }
-    tokens
-}
-
-fn too_small(input: &PlanInput<'_>, least: u64, slots: usize) -> EngineError {
-    let detail = format!(
-        "dense weights {}, state for {} tokens (kv {}) {}, {slots} expert slots {}, rest {}",
-        human_bytes(input.dense_bytes),
-        input.ctx,
-        input.kv,
-        human_bytes(state_bytes(input)),
-        human_bytes(slots as u64 * input.slot_bytes),
-        human_bytes(least - input.dense_bytes - state_bytes(input) - slots as u64 * input.slot_bytes),
-    );
-    EngineError::BudgetTooSmall {
-        budget: human_bytes(input.budget_bytes),
-        least: human_bytes(least),
-        detail,
-        suggestion: format!("{}MiB", least.div_ceil(1 << 20)),
     }
 }

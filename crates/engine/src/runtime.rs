@@ -1,48 +1,74 @@
-//! The one place where the back-end's type is erased: everything above sees tokens in and logits out.
-
-use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::session::Wanted;
+//! The one place where the back-end's type is erased: everything above sees tokens in and logits
+//! out.
 
 use experts::{LookaheadStats, StoreStats};
 use models::{Failures, Local, Model, ModelError, Phases, Run, Scratch, States, Step};
-use ops::{Backend, KvFormat, PAGE_TOKENS, Phase, Rows};
+use ops::Backend;
 use storage::AlignedBuf;
 
-/// A model loaded on some back-end.
-pub trait Runtime {
-    /// The state of a new, empty sequence of at most `ctx` tokens, with keys and values in `kv`.
+/// A model loaded on some back-end, with the pools of its sequences' states.
+pub trait Runtime: Send {
+    /// One pass; see [`Model::forward`]. `cancel` is called about once for each layer.
     ///
     /// # Errors
-    /// No memory.
-    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Result<Box<dyn Any>, ModelError>;
-    /// Back to the empty sequence.
-    fn clear(&mut self, state: &mut dyn Any);
-    /// Back to the first `pos` tokens; recurrent states cannot.
-    fn rewind(&mut self, state: &mut dyn Any, pos: usize);
-    /// One chunk; see [`Model::forward`].
+    /// What fails everybody, or [`ModelError::Cancelled`].
     fn forward(
         &mut self,
-        state: &mut dyn Any,
-        tokens: &[u32],
-        wanted: Wanted,
-        cancel: &AtomicBool,
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), ModelError>;
+        step: &Step<'_>,
+        cancel: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(u32, &[f32]),
+    ) -> Result<Failures, ModelError>;
+    /// Sets a recurrent slot to the state of an empty sequence.
+    fn clear_state(&mut self, slot: u32);
+    /// Copies a recurrent slot.
+    fn copy_state(&mut self, from: u32, to: u32);
+    /// Copies the first `tokens` tokens of a page.
+    fn copy_page(&mut self, from: u32, to: u32, tokens: u32);
+    /// Appends the bytes of a page to `out`.
+    ///
+    /// # Errors
+    /// The back-end cannot read it.
+    fn save_page(&mut self, page: u32, out: &mut Vec<u8>) -> Result<(), ModelError>;
+    /// Sets a page to bytes that [`Runtime::save_page`] gave.
+    ///
+    /// # Errors
+    /// They are not as many.
+    fn load_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), ModelError>;
+    /// Appends the bytes of a recurrent slot to `out`.
+    ///
+    /// # Errors
+    /// The back-end cannot read it.
+    fn save_state(&mut self, slot: u32, out: &mut Vec<u8>) -> Result<(), ModelError>;
+    /// Sets a recurrent slot to bytes that [`Runtime::save_state`] gave.
+    ///
+    /// # Errors
+    /// They are not as many.
+    fn load_state(&mut self, slot: u32, bytes: &[u8]) -> Result<(), ModelError>;
     /// Counters of the expert store since it was opened.
     fn store_stats(&self) -> &StoreStats;
     /// What reading ahead has done since the model was opened.
     fn lookahead_stats(&self) -> &LookaheadStats;
-    /// Where the time of the steps went since the model was opened.
+    /// Where the time of the passes went since the model was opened.
     fn phases(&self) -> Phases;
     /// Fills the expert slots; see [`experts::ExpertStore::preload`].
-    fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError>;
+    ///
+    /// # Errors
+    /// A failed read.
+    fn preload(&mut self, cancel: &dyn Fn() -> bool) -> Result<usize, ModelError>;
     /// Changes the number of expert slots; see [`experts::ExpertStore::resize`].
+    ///
+    /// # Errors
+    /// No memory for more.
     fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError>;
     /// Writes what is left of the trace; see [`experts::ExpertStore::flush_trace`].
+    ///
+    /// # Errors
+    /// The file cannot be written.
     fn flush_trace(&mut self) -> Result<(), ModelError>;
     /// Lends slots; see [`experts::ExpertStore::lend_buffers`].
+    ///
+    /// # Errors
+    /// No memory to give the slots back.
     fn lend_buffers(
         &mut self,
         count: usize,
@@ -50,90 +76,56 @@ pub trait Runtime {
     ) -> Result<(), ModelError>;
 }
 
-/// A model, its back-end, its expert store and its scratch.
+/// A model, its back-end, its expert store, its sequences' states and its scratch.
 pub(crate) struct Loaded<B: Backend> {
     pub(crate) backend: B,
     pub(crate) model: Model<B>,
     pub(crate) experts: Local,
+    pub(crate) states: States<B>,
     pub(crate) scratch: Scratch<B>,
 }
 
-/// The pools of one sequence.
-struct Sequence<B: Backend> {
-    states: States<B>,
-    pages: Vec<u32>,
-    pos: usize,
-}
-
-fn sequence_of<B: Backend + 'static>(state: &mut dyn Any) -> &mut Sequence<B>
+impl<B: Backend> Runtime for Loaded<B>
 where
-    B::Buffer: 'static,
-    B::KvPool: 'static,
+    Self: Send,
 {
-    state
-        .downcast_mut()
-        .expect("a session is used with the engine that made it: a caller's mistake otherwise")
-}
-
-/// Prompts of at least this many tokens take the chunked form of the gated delta rule.
-const CHUNKED_TOKENS_MIN: usize = 16;
-
-impl<B: Backend + 'static> Runtime for Loaded<B>
-where
-    B::Buffer: 'static,
-    B::KvPool: 'static,
-{
-    fn new_state(&mut self, kv: KvFormat, ctx: usize) -> Result<Box<dyn Any>, ModelError> {
-        let pages = ctx.div_ceil(PAGE_TOKENS);
-        let states = States::new(&mut self.backend, self.model.spec(), kv, pages, 1)?;
-        Ok(Box::new(Sequence { states, pages: (0..pages as u32).collect(), pos: 0 }))
-    }
-
-    fn clear(&mut self, state: &mut dyn Any) {
-        let sequence = sequence_of::<B>(state);
-        sequence.pos = 0;
-        sequence.states.clear_slot(&mut self.backend, 0);
-    }
-
-    fn rewind(&mut self, state: &mut dyn Any, pos: usize) {
-        sequence_of::<B>(state).pos = pos;
-    }
-
     fn forward(
         &mut self,
-        state: &mut dyn Any,
-        tokens: &[u32],
-        wanted: Wanted,
-        cancel: &AtomicBool,
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), ModelError> {
-        let Self { backend, model, experts, scratch } = self;
-        let Sequence { states, pages, pos } = sequence_of::<B>(state);
-        let len = tokens.len() as u32;
-        let rows = Rows {
-            first: 0,
-            len,
-            pos: *pos as u32,
-            phase: if len == 1 { Phase::Decode } else { Phase::Prefill },
-            chunked: tokens.len() >= CHUNKED_TOKENS_MIN,
-            state: 0,
-            pages: (0, pages.len() as u32),
-        };
-        let wanted: Vec<u32> = match wanted {
-            Wanted::None => Vec::new(),
-            Wanted::Last => vec![len - 1],
-            Wanted::All => (0..len).collect(),
-        };
-        let step = Step { tokens, rows: &[rows], pages, prompt: None, wanted: &wanted };
-        let cancelled = &|| cancel.load(Ordering::Relaxed);
-        let mut run = Run { backend, experts, states, scratch, cancelled };
-        let failures: Failures =
-            model.forward(&mut run, &step, &mut |row, logits| sink(row as usize, logits))?;
-        if let Some((_, error)) = failures.into_iter().next() {
-            return Err(error);
-        }
-        *pos += tokens.len();
-        Ok(())
+        step: &Step<'_>,
+        cancel: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(u32, &[f32]),
+    ) -> Result<Failures, ModelError> {
+        let Self { backend, model, experts, states, scratch } = self;
+        let mut run = Run { backend, experts, states, scratch, cancelled: cancel };
+        model.forward(&mut run, step, sink)
+    }
+
+    fn clear_state(&mut self, slot: u32) {
+        self.states.clear_slot(&mut self.backend, slot);
+    }
+
+    fn copy_state(&mut self, from: u32, to: u32) {
+        self.states.copy_slot(&mut self.backend, from, to);
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32, tokens: u32) {
+        self.states.copy_page(&mut self.backend, from, to, tokens);
+    }
+
+    fn save_page(&mut self, page: u32, out: &mut Vec<u8>) -> Result<(), ModelError> {
+        Ok(self.states.save_page(&mut self.backend, page, out)?)
+    }
+
+    fn load_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), ModelError> {
+        self.states.load_page(&mut self.backend, page, bytes)
+    }
+
+    fn save_state(&mut self, slot: u32, out: &mut Vec<u8>) -> Result<(), ModelError> {
+        Ok(self.states.save_slot(&mut self.backend, slot, out)?)
+    }
+
+    fn load_state(&mut self, slot: u32, bytes: &[u8]) -> Result<(), ModelError> {
+        self.states.load_slot(&mut self.backend, slot, bytes)
     }
 
     fn store_stats(&self) -> &StoreStats {
@@ -148,8 +140,8 @@ where
         self.scratch.phases()
     }
 
-    fn preload(&mut self, cancel: &AtomicBool) -> Result<usize, ModelError> {
-        Ok(self.experts.store_mut().preload(&mut || !cancel.load(Ordering::Relaxed))?)
+    fn preload(&mut self, cancel: &dyn Fn() -> bool) -> Result<usize, ModelError> {
+        Ok(self.experts.store_mut().preload(&mut || !cancel())?)
     }
 
     fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError> {

@@ -1,14 +1,20 @@
 //! What a run cost, in the words and units of the command-line contract.
 
+use experts::StoreStats;
 use serde::Serialize;
 
-/// Statistics of one generation. Times in seconds, sizes in bytes, rates per second.
+/// Statistics of one generation. Times in seconds, sizes in bytes, rates per second. Expert figures
+/// count every pass that the request took part in; requests that ran beside it share them.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RunStats {
     /// Tokens of the prompt that were computed.
     pub prompt_tokens: usize,
+    /// Tokens of the prompt that had been computed before.
+    pub reused_tokens: usize,
     /// Tokens generated.
     pub generated_tokens: usize,
+    /// Time before it was the request's turn.
+    pub waited_s: f64,
     /// From the start of the request to the first token.
     pub time_to_first_token_s: f64,
     /// Prompt tokens per second.
@@ -39,4 +45,49 @@ pub struct RunStats {
     pub kv: String,
     /// Lossy options that were on.
     pub lossy: Vec<String>,
+}
+
+/// What an engine is doing.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EngineStats {
+    /// Requests that run.
+    pub running: usize,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
+    /// Pages of keys and values.
+    pub pages: usize,
+    /// Pages that hold nothing.
+    pub pages_free: usize,
+    /// Pages that hold prefixes for later requests.
+    pub pages_cached: usize,
+    /// Recurrent states that are kept for later requests.
+    pub snapshots: usize,
+    /// Bytes read from disk for experts since the model was opened.
+    pub expert_bytes_read: u64,
+}
+
+/// Counters of the expert store that requests take differences of.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) requests: u64,
+    pub(crate) hits: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) read_wait_us: u64,
+}
+
+impl Counters {
+    pub(crate) fn of(stats: &StoreStats) -> Self {
+        let StoreStats { requests, hits, bytes_read, read_wait_us, .. } = *stats;
+        Self { requests, hits, bytes_read, read_wait_us }
+    }
+
+    /// What was counted since `earlier`.
+    pub(crate) fn since(&self, earlier: &Counters) -> Counters {
+        Counters {
+            requests: self.requests - earlier.requests,
+            hits: self.hits - earlier.hits,
+            bytes_read: self.bytes_read - earlier.bytes_read,
+            read_wait_us: self.read_wait_us - earlier.read_wait_us,
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! What this machine has: memory that is free, within the limits of the control group; cores; the process's own peak.
+//! What this machine has: memory that is free, within the limits of the control group; cores; the
+//! process's own peak.
 
 use storage::{MemoryProbe, SystemMemory};
 
@@ -18,8 +19,8 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-/// Parses a size such as `6GiB`, `800M`, `12g`, `1.5GB` or a plain number of bytes. Units without `B` or with `iB` are
-/// binary, with `B` alone decimal. `None` if it is not a size above zero.
+/// Parses a size such as `6GiB`, `800M`, `12g`, `1.5GB` or a plain number of bytes. Units without
+/// `B` or with `iB` are binary, with `B` alone decimal. `None` if it is not a size above zero.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -42,8 +43,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
     (bytes >= 1.0 && bytes < 2f64.powi(60)).then_some(bytes as u64)
 }
 
-/// Bytes that this process could still take: free and reclaimable memory, or less where a control group says so.
-/// `None` where the system does not tell.
+/// Bytes that this process could still take: free and reclaimable memory, or less where a control
+/// group says so. `None` where the system does not tell.
 pub fn available_memory_bytes() -> Option<u64> {
     SystemMemory::default().available_bytes().ok()
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use common::{Golden, fixture, open, options};
-use engine::{Engine, EngineOptions, Format, IoEngine, Verify};
+use common::{Golden, fixture, for_rows, greedy, last_logits, open, options};
+use engine::{Engine, EngineOptions, Format, IoEngine, Logits, Request, Verify};
 use pack::QuantTiers;
 use storage::{FaultKind, FaultPlan, FaultyStorage, FileStorage, StorageOptions};
 
@@ -28,26 +28,26 @@ fn open_on(storage: &Arc<FaultyStorage>) -> Engine {
     open(&fixture("published"), choice)
 }
 
-/// Logits after each of the last tokens, stepped one by one; `decoding` is called when the prompt is computed.
+/// Logits after each of the last tokens, which are decoded one by one; `decoding` is called when the prompt is computed.
 #[allow(clippy::result_large_err)] // As the API's own.
 fn steps_with(
-    engine: &mut Engine,
+    engine: &Engine,
     prompt: &[u32],
     from: usize,
     decoding: &dyn Fn(),
 ) -> Result<Vec<u32>, engine::EngineError> {
-    let mut session = engine.session()?;
+    let (prompt, forced) = prompt.split_at(from);
     let mut bits = Vec::new();
-    for end in from..=prompt.len() {
-        engine.sync(&mut session, &prompt[..end], &mut |_, _| ())?;
-        bits.extend(session.logits().iter().map(|x| x.to_bits()));
+    let request = greedy(engine, prompt, forced.len() + 1, Logits::Last);
+    for_rows(engine, Request { forced: forced.to_vec(), ..request }, |_, row| {
+        bits.extend(row.iter().map(|x| x.to_bits()));
         decoding();
-    }
+    })?;
     Ok(bits)
 }
 
 #[allow(clippy::result_large_err)] // As the API's own.
-fn steps(engine: &mut Engine, prompt: &[u32], from: usize) -> Result<Vec<u32>, engine::EngineError> {
+fn steps(engine: &Engine, prompt: &[u32], from: usize) -> Result<Vec<u32>, engine::EngineError> {
     steps_with(engine, prompt, from, &|| ())
 }
 
@@ -63,45 +63,43 @@ fn failure<T, E: std::fmt::Display>(outcome: Result<T, E>, why: &str) -> String 
 #[test]
 fn a_failed_or_short_read_fails_its_request_and_not_the_next() {
     let prompt = &Golden::read(&fixture("published")).prompt[..40];
-    let calm = steps(&mut open_on(&faulty(FaultPlan::default())), prompt, 20).unwrap();
+    let calm = steps(&open_on(&faulty(FaultPlan::default())), prompt, 20).unwrap();
     for kind in [FaultKind::Eio, FaultKind::Short] {
         // One of the demand reads of the decoding: a prefetch might fail without any harm.
         let storage = faulty(FaultPlan { fail_nth_demand: Some(25), kind, ..FaultPlan::default() });
-        let mut engine = open_on(&storage);
-        let outcome = steps_with(&mut engine, prompt, 20, &|| storage.set_calm(false));
+        let engine = open_on(&storage);
+        let outcome = steps_with(&engine, prompt, 20, &|| storage.set_calm(false));
         let demanded = storage.demand_reads();
         let error = failure(outcome, &format!("one of {demanded} demand reads failed ({kind:?})"));
         for part in ["model.safetensors-", "offset", "expert", "layer"] {
             assert!(error.contains(part), "{kind:?}: {error}");
         }
         assert!(!error.contains('\n'), "{error}");
-        let again = steps(&mut engine, prompt, 20).unwrap();
+        let again = steps(&engine, prompt, 20).unwrap();
         assert!(again == calm, "{kind:?}: the request after a failed one gives other logits");
     }
 }
 
 #[test]
-fn a_session_that_failed_rebuilds_itself() {
+fn a_prompt_that_failed_is_computed_again() {
     let prompt = &Golden::read(&fixture("published")).prompt[..40];
-    let calm = steps(&mut open_on(&faulty(FaultPlan::default())), prompt, 40).unwrap();
+    let calm = steps(&open_on(&faulty(FaultPlan::default())), prompt, 40).unwrap();
     let storage = faulty(FaultPlan { fail_nth_demand: Some(7), ..FaultPlan::default() });
-    let mut engine = open_on(&storage);
+    let engine = open_on(&storage);
     assert!(storage.reads() > 0, "dense weights are read through the storage");
     storage.set_calm(false);
-    let mut session = engine.session().unwrap();
-    failure(engine.sync(&mut session, prompt, &mut |_, _| ()), "a read of its prompt failed");
-    engine.sync(&mut session, prompt, &mut |_, _| ()).unwrap();
-    let bits: Vec<u32> = session.logits().iter().map(|x| x.to_bits()).collect();
+    failure(last_logits(&engine, prompt), "a read of its prompt failed");
+    let bits: Vec<u32> = last_logits(&engine, prompt).unwrap().iter().map(|x| x.to_bits()).collect();
     assert!(bits == calm);
 }
 
 #[test]
 fn slow_reads_in_any_order_do_not_change_a_bit() {
     let prompt = &Golden::read(&fixture("published")).prompt[..30];
-    let calm = steps(&mut open_on(&faulty(FaultPlan::default())), prompt, 20).unwrap();
+    let calm = steps(&open_on(&faulty(FaultPlan::default())), prompt, 20).unwrap();
     for seed in 0..4 {
         let storage = faulty(FaultPlan { seed, latency_us_max: 300, ..FaultPlan::default() });
-        let bits = steps(&mut open_on(&storage), prompt, 20).unwrap();
+        let bits = steps(&open_on(&storage), prompt, 20).unwrap();
         assert!(bits == calm, "seed {seed}");
     }
 }
@@ -110,7 +108,7 @@ fn slow_reads_in_any_order_do_not_change_a_bit() {
 #[test]
 fn random_faults_never_give_a_wrong_answer() {
     let prompt = &Golden::read(&fixture("published")).prompt[..24];
-    let calm = steps(&mut open_on(&faulty(FaultPlan::default())), prompt, 16).unwrap();
+    let calm = steps(&open_on(&faulty(FaultPlan::default())), prompt, 16).unwrap();
     let (mut failed, mut passed) = (0, 0);
     for seed in 0..8 {
         let plan = FaultPlan {
@@ -121,10 +119,10 @@ fn random_faults_never_give_a_wrong_answer() {
             ..FaultPlan::default()
         };
         let storage = faulty(plan);
-        let mut engine = open_on(&storage);
+        let engine = open_on(&storage);
         storage.set_calm(false);
         for _ in 0..4 {
-            match steps(&mut engine, prompt, 16) {
+            match steps(&engine, prompt, 16) {
                 Ok(bits) => {
                     assert!(bits == calm, "seed {seed}: wrong logits and no error");
                     passed += 1;
@@ -175,8 +173,8 @@ fn files_that_change_while_in_use_fail_requests_and_nothing_else() {
                 verify: Some(Verify::EveryLoad),
                 ..options()
             };
-            let mut engine = open(&target, choice);
-            let calm = steps(&mut engine, prompt, 20).unwrap();
+            let engine = open(&target, choice);
+            let calm = steps(&engine, prompt, 20).unwrap();
             let in_place = || OpenOptions::new().write(true).open(&experts).unwrap();
             let write = |bytes: &[u8]| {
                 use std::io::Write;
@@ -184,28 +182,28 @@ fn files_that_change_while_in_use_fail_requests_and_nothing_else() {
             };
 
             in_place().set_len(contents.len() as u64 / 3).unwrap();
-            let error = failure(steps(&mut engine, prompt, 20), "the file was cut off");
+            let error = failure(steps(&engine, prompt, 20), "the file was cut off");
             for part in ["experts-", "short read", "layer", "expert", "offset"] {
                 assert!(error.contains(part), "{io_engine:?}: {error}");
             }
             write(&contents);
-            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: whole again");
+            assert!(steps(&engine, prompt, 20).unwrap() == calm, "{io_engine:?}: whole again");
 
             // Rewritten in place: other bytes under the same handle, which only the checksum can tell.
             let damaged: Vec<u8> = contents.iter().map(|byte| byte ^ 1).collect();
             write(&damaged);
-            let error = failure(steps(&mut engine, prompt, 20), "the bytes are wrong");
+            let error = failure(steps(&engine, prompt, 20), "the bytes are wrong");
             assert!(error.contains("checksum mismatch"), "{io_engine:?}: {error}");
             write(&contents);
-            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: repaired");
+            assert!(steps(&engine, prompt, 20).unwrap() == calm, "{io_engine:?}: repaired");
 
             // Replaced by another file of the same name, then removed: the handle is still on the old one.
             let other = dir.path().join("other");
             fs::write(&other, &damaged).unwrap();
             fs::rename(&other, &experts).unwrap();
-            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: replaced");
+            assert!(steps(&engine, prompt, 20).unwrap() == calm, "{io_engine:?}: replaced");
             fs::remove_file(&experts).unwrap();
-            assert!(steps(&mut engine, prompt, 20).unwrap() == calm, "{io_engine:?}: removed");
+            assert!(steps(&engine, prompt, 20).unwrap() == calm, "{io_engine:?}: removed");
         }
     });
 }

@@ -42,18 +42,18 @@ fn packed_and_streamed_logits_are_the_same_bits() {
     for (name, golden) in [("oddheads.gguf", "oddheads"), (SPLIT, "published")] {
         let golden = Golden::read(&fixture(golden));
         let source = gguf(name);
-        let bits = logit_bits(&mut open(&source, options()), &golden.prompt[..40], 8);
+        let bits = logit_bits(&open(&source, options()), &golden.prompt[..40], 8);
         let few = EngineOptions { slots: Some(5), ..options() };
-        assert!(logit_bits(&mut open(&source, few), &golden.prompt[..40], 8) == bits, "{name}: few slots");
+        assert!(logit_bits(&open(&source, few), &golden.prompt[..40], 8) == bits, "{name}: few slots");
         // Formats as they are: a tier of quantised formats would change numbers.
         let form = open(&source, options()).config().weight_form;
         let kept = if name == SPLIT { Format::BF16 } else { Format::F16 };
         let tiers = QuantTiers { experts: kept, dense: kept, embedding: kept };
         let target = directory.path().join(golden_name(name));
         common::pack(&source, &target, &tiers);
-        let mut packed = open(&target, options());
+        let packed = open(&target, options());
         assert_eq!(packed.config().weight_form, form);
-        assert!(logit_bits(&mut packed, &golden.prompt[..40], 8) == bits, "{name}: packed");
+        assert!(logit_bits(&packed, &golden.prompt[..40], 8) == bits, "{name}: packed");
         let generation = fs::read_to_string(target.join("generation_config.json")).unwrap();
         assert!(generation.contains("\"temperature\":0.6,\"top_k\":20,\"top_p\":0.95"), "{generation}");
     }
@@ -173,7 +173,7 @@ fn what_the_metadata_of_dense_models_lacks_is_named() {
 fn what_has_a_default_may_be_missing() {
     let directory = tempfile::tempdir().unwrap();
     let golden = Golden::read(&fixture("oddheads"));
-    let bits = logit_bits(&mut open(&gguf("oddheads.gguf"), options()), &golden.prompt[..20], 1);
+    let bits = logit_bits(&open(&gguf("oddheads.gguf"), options()), &golden.prompt[..20], 1);
     for name in [
         "attention.recurrent_layers",
         "full_attention_interval",
@@ -183,14 +183,14 @@ fn what_has_a_default_may_be_missing() {
         "attention.value_length",
     ] {
         let (from, to) = (key(&format!("qwen35moe.{name}")), key(&format!("qwen35mox.{name}")));
-        let mut engine = open(&edited(directory.path(), "oddheads.gguf", &from, &to), options());
-        assert!(logit_bits(&mut engine, &golden.prompt[..20], 1) == bits, "{name}");
+        let engine = open(&edited(directory.path(), "oddheads.gguf", &from, &to), options());
+        assert!(logit_bits(&engine, &golden.prompt[..20], 1) == bits, "{name}");
     }
 }
 
 #[test]
 fn a_file_without_a_vocabulary_says_so() {
     let engine = open(&gguf("oddheads.gguf"), options());
-    let error = engine.encode("text").unwrap_err().to_string();
+    let error = engine.submit(engine.request("text")).err().unwrap().to_string();
     assert!(error.contains("the file has no tokenizer (`tokenizer.ggml.tokens`)"), "{error}");
 }

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{Golden, argmax, models, open};
-use engine::{Engine, EngineOptions, KvFormat, Session};
+use common::{Golden, argmax, for_rows, greedy, last_logits, models, open, stepwise};
+use engine::{EngineOptions, KvFormat, Logits};
 
 /// Against transformers in float32.
 const ABSOLUTE_MAX: f32 = 1e-3;
@@ -59,14 +59,12 @@ fn prefilled_logits_are_those_of_transformers() {
     for (dir, golden) in models() {
         let golden = Golden::read(&golden);
         for chunk_tokens in [None, Some(33)] {
-            let mut engine = open(&dir, EngineOptions { chunk_tokens, ..options() });
+            let engine = open(&dir, EngineOptions { chunk_tokens, ..options() });
             for len in [1, 5, 64, golden.prompt.len()] {
                 let what = format!("{}, {len} tokens, chunk {chunk_tokens:?}", dir.display());
                 let mut deviation = Deviation::default();
-                let mut session = engine.session().unwrap();
-                let sink =
-                    &mut |position: usize, row: &[f32]| deviation.add_exact(&golden, position, row, &what);
-                engine.logits_all(&mut session, &golden.prompt[..len], sink).unwrap();
+                let sink = |position: usize, row: &[f32]| deviation.add_exact(&golden, position, row, &what);
+                for_rows(&engine, greedy(&engine, &golden.prompt[..len], 0, Logits::All), sink).unwrap();
                 deviation.check(&what);
             }
         }
@@ -77,14 +75,14 @@ fn prefilled_logits_are_those_of_transformers() {
 fn stepwise_logits_are_those_of_transformers() {
     for (dir, golden) in models() {
         let golden = Golden::read(&golden);
-        let mut engine = open(&dir, options());
-        let mut session = engine.session().unwrap();
+        let engine = open(&dir, options());
         let what = format!("{}, step by step", dir.display());
-        let mut deviation = Deviation::default();
-        for end in 1..=golden.prompt.len() {
-            engine.sync(&mut session, &golden.prompt[..end], &mut |_, _| ()).unwrap();
-            deviation.add_exact(&golden, end - 1, session.logits(), &what);
-        }
+        let (mut deviation, mut rows) = (Deviation::default(), 0);
+        stepwise(&engine, &golden.prompt, |position, row| {
+            deviation.add_exact(&golden, position, row, &what);
+            rows += 1;
+        });
+        assert_eq!(rows, golden.prompt.len());
         deviation.check(&what);
     }
 }
@@ -96,15 +94,14 @@ fn rounded_keys_and_values_stay_within_their_bounds() {
     for (dir, golden) in models() {
         let golden = Golden::read(&golden);
         let deviation = |kv| {
-            let mut engine = open(&dir, EngineOptions { kv: Some(kv), ..options() });
-            let mut session = engine.session().unwrap();
+            let engine = open(&dir, EngineOptions { kv: Some(kv), ..options() });
             let mut relative = Vec::new();
-            let sink = &mut |position: usize, row: &[f32]| {
+            let sink = |position: usize, row: &[f32]| {
                 let mut deviation = Deviation::default();
                 deviation.add(&golden, position, row);
                 relative.push(deviation.relative);
             };
-            engine.logits_all(&mut session, &golden.prompt, sink).unwrap();
+            for_rows(&engine, greedy(&engine, &golden.prompt, 0, Logits::All), sink).unwrap();
             relative.sort_by(f64::total_cmp);
             relative[relative.len() / 2]
         };
@@ -121,40 +118,29 @@ fn rounded_keys_and_values_stay_within_their_bounds() {
 fn a_prompt_may_be_extended_at_any_point() {
     for (dir, golden) in models() {
         let golden = Golden::read(&golden);
-        let mut engine = open(&dir, options());
-        let mut session = engine.session().unwrap();
+        let engine = open(&dir, options());
         let what = format!("{}, extended", dir.display());
         let mut deviation = Deviation::default();
         for end in [3, 4, 70, 71, 200, 264, 300].into_iter().filter(|end| *end <= golden.prompt.len()) {
-            engine.sync(&mut session, &golden.prompt[..end], &mut |_, _| ()).unwrap();
-            deviation.add_exact(&golden, end - 1, session.logits(), &what);
+            let logits = last_logits(&engine, &golden.prompt[..end]).unwrap();
+            deviation.add_exact(&golden, end - 1, &logits, &what);
         }
         deviation.check(&what);
-        // A prefix that is not an extension is rebuilt.
-        engine.sync(&mut session, &golden.prompt[..5], &mut |_, _| ()).unwrap();
+        // Back to a prefix.
         let mut deviation = Deviation::default();
-        deviation.add_exact(&golden, 4, session.logits(), &what);
+        deviation.add_exact(&golden, 4, &last_logits(&engine, &golden.prompt[..5]).unwrap(), &what);
         deviation.check(&what);
     }
-}
-
-fn greedy(engine: &mut Engine, session: &mut Session, prompt: &[u32], count: usize) -> Vec<u32> {
-    let mut tokens = prompt.to_vec();
-    for _ in 0..count {
-        engine.sync(session, &tokens, &mut |_, _| ()).unwrap();
-        tokens.push(argmax(session.logits()) as u32);
-    }
-    tokens.split_off(prompt.len())
 }
 
 #[test]
 fn greedy_tokens_are_those_of_transformers() {
     for (dir, golden) in models() {
         let golden = Golden::read(&golden);
-        let mut engine = open(&dir, options());
+        let engine = open(&dir, options());
         for (len, expected) in [(5, &golden.greedy_5), (64, &golden.greedy_64)] {
-            let mut session = engine.session().unwrap();
-            let got = greedy(&mut engine, &mut session, &golden.prompt[..len], 64);
+            let request = greedy(&engine, &golden.prompt[..len], 64, Logits::None);
+            let got = for_rows(&engine, request, |_, _| ()).unwrap();
             assert_eq!(&got, expected, "{} after {len} tokens", dir.display());
         }
     }

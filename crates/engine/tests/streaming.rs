@@ -6,8 +6,10 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Golden, fixture, logit_bits, open, options};
-use engine::{Engine, EngineOptions, Format, IoEngine, IoMode, KvFormat, PolicyKind, Verify};
+use common::{Golden, fixture, for_rows, greedy, last_logits, logit_bits, open, options};
+use engine::{
+    Engine, EngineOptions, Format, IoEngine, IoMode, KvFormat, Logits, PolicyKind, Request, Verify,
+};
 use pack::QuantTiers;
 use tempfile::TempDir;
 
@@ -61,8 +63,7 @@ fn check_bit_identical(dir: &Path, prompt: &[u32]) {
     };
     let mut reference = None;
     for (what, options) in variants(k, all) {
-        let mut engine = open(dir, options);
-        let bits = logit_bits(&mut engine, prompt, 8);
+        let bits = logit_bits(&open(dir, options), prompt, 8);
         let expected = reference.get_or_insert_with(|| bits.clone());
         assert!(*expected == bits, "{}: logits differ with {what}", dir.display());
     }
@@ -93,7 +94,7 @@ fn logits_with_any_cache_format_do_not_depend_on_slots_or_threads() {
     for kv in KvFormat::ALL {
         let of = |slots, threads| {
             let choice = EngineOptions { kv: Some(*kv), threads: Some(threads), ..options() };
-            logit_bits(&mut open(&dir, EngineOptions { slots, chunk_tokens: Some(64), ..choice }), prompt, 8)
+            logit_bits(&open(&dir, EngineOptions { slots, chunk_tokens: Some(64), ..choice }), prompt, 8)
         };
         let expected = of(None, 1);
         assert!(of(Some(5), 2) == expected, "{kv}");
@@ -108,7 +109,7 @@ fn an_unquantised_pack_gives_the_bits_of_its_source() {
         let source = fixture(name);
         let (_dir, target) = packed(&source, format);
         let prompt = &Golden::read(&source).prompt[..70];
-        let bits = |dir: &Path| logit_bits(&mut open(dir, options()), prompt, 4);
+        let bits = |dir: &Path| logit_bits(&open(dir, options()), prompt, 4);
         assert!(bits(&source) == bits(&target), "{name}");
     }
 }
@@ -122,20 +123,18 @@ fn prefill_reads_each_expert_once_per_chunk_and_decode_of_a_resident_model_reads
     for slots in [4, 9, 96] {
         let choice =
             EngineOptions { ctx: Some(600), chunk_tokens: Some(512), slots: Some(slots), ..options() };
-        let mut engine = open(&target, choice);
+        let engine = open(&target, choice);
         let (experts, slot_bytes) = (engine.plan().expert_count, engine.plan().slot_bytes);
-        let mut session = engine.session().unwrap();
-        let before = engine.expert_bytes_read();
-        engine.sync(&mut session, &prompt, &mut |_, _| ()).unwrap();
-        let prefill = engine.expert_bytes_read() - before;
+        let read = || engine.stats().unwrap().expert_bytes_read;
+        let before = read();
+        last_logits(&engine, &prompt).unwrap();
+        let prefill = read() - before;
         assert!(prefill <= experts as u64 * slot_bytes, "{slots} slots: {prefill} bytes for one chunk");
-        let mut tokens = prompt.clone();
-        let before = engine.expert_bytes_read();
-        for token in 0..16 {
-            tokens.push(token);
-            engine.sync(&mut session, &tokens, &mut |_, _| ()).unwrap();
-        }
-        let decode = engine.expert_bytes_read() - before;
+        let before = read();
+        let prompt = [&prompt[..], &[0]].concat();
+        let request = Request { forced: (1..16).collect(), ..greedy(&engine, &prompt, 16, Logits::None) };
+        for_rows(&engine, request, |_, _| ()).unwrap();
+        let decode = read() - before;
         match slots == experts {
             true => assert_eq!(decode, 0, "every expert is in memory"),
             false => assert!(decode > 0, "{slots} slots cannot hold {experts} experts"),
@@ -148,24 +147,22 @@ fn a_budget_that_changes_between_tokens_changes_no_bit() {
     let source = fixture("published");
     let (_dir, target) = packed(&source, Format::Q8_0);
     let prompt = &Golden::read(&source).prompt[..60];
-    let steps = |engine: &mut Engine, change: &mut dyn FnMut(&mut Engine, usize)| {
-        let mut session = engine.session().unwrap();
+    let steps = |engine: &Engine, change: &mut dyn FnMut(&Engine, usize)| {
         let mut bits = Vec::new();
         for end in 20..=prompt.len() {
             change(engine, end);
-            engine.sync(&mut session, &prompt[..end], &mut |_, _| ()).unwrap();
-            bits.extend(session.logits().iter().map(|x| x.to_bits()));
+            bits.extend(last_logits(engine, &prompt[..end]).unwrap().iter().map(|x| x.to_bits()));
         }
         bits
     };
     for policy in PolicyKind::ALL {
         let choice = || EngineOptions { policy: Some(*policy), chunk_tokens: Some(64), ..options() };
-        let steady = steps(&mut open(&target, choice()), &mut |_, _| ());
-        let mut engine = open(&target, choice());
+        let steady = steps(&open(&target, choice()), &mut |_, _| ());
+        let engine = open(&target, choice());
         let k = engine.config().per_token_max();
         let full = engine.plan().total_bytes();
         let (all, slot_bytes) = (engine.plan().slots, engine.plan().slot_bytes);
-        let changing = steps(&mut engine, &mut |engine, token| match token % 8 {
+        let changing = steps(&engine, &mut |engine, token| match token % 8 {
             1 => engine.halve_slots_flag().store(true, std::sync::atomic::Ordering::Relaxed),
             3 => {
                 let slots = engine.set_memory_budget(full - (all as u64 - 9) * slot_bytes).unwrap();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use checkpoint::Checkpoint;
 use engine::synth::{Preset, Synthetic};
-use engine::{Engine, EngineOptions, Format};
+use engine::{Engine, EngineOptions, Event, Format, Logits, Request};
 use pack::synth::{SynthChoice, SynthError, SynthOptions, plan_synth, sizes, synth};
 use pack::{NoProgress, PackError};
 use tempfile::TempDir;
@@ -43,10 +43,14 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 fn logits(dir: &Path) -> Vec<f32> {
     let options = EngineOptions { memory_bytes: Some(1 << 30), ctx: Some(64), ..EngineOptions::default() };
-    let mut engine = Engine::open(dir, options, &mut |_| ()).unwrap();
-    let mut session = engine.session().unwrap();
-    engine.sync(&mut session, &[1, 2, 3], &mut |_, _| ()).unwrap();
-    session.logits().to_vec()
+    let engine = Engine::open(dir, options, &mut |_| ()).unwrap();
+    let request = Request { max_tokens: 0, logits: Logits::Last, ..engine.request(vec![1, 2, 3]) };
+    let events = engine.submit(request).unwrap().map(Result::unwrap);
+    let logits = events.filter_map(|event| match event {
+        Event::Logits { logits, .. } => Some(logits),
+        _ => None,
+    });
+    logits.last().unwrap()
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn cpu_seconds() -> Option<f64> {
 fn rows(n: usize, pos: usize, pages: usize) -> Rows {
     let phase = if n == 1 { Phase::Decode } else { Phase::Prefill };
     let (len, pos) = (n as u32, pos as u32);
-    Rows { first: 0, len, pos, phase, chunked: n >= 16, state: 0, pages: (0, pages as u32) }
+    Rows { first: 0, len, pos, phase, chunked: n >= 16, state: 0, keep: None, pages: (0, pages as u32) }
 }
 
 struct Speed {

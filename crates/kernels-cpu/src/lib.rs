@@ -298,6 +298,12 @@ impl Backend for CpuBackend {
             let state = &mut states.0[rows.state() * state_len..][..state_len];
             let out = &mut out.0[first * shape.value_len()..];
             gated_delta_net::run(context, &mut self.delta_net, &inputs, form, state, out);
+            if let Some(keep) = rows.keep {
+                for (pool, len) in [(&mut conv_states.0, past_len), (&mut states.0, state_len)] {
+                    let from = rows.state() * len;
+                    pool.copy_within(from..from + len, keep as usize * len);
+                }
+            }
         }
     }
 

@@ -121,6 +121,7 @@ fn mixers(backend: &mut CpuBackend, n: usize) {
         phase: Phase::Prefill,
         chunked: n > 1,
         state: 0,
+        keep: None,
         pages: (0, pages.len() as u32),
     };
     let batch = Batch { n, rows: &[rows], pages: &pages };

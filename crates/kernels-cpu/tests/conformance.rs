@@ -94,6 +94,7 @@ impl Case {
                 phase: Phase::Prefill,
                 chunked: true,
                 state: 0,
+                keep: None,
                 pages: (seq as u32 * each, each),
             };
             let both = [rows(0, others, 1), rows(others, n, 0)];

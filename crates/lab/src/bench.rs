@@ -6,12 +6,13 @@
 //! each figure comes about.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::door::{self, IO_THREADS_DEFAULT, Opened, open_files, open_storage};
+use engine::door::{Opened, ResolvedOptions, open_files, open_storage};
 use engine::plan::MemoryPlan;
-use engine::{Engine, EngineOptions, Loading, Session, system};
+use engine::{Engine, EngineOptions, Loading, Request, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::Phases;
 use models::synthetic::Synthetic;
@@ -234,11 +235,11 @@ pub fn bench(
     let opened = Opened::new(path)?;
     let block_bytes = storage::BLOCK_BYTES;
     let facts = Facts::of(&opened, block_bytes)?;
-    let budget = engine_options.memory_bytes.unwrap_or_else(door::default_budget_bytes);
-    let threads = engine_options.threads.unwrap_or_else(system::cores);
-    let probe_bytes = MEMORY_PROBE_BYTES.min(budget / MEMORY_PROBE_SHARE);
+    let resolved = ResolvedOptions::new(engine_options, &opened.config)?;
+    let threads = resolved.threads;
+    let probe_bytes = MEMORY_PROBE_BYTES.min(resolved.memory_bytes / MEMORY_PROBE_SHARE);
     // A plan that does not fit is refused before anything is measured.
-    let plan = door::memory_plan(&opened, engine_options, block_bytes)?;
+    let plan = opened.plan(&resolved, block_bytes)?;
     check_fits(options, plan.ctx)?;
     progress(BenchEvent::Step("measuring the memory"));
     let mut memory = probe::memory_rates(threads, probe_bytes as usize)?;
@@ -247,17 +248,15 @@ pub fn bench(
 
     // The budget is settled here: a default taken again later would be another.
     let mut engine_options = engine_options.clone();
-    engine_options.memory_bytes = Some(budget);
-    let mut engine =
-        Engine::open(path, engine_options.clone(), &mut |event| progress(BenchEvent::Loading(event)))?;
-    let measured = Bench::new(&mut engine, &opened, options)?.run(progress)?;
-    let about = About::of(&engine, &engine_options, options, &opened, &facts);
+    engine_options.memory_bytes = Some(resolved.memory_bytes);
+    let engine = Engine::open(path, engine_options, &mut |event| progress(BenchEvent::Loading(event)))?;
+    let measured = Bench::new(&engine, &opened, options)?.run(progress)?;
+    let about = About::of(&engine, &resolved, options, &opened, &facts);
     let compute = engine.compute();
     drop(engine);
 
     progress(BenchEvent::Step("measuring the memory, the drive beside it and the kernels"));
-    let drive_computing =
-        drive_while_computing(&opened, &engine_options, &facts, threads, probe_bytes as usize)?;
+    let drive_computing = drive_while_computing(&opened, &resolved, &facts, threads, probe_bytes as usize)?;
     memory.extend(probe::memory_rates(threads, probe_bytes as usize)?);
     let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(compute.isa) });
     let kernels = kernel_rates(&mut backend, &facts);
@@ -278,7 +277,7 @@ struct MachineRates {
 /// The drive's rate while memory is read, with the experts' own records. Memory stays within the budget: the model is gone.
 fn drive_while_computing(
     opened: &Opened,
-    options: &EngineOptions,
+    options: &ResolvedOptions,
     facts: &Facts,
     threads: usize,
     memory_bytes: usize,
@@ -377,20 +376,21 @@ struct Mark {
 }
 
 impl Mark {
-    fn now(engine: &mut Engine) -> Self {
+    fn now(engine: &Engine) -> Result<Self, LabError> {
         let busy_us = engine.storage().busy_us();
-        let runtime = engine.runtime();
-        let stats = runtime.store_stats();
-        Self {
-            requests: stats.requests,
-            hits: stats.hits,
-            bytes_read: stats.bytes_read,
-            bytes_wasted: runtime.lookahead_stats().bytes_wasted,
-            read_wait_us: stats.read_wait_us,
-            busy_us,
-            phases: runtime.phases(),
-            at: Instant::now(),
-        }
+        Ok(engine.with_runtime(move |runtime| {
+            let stats = runtime.store_stats();
+            Self {
+                requests: stats.requests,
+                hits: stats.hits,
+                bytes_read: stats.bytes_read,
+                bytes_wasted: runtime.lookahead_stats().bytes_wasted,
+                read_wait_us: stats.read_wait_us,
+                busy_us,
+                phases: runtime.phases(),
+                at: Instant::now(),
+            }
+        })?)
     }
 
     /// What happened until `end`, and where the time of each of `tokens` went.
@@ -411,7 +411,7 @@ impl Mark {
 
 /// A benchmark under way.
 struct Bench<'a> {
-    engine: &'a mut Engine,
+    engine: &'a Engine,
     options: &'a BenchOptions,
     tokens: Tokens,
     deck: Deck,
@@ -433,7 +433,7 @@ struct Measured {
 }
 
 impl<'a> Bench<'a> {
-    fn new(engine: &'a mut Engine, opened: &Opened, options: &'a BenchOptions) -> Result<Self, LabError> {
+    fn new(engine: &'a Engine, opened: &Opened, options: &'a BenchOptions) -> Result<Self, LabError> {
         let records = distinct_records(opened, engine.files());
         let plan = engine.plan();
         Ok(Self {
@@ -450,25 +450,23 @@ impl<'a> Bench<'a> {
     }
 
     fn run(mut self, progress: &mut dyn FnMut(BenchEvent<'_>)) -> Result<Measured, LabError> {
-        let mut session = self.engine.session()?;
         if self.resident {
             progress(BenchEvent::Step("measuring the drive"));
             self.measure_drive()?;
         }
         progress(BenchEvent::Step("filling the expert slots"));
-        let cancel = self.engine.cancel_flag();
-        self.engine.runtime().preload(&cancel)?;
+        self.engine.with_runtime(|runtime| runtime.preload(&|| false))??;
         progress(BenchEvent::Step("warming up"));
         let warmup = self.options.warmup_tokens.unwrap_or(WARMUP_TOKENS_DEFAULT);
-        let warmup = warmup.min(session.ctx() / 2);
+        let warmup = warmup.min(self.engine.plan().ctx / 2);
         if warmup > 0 {
-            let mut sequence = self.prefill(&mut session, warmup)?;
-            self.decode(&mut session, &mut sequence, warmup)?;
+            let prompt = self.prefill(warmup)?;
+            self.decode(prompt, warmup)?;
         }
         let mut runs = Vec::with_capacity(self.options.repeats);
         for repeat in 0..self.options.repeats {
             progress(BenchEvent::Step(&format!("measuring, {} of {}", repeat + 1, self.options.repeats)));
-            runs.push(self.repeat(&mut session)?);
+            runs.push(self.repeat()?);
         }
         let peak_resident_bytes = system::peak_resident_bytes();
         if self.resident {
@@ -484,41 +482,37 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// One prompt from an empty state. Returns the sequence.
-    fn prefill(&mut self, session: &mut Session, tokens: usize) -> Result<Vec<u32>, LabError> {
-        let sequence = self.tokens.take(tokens);
-        self.engine.forget(session);
-        self.engine.sync(session, &sequence, &mut |_, _| ())?;
-        Ok(sequence)
+    /// Computes a prompt. No other begins as it does, so nothing of it was computed before.
+    fn prefill(&mut self, tokens: usize) -> Result<Vec<u32>, LabError> {
+        let prompt = self.tokens.take(tokens);
+        let request = Request { max_tokens: 0, ..self.engine.request(&prompt[..]) };
+        self.engine.generate(request, |_| ControlFlow::Continue(()))?;
+        Ok(prompt)
     }
 
     /// One token at a time; which one comes from the source of tokens, not from the logits, so that a model with random
-    /// weights does not loop and hit its cache.
-    fn decode(
-        &mut self,
-        session: &mut Session,
-        sequence: &mut Vec<u32>,
-        tokens: usize,
-    ) -> Result<(), LabError> {
-        for _ in 0..tokens {
-            sequence.push(self.tokens.one());
-            self.engine.sync(session, sequence, &mut |_, _| ())?;
-        }
+    /// weights does not loop and hit its cache. The first is the end of a prompt that was computed but for it.
+    fn decode(&mut self, mut prompt: Vec<u32>, tokens: usize) -> Result<(), LabError> {
+        prompt.push(self.tokens.one());
+        let forced = self.tokens.take(tokens - 1);
+        let request =
+            Request { max_tokens: tokens, stop_ids: Vec::new(), forced, ..self.engine.request(prompt) };
+        self.engine.generate(request, |_| ControlFlow::Continue(()))?;
         Ok(())
     }
 
-    fn repeat(&mut self, session: &mut Session) -> Result<BenchRun, LabError> {
+    fn repeat(&mut self) -> Result<BenchRun, LabError> {
         let BenchOptions { prompt_tokens, decode_tokens, .. } = *self.options;
-        let start = Mark::now(self.engine);
-        let mut sequence = self.prefill(session, prompt_tokens)?;
-        let prefilled = Mark::now(self.engine);
+        let start = Mark::now(self.engine)?;
+        let prompt = self.prefill(prompt_tokens)?;
+        let prefilled = Mark::now(self.engine)?;
         let drive_from = self.drive.len();
         if !self.resident {
             self.measure_drive()?;
         }
-        let decoding = Mark::now(self.engine);
-        self.decode(session, &mut sequence, decode_tokens)?;
-        let end = Mark::now(self.engine);
+        let decoding = Mark::now(self.engine)?;
+        self.decode(prompt, decode_tokens)?;
+        let end = Mark::now(self.engine)?;
         if !self.resident {
             self.measure_drive()?;
         }
@@ -546,7 +540,7 @@ impl<'a> Bench<'a> {
         let mut result = Ok(probe::DriveSample::default());
         let storage = self.engine.storage();
         let deck = &mut self.deck;
-        self.engine.runtime().lend_buffers(self.depth, &mut |bufs| {
+        self.engine.lend_buffers(self.depth, &mut |bufs| {
             let mut probe = DriveProbe { storage: storage.as_ref(), deck: &mut *deck };
             result = probe.steady(bufs, DRIVE_LIMIT);
         })?;
@@ -561,7 +555,7 @@ impl<'a> Bench<'a> {
 impl About {
     fn of(
         engine: &Engine,
-        engine_options: &EngineOptions,
+        resolved: &ResolvedOptions,
         options: &BenchOptions,
         opened: &Opened,
         facts: &Facts,
@@ -578,8 +572,8 @@ impl About {
             experts_per_layer: config.experts_max(),
             experts_per_token_model: config.per_token_max(),
             experts_per_token: config.per_token_max(),
-            lossy: engine_options.lossy(),
-            kv: engine_options.kv().to_string(),
+            lossy: resolved.lossy.clone(),
+            kv: resolved.kv.to_string(),
             formats: facts.formats(),
             expert_records,
             shared_records: shared.then(|| {
@@ -589,10 +583,10 @@ impl About {
             synthetic: Synthetic::of(&opened.checkpoint),
             threads: engine.compute().threads,
             isa: engine.compute().isa.to_string(),
-            io_threads: engine_options.io_threads.unwrap_or(IO_THREADS_DEFAULT),
+            io_threads: resolved.io_threads,
             io_mode: if direct { "direct".into() } else { "buffered".into() },
             io_engine: format!("{:?}", engine.io_engine()).to_lowercase(),
-            lookahead: engine_options.lookahead.unwrap_or(true),
+            lookahead: resolved.lookahead,
             io_fallback: engine.io_fallback(),
             memory_budget_bytes: plan.budget_bytes,
             expert_slots: plan.slots,

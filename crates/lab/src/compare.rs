@@ -10,9 +10,9 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use engine::door::{Opened, default_budget_bytes, load_tokenizer, plan_input};
+use engine::door::{Opened, ResolvedOptions, default_budget_bytes};
 use engine::plan::{MemoryPlan, PlanInput};
-use engine::{Engine, EngineOptions, Loading, Session};
+use engine::{Engine, EngineOptions, Loading};
 use ops::KvFormat;
 use serde::Serialize;
 
@@ -122,9 +122,11 @@ pub fn compare(
     let choice = EngineOptions { memory_bytes: Some(budget), ..engine_options.clone() };
     let reference_kv = options.reference_kv.or(engine_options.kv);
     let choices = [choice.clone(), EngineOptions { kv: reference_kv, trace: None, ..choice }];
-    let inputs = [0, 1].map(|i| plan_input(&opened[i], &choices[i], storage::BLOCK_BYTES));
-    let [model_input, reference_input] = inputs;
-    let shares = Shares::new([&model_input?, &reference_input?], options.eval.ctx, vocab);
+    let input = |i: usize| {
+        let (opened, options) = (&opened[i], ResolvedOptions::new(&choices[i], &opened[i].config)?);
+        Ok::<_, LabError>(PlanInput::new(&opened.config, opened.sizes(storage::BLOCK_BYTES)?, &options))
+    };
+    let shares = Shares::new([&input(0)?, &input(1)?], options.eval.ctx, vocab);
     let mut run = Run { tokens: &tokens, windows: &windows, done: 0, progress };
     let mut scores = Scores::default();
     let spilled_bytes = match shares.at_once(budget) {
@@ -159,8 +161,7 @@ fn common_tokens(paths: [&Path; 2], opened: &[Opened; 2], text: &str) -> Result<
     if entries != reference_entries {
         return Err(different(format!("{entries} and {reference_entries} entries")));
     }
-    let encode =
-        |opened: &Opened| Ok::<_, LabError>(load_tokenizer(&opened.checkpoint)?.encode(text, false)?);
+    let encode = |opened: &Opened| Ok::<_, LabError>(opened.tokenizer()?.encode(text, false)?);
     let (tokens, others) = (encode(&opened[0])?, encode(&opened[1])?);
     match tokens.iter().zip(&others).position(|(a, b)| a != b) {
         Some(at) => Err(different(format!("token {at} of the text is {} and {}", tokens[at], others[at]))),
@@ -185,7 +186,7 @@ impl Shares {
     fn new(inputs: [&PlanInput<'_>; 2], ctx: usize, vocab: usize) -> Self {
         Shares {
             least: inputs.map(MemoryPlan::least_budget_bytes),
-            wants: inputs.map(|input| (input.slot_bytes * input.expert_count as u64).max(1)),
+            wants: inputs.map(|input| (input.sizes.slot_bytes * input.sizes.expert_count as u64).max(1)),
             rows: (ctx * vocab * size_of::<f32>()) as u64,
         }
     }
@@ -228,11 +229,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn open(&mut self, path: &Path, options: &EngineOptions) -> Result<(Engine, Session), LabError> {
+    fn open(&mut self, path: &Path, options: &EngineOptions) -> Result<Engine, LabError> {
         let loading = &mut |event: Loading<'_>| (self.progress)(CompareEvent::Loading(event));
-        let mut engine = Engine::open(path, options.clone(), loading)?;
-        let session = engine.session()?;
-        Ok((engine, session))
+        Ok(Engine::open(path, options.clone(), loading)?)
     }
 
     fn tokens_done(&mut self, more: usize) {
@@ -248,17 +247,17 @@ impl Run<'_> {
     ) -> Result<(), LabError> {
         let [choice, reference_choice] =
             [0, 1].map(|i| EngineOptions { memory_bytes: Some(budgets[i]), ..options[i].clone() });
-        let (mut reference, mut reference_session) = self.open(paths[1], &reference_choice)?;
-        let (mut model, mut session) = self.open(paths[0], &choice)?;
+        let reference = self.open(paths[1], &reference_choice)?;
+        let model = self.open(paths[0], &choice)?;
         let vocab = model.config().vocab_size;
         let mut rows: Vec<f32> = Vec::new();
         for window in self.windows {
             rows.clear();
-            score(&mut reference, &mut reference_session, self.tokens, window, &mut |_, logits| {
+            score(&reference, self.tokens, window, &mut |_, logits| {
                 rows.extend_from_slice(logits);
             })?;
             let mut expected = rows.chunks_exact(vocab);
-            score(&mut model, &mut session, self.tokens, window, &mut |token, logits| {
+            score(&model, self.tokens, window, &mut |token, logits| {
                 if let Some(expected) = expected.next() {
                     scores.add(expected, logits, token as usize);
                 }
@@ -280,13 +279,13 @@ impl Run<'_> {
         let file = tempfile::tempfile_in(dir).map_err(failed)?;
         let file = self.write_reference(paths[1], &options[1], file, dir)?;
         self.done = self.tokens.len();
-        let (mut model, mut session) = self.open(paths[0], &options[0])?;
+        let model = self.open(paths[0], &options[0])?;
         let mut file = BufReader::with_capacity(SPILL_BUFFER_BYTES, file);
         let mut bytes = vec![0; model.config().vocab_size * size_of::<f32>()];
         let mut expected = vec![0.0; model.config().vocab_size];
         for window in self.windows {
             let mut result = Ok(());
-            score(&mut model, &mut session, self.tokens, window, &mut |token, logits| {
+            score(&model, self.tokens, window, &mut |token, logits| {
                 if result.is_ok() {
                     result = read_row(&mut file, &mut bytes, &mut expected);
                     scores.add(&expected, logits, token as usize);
@@ -307,11 +306,11 @@ impl Run<'_> {
         dir: &Path,
     ) -> Result<File, LabError> {
         let failed = |source| LabError::Spill { dir: dir.into(), source };
-        let (mut reference, mut session) = self.open(path, options)?;
+        let reference = self.open(path, options)?;
         let mut out = BufWriter::with_capacity(SPILL_BUFFER_BYTES, file);
         for window in self.windows {
             let mut result = Ok(());
-            score(&mut reference, &mut session, self.tokens, window, &mut |_, logits| {
+            score(&reference, self.tokens, window, &mut |_, logits| {
                 if result.is_ok() {
                     result = logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
                 }

@@ -1,6 +1,6 @@
 //! Perplexity of a text: sliding windows, context and stride stated.
 
-use engine::{Engine, Session};
+use engine::{Engine, Event, Logits, Request};
 
 use crate::LabError;
 
@@ -80,7 +80,7 @@ impl EvalOptions {
 /// # Errors
 /// A text of fewer than two tokens, a stride of 0 or beyond the window, a failed read.
 pub fn eval(
-    engine: &mut Engine,
+    engine: &Engine,
     text: &str,
     options: &EvalOptions,
     progress: &mut dyn FnMut(usize, usize),
@@ -88,10 +88,9 @@ pub fn eval(
     let started = std::time::Instant::now();
     let tokens = engine.tokenizer()?.encode(text, false)?;
     let windows = options.windows(tokens.len())?;
-    let mut session = engine.session()?;
     let mut sums = Sums::default();
     for window in &windows {
-        score(engine, &mut session, &tokens, window, &mut |token, logits| {
+        score(engine, &tokens, window, &mut |token, logits| {
             sums.add(nll(logits, token as usize));
         })?;
         progress(window.end, tokens.len());
@@ -114,19 +113,22 @@ pub fn eval(
 
 /// Hands each token of a window that is scored to `sink`, in order, with the logits before it.
 pub(crate) fn score(
-    engine: &mut Engine,
-    session: &mut Session,
+    engine: &Engine,
     tokens: &[u32],
     window: &Window,
     sink: &mut dyn FnMut(u32, &[f32]),
 ) -> Result<(), LabError> {
     let Window { begin, end, scored_from } = *window;
-    Ok(engine.logits_all(session, &tokens[begin..end], &mut |row, logits| {
-        let next = begin + row + 1;
-        if (scored_from..end).contains(&next) {
-            sink(tokens[next], logits);
+    let request = Request { logits: Logits::All, max_tokens: 0, ..engine.request(&tokens[begin..end]) };
+    for event in engine.submit(request)? {
+        if let Event::Logits { position, logits } = event? {
+            let next = begin + position + 1;
+            if (scored_from..end).contains(&next) {
+                sink(tokens[next], &logits);
+            }
         }
-    })?)
+    }
+    Ok(())
 }
 
 /// Negative log-likelihood of `target`, nats: log-sum-exp in f64.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine::EngineOptions;
-use engine::door::{Opened, open_files, open_storage};
+use engine::door::{Opened, ResolvedOptions, open_files, open_storage};
 use storage::{AlignedBuf, BLOCK_BYTES};
 
 use crate::LabError;
@@ -34,7 +34,7 @@ pub struct ExpertReads {
 pub fn expert_reads(model: &Path) -> Result<Option<ExpertReads>, LabError> {
     let opened = Opened::new(model)?;
     let facts = Facts::of(&opened, BLOCK_BYTES)?;
-    let storage = open_storage(&EngineOptions::default())?;
+    let storage = open_storage(&ResolvedOptions::new(&EngineOptions::default(), &opened.config)?)?;
     let files = open_files(&opened.checkpoint, storage.as_ref())?;
     let records = distinct_records(&opened, &files);
     let Some(pieces) = records.first().map(Vec::len) else { return Ok(None) };

@@ -22,9 +22,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use engine::door::{CTX_DEFAULT, Opened, default_budget_bytes, open_files, open_storage};
+use engine::door::{ModelSizes, Opened, ResolvedOptions, open_files, open_storage};
 use engine::plan::{MemoryPlan, PlanInput};
-use engine::{EngineError, EngineOptions, system};
+use engine::{EngineOptions, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
 use models::layout::Tier;
 use models::presets::Preset;
@@ -216,46 +216,32 @@ pub fn forecast(
     options: &ForecastOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Forecast, LabError> {
-    let budget_bytes = engine_options.memory_bytes.unwrap_or_else(default_budget_bytes);
-    let storage = open_storage(engine_options)?;
-    let (facts, tokenizer_json_bytes) = facts(target)?;
-    let limit = facts.config.max_position_embeddings;
-    let ctx = engine_options.ctx.unwrap_or(CTX_DEFAULT.min(limit)).max(1);
-    if ctx > limit {
-        return Err(EngineError::ContextTooLong { asked: ctx, limit }.into());
-    }
-    let threads = engine_options.threads.unwrap_or_else(system::cores);
-    let input = PlanInput {
-        config: &facts.config,
-        budget_bytes,
-        dense_bytes: facts.dense_resident_bytes,
-        tokenizer_json_bytes,
-        ctx,
-        kv: engine_options.kv(),
-        slot_bytes: facts.slot_bytes,
-        expert_count: facts.expert_count,
-        threads,
-        slots: engine_options.slots,
-        chunk_tokens: engine_options.chunk_tokens,
-    };
+    let (facts, sizes) = facts(target)?;
+    let resolved = ResolvedOptions::new(engine_options, &facts.config)?;
+    let storage = open_storage(&resolved)?;
+    let input = PlanInput::new(&facts.config, sizes, &resolved);
     let machine = measure(target, &facts, storage.as_ref(), engine_options, options, progress)?;
-    let lossy = engine_options.lossy();
-    let lookahead = engine_options.lookahead.unwrap_or(true);
-    let model = Model { facts: &facts, machine: &machine, input: &input, lossy: &lossy, lookahead };
+    let (lossy, lookahead) = (&resolved.lossy, resolved.lookahead);
+    let model = Model { facts: &facts, machine: &machine, input: &input, lossy, lookahead };
     Ok(model.forecast(target, options))
 }
 
-fn facts(target: &Target) -> Result<(Facts, u64), LabError> {
+fn facts(target: &Target) -> Result<(Facts, ModelSizes), LabError> {
     match target {
         Target::Model(path) => {
             let opened = Opened::new(path)?;
-            let tokenizer = opened.checkpoint.aux_file("tokenizer.json");
-            let tokenizer = tokenizer.and_then(|path| fs::metadata(path).ok());
-            Ok((Facts::of(&opened, BLOCK_BYTES)?, tokenizer.map_or(0, |file| file.len())))
+            Ok((Facts::of(&opened, BLOCK_BYTES)?, opened.sizes(BLOCK_BYTES)?))
         }
         Target::Preset(preset, tiers) => {
             let config = models::read_config(Path::new(preset.name), &preset.config_json(None))?;
-            Ok((Facts::of_config(config, tiers, BLOCK_BYTES), PRESET_TOKENIZER_JSON_BYTES))
+            let facts = Facts::of_config(config, tiers, BLOCK_BYTES);
+            let sizes = ModelSizes {
+                dense_bytes: facts.dense_resident_bytes,
+                tokenizer_json_bytes: PRESET_TOKENIZER_JSON_BYTES,
+                slot_bytes: facts.slot_bytes,
+                expert_count: facts.expert_count,
+            };
+            Ok((facts, sizes))
         }
     }
 }
@@ -853,7 +839,7 @@ impl Compute<'_> {
 /// A decoding row.
 fn one_row(pos: usize, slot: usize) -> Rows {
     let (pos, state) = (pos as u32, slot as u32);
-    Rows { first: 0, len: 1, pos, phase: Phase::Decode, chunked: false, state, pages: (0, 0) }
+    Rows { first: 0, len: 1, pos, phase: Phase::Decode, chunked: false, state, keep: None, pages: (0, 0) }
 }
 
 /// How many of something no cache holds.

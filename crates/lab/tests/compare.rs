@@ -95,7 +95,7 @@ fn a_file_gives_the_bits_of_memory() {
             .collect::<Vec<_>>()
     };
     assert_eq!(figures(&at_once), figures(&apart));
-    let alone = eval(&mut open(&model, fixed()), &demo_model.text, &EVAL, &mut |_, _| ()).unwrap();
+    let alone = eval(&open(&model, fixed()), &demo_model.text, &EVAL, &mut |_, _| ()).unwrap();
     assert!((alone.nll_nats - at_once.nll_nats).abs() < 1e-6, "{alone:?} {at_once:?}");
     assert!((alone.nll_error_nats - at_once.nll_error_nats).abs() < 1e-6);
     assert_eq!(alone.tokens, at_once.tokens);

@@ -32,6 +32,9 @@ pub struct Rows {
     pub chunked: bool,
     /// Slot of the sequence in the pools of recurrent states.
     pub state: u32,
+    /// Slot that takes a copy of the recurrent state after the last row: a place to go back to. A prompt is cut into several
+    /// entries where its state is kept, and still goes through the layers at once.
+    pub keep: Option<u32>,
     /// First of the sequence's page numbers in [`Batch::pages`], and how many there are: one for each
     /// [`PAGE_TOKENS`] positions up to the last row's.
     pub pages: (u32, u32),
@@ -126,8 +129,16 @@ mod tests {
 
     #[test]
     fn one_row_of_a_prompt_makes_a_pass_prefill() {
-        let decode =
-            Rows { first: 0, len: 1, pos: 3, phase: Phase::Decode, chunked: false, state: 0, pages: (0, 1) };
+        let decode = Rows {
+            first: 0,
+            len: 1,
+            pos: 3,
+            phase: Phase::Decode,
+            chunked: false,
+            state: 0,
+            keep: None,
+            pages: (0, 1),
+        };
         let prompt = Rows { first: 1, len: 2, pos: 0, phase: Phase::Prefill, pages: (1, 1), ..decode };
         let batch = |rows| Batch { n: 3, rows, pages: &[7, 4] };
         let both = [decode, prompt];

@@ -371,6 +371,14 @@ impl Backend for OracleBackend {
         for rows in op.batch.rows {
             convolve(&mut op, rows);
             delta_rows(&mut op, rows);
+            if let Some(keep) = rows.keep {
+                let past_len = (op.shape.conv_kernel - 1) * op.shape.conv_channels();
+                for (pool, len) in [(&mut *op.conv_states, past_len), (&mut *op.states, op.shape.state_len())]
+                {
+                    let from = rows.state() * len;
+                    pool.0.copy_within(from..from + len, keep as usize * len);
+                }
+            }
         }
     }
 

@@ -13,8 +13,8 @@
 //!     .with_top_p(0.95)
 //!     .with_seed(42);
 //! let mut sampler = Sampler::new(params)?;
-//! let mut logits = [0.1, 2.5, -1.0, 2.4];
-//! let token = sampler.sample(&mut logits, &[3, 3])?;
+//! let logits = [0.1, 2.5, -1.0, 2.4];
+//! let token = sampler.sample(&logits, &[3, 3])?;
 //! assert!(token == 1 || token == 3); // top-p leaves nothing else
 //! # Ok::<(), sampling::SamplingError>(())
 //! ```

@@ -21,7 +21,7 @@ const NUCLEUS_GROWTH: usize = 8;
 /// use sampling::{Sampler, SamplingParams};
 ///
 /// let mut greedy = Sampler::new(SamplingParams::greedy())?;
-/// assert_eq!(greedy.sample(&mut [0.5, 2.0, 2.0], &[])?, 1); // the lower id of two equals
+/// assert_eq!(greedy.sample(&[0.5, 2.0, 2.0], &[])?, 1); // the lower id of two equals
 /// # Ok::<(), sampling::SamplingError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Sampler {
     counts: Vec<u32>,
     /// The tokens whose count is not zero.
     touched: Vec<u32>,
+    /// The logits after the penalties, which leave the caller's as they are.
+    penalised: Vec<f32>,
 }
 
 impl Sampler {
@@ -53,6 +55,7 @@ impl Sampler {
             weights: Vec::new(),
             counts: Vec::new(),
             touched: Vec::new(),
+            penalised: Vec::new(),
         })
     }
 
@@ -69,14 +72,14 @@ impl Sampler {
 
     /// Chooses the next token after `history`; all penalties look at all of `history`.
     ///
-    /// `logits`, one per vocabulary entry, are changed in place by the penalties. -inf marks a
-    /// token that must not be chosen. Without penalties `history` is not read.
+    /// `logits` has one entry per vocabulary entry and stays as it is. -inf marks a token that must
+    /// not be chosen. Without penalties `history` is not read.
     ///
     /// # Errors
     /// * [`SamplingError::NoLogits`], [`SamplingError::BadLogit`] for NaN or +inf,
     ///   [`SamplingError::AllMasked`].
     /// * [`SamplingError::HistoryToken`] for an id outside `logits`, when penalties are on.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32, SamplingError> {
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, SamplingError> {
         self.sample_after(logits, &[], history)
     }
 
@@ -88,13 +91,39 @@ impl Sampler {
     /// As [`Self::sample`].
     pub fn sample_after(
         &mut self,
-        logits: &mut [f32],
+        logits: &[f32],
         prompt: &[u32],
         generated: &[u32],
     ) -> Result<u32, SamplingError> {
-        if self.params.has_penalties() {
-            self.penalise(logits, prompt, generated)?;
+        if !self.params.has_penalties() {
+            return self.choose(logits);
         }
+        self.penalised(logits, prompt, generated)?;
+        let penalised = std::mem::take(&mut self.penalised);
+        let chosen = self.choose(&penalised);
+        self.penalised = penalised;
+        chosen
+    }
+
+    /// The logits after the penalties, as [`Self::sample_after`] chooses from them.
+    ///
+    /// # Errors
+    /// [`SamplingError::HistoryToken`] for an id outside `logits`.
+    pub fn penalised(
+        &mut self,
+        logits: &[f32],
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<&[f32], SamplingError> {
+        let mut penalised = std::mem::take(&mut self.penalised);
+        penalised.clear();
+        penalised.extend_from_slice(logits);
+        let result = self.penalise(&mut penalised, prompt, generated);
+        self.penalised = penalised;
+        result.map(|()| &self.penalised[..])
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
         let (token, max) = argmax(logits)?;
         if self.params.is_greedy() {
             return Ok(token);

@@ -54,7 +54,7 @@ fn check_distribution(logits: &[f32], params: SamplingParams) {
     let mut counts = vec![0usize; logits.len()];
     let mut sampler = Sampler::new(params).unwrap();
     for _ in 0..draws {
-        counts[sampler.sample(&mut logits.to_vec(), &[]).unwrap() as usize] += 1;
+        counts[sampler.sample(logits, &[]).unwrap() as usize] += 1;
     }
     let (mut chi, mut degrees, mut rare, mut rare_p) = (0.0, 0.0, 0usize, 0.0);
     for &(token, p) in &expected {
@@ -102,9 +102,9 @@ fn draws_follow_the_distribution() {
 #[test]
 fn greedy_takes_the_first_of_equals() {
     let mut sampler = Sampler::new(SamplingParams::greedy()).unwrap();
-    assert_eq!(sampler.sample(&mut [1.0, 3.0, 3.0, -1.0], &[]).unwrap(), 1);
-    assert_eq!(sampler.sample(&mut [f32::NEG_INFINITY, -1e30], &[]).unwrap(), 1);
-    assert_eq!(sampler.sample(&mut [-0.0, 0.0], &[]).unwrap(), 0);
+    assert_eq!(sampler.sample(&[1.0, 3.0, 3.0, -1.0], &[]).unwrap(), 1);
+    assert_eq!(sampler.sample(&[f32::NEG_INFINITY, -1e30], &[]).unwrap(), 1);
+    assert_eq!(sampler.sample(&[-0.0, 0.0], &[]).unwrap(), 0);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_tiny_temperature_is_greedy() {
     let params = SamplingParams::greedy().with_temperature(1e-30).with_seed(5);
     let mut sampler = Sampler::new(params).unwrap();
     for _ in 0..100 {
-        assert_eq!(sampler.sample(&mut [0.0, 1.0, 0.999, -50.0], &[]).unwrap(), 1);
+        assert_eq!(sampler.sample(&[0.0, 1.0, 0.999, -50.0], &[]).unwrap(), 1);
     }
 }
 
@@ -120,7 +120,7 @@ fn a_tiny_temperature_is_greedy() {
 fn damaged_logits_are_errors() {
     for params in [SamplingParams::greedy(), SamplingParams::greedy().with_temperature(1.0)] {
         let mut sampler = Sampler::new(params).unwrap();
-        let mut check = |logits: &[f32]| sampler.sample(&mut logits.to_vec(), &[]).unwrap_err();
+        let mut check = |logits: &[f32]| sampler.sample(&logits, &[]).unwrap_err();
         assert!(matches!(check(&[]), SamplingError::NoLogits));
         let nan = check(&[0.0, 1.0, f32::NAN]);
         assert!(matches!(nan, SamplingError::BadLogit { token: 2, vocab_size: 3, .. }), "{nan}");
@@ -138,10 +138,11 @@ fn damaged_logits_are_errors() {
 fn penalties_by_hand() {
     let base = SamplingParams::greedy();
     let run = |params: SamplingParams, prompt: &[u32], generated: &[u32]| {
-        let mut logits = [4.0, 3.0, -2.0, 0.0];
+        let logits = [4.0, 3.0, -2.0, 0.0];
         let mut sampler = Sampler::new(params).unwrap();
-        sampler.sample_after(&mut logits, prompt, generated).unwrap();
-        logits
+        sampler.sample_after(&logits, prompt, generated).unwrap();
+        assert_eq!(logits, [4.0, 3.0, -2.0, 0.0], "the caller's logits stay as they are");
+        sampler.penalised(&logits, prompt, generated).unwrap().to_vec()
     };
     // Once per token however often it was seen; prompt and generated alike.
     let repetition = base.with_repetition_penalty(2.0);
@@ -152,20 +153,20 @@ fn penalties_by_hand() {
     let all = repetition.with_presence_penalty(0.25).with_frequency_penalty(0.5);
     assert_eq!(run(all, &[0, 1], &[1, 1]), [2.0, 0.25, -2.0, 0.0]);
     // Everything is in force over the one history of `sample`.
-    let mut logits = [4.0, 3.0];
+    let logits = [4.0, 3.0];
     let mut sampler = Sampler::new(base.with_presence_penalty(2.0)).unwrap();
-    assert_eq!(sampler.sample(&mut logits, &[0]).unwrap(), 1);
+    assert_eq!(sampler.sample(&logits, &[0]).unwrap(), 1);
     // Scratch is clean afterwards: the next call starts from nothing.
-    assert_eq!(sampler.sample(&mut [4.0, 3.0], &[]).unwrap(), 0);
+    assert_eq!(sampler.sample(&[4.0, 3.0], &[]).unwrap(), 0);
 }
 
 #[test]
 fn a_history_outside_the_vocabulary_is_an_error_and_leaves_no_trace() {
     let params = SamplingParams::greedy().with_presence_penalty(5.0);
     let mut sampler = Sampler::new(params).unwrap();
-    let error = sampler.sample_after(&mut [1.0, 0.0], &[0], &[0, 2]).unwrap_err();
+    let error = sampler.sample_after(&[1.0, 0.0], &[0], &[0, 2]).unwrap_err();
     assert!(matches!(error, SamplingError::HistoryToken { token: 2, position: 2, vocab_size: 2 }), "{error}");
-    assert_eq!(sampler.sample(&mut [1.0, 0.0], &[]).unwrap(), 0);
+    assert_eq!(sampler.sample(&[1.0, 0.0], &[]).unwrap(), 0);
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn a_seed_repeats_and_no_seed_does_not() {
     let logits = logits_of(1, 1000, 2.0);
     let run = |params: SamplingParams| -> (u64, Vec<u32>) {
         let mut sampler = Sampler::new(params).unwrap();
-        let tokens = (0..50).map(|_| sampler.sample(&mut logits.clone(), &[]).unwrap()).collect();
+        let tokens = (0..50).map(|_| sampler.sample(&logits, &[]).unwrap()).collect();
         (sampler.seed(), tokens)
     };
     let params = SamplingParams::greedy().with_temperature(1.0);
@@ -190,7 +191,7 @@ fn the_sequence_of_a_seed_is_fixed() {
     let logits = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
     let params = SamplingParams::greedy().with_temperature(1.5).with_top_k(6).with_seed(2026);
     let mut sampler = Sampler::new(params).unwrap();
-    let tokens: Vec<u32> = (0..16).map(|_| sampler.sample(&mut logits.clone(), &[]).unwrap()).collect();
+    let tokens: Vec<u32> = (0..16).map(|_| sampler.sample(&logits, &[]).unwrap()).collect();
     assert_eq!(tokens, FIXED);
 }
 const FIXED: [u32; 16] = [6, 5, 5, 3, 7, 3, 4, 3, 4, 6, 3, 5, 2, 2, 6, 7];
@@ -213,7 +214,7 @@ proptest! {
         let allowed = oracle(&logits, &params);
         let mut sampler = Sampler::new(params).unwrap();
         for _ in 0..20 {
-            let token = sampler.sample(&mut logits.clone(), &[]).unwrap();
+            let token = sampler.sample(&logits, &[]).unwrap();
             prop_assert!(allowed.iter().any(|a| a.0 == token), "{token} not in {allowed:?}");
         }
     }
@@ -227,9 +228,9 @@ proptest! {
     ) {
         let params = SamplingParams::greedy().with_repetition_penalty(repetition)
             .with_presence_penalty(presence).with_frequency_penalty(frequency);
-        let mut got = logits.clone();
-        Sampler::new(params).unwrap().sample_after(&mut got, &prompt, &generated).unwrap();
-        for (token, (&before, &after)) in logits.iter().zip(&got).enumerate() {
+        let mut sampler = Sampler::new(params).unwrap();
+        let got = sampler.penalised(&logits, &prompt, &generated).unwrap();
+        for (token, (&before, &after)) in logits.iter().zip(got).enumerate() {
             let count = generated.iter().filter(|t| **t as usize == token).count() as f32;
             let mut expected = before;
             if count > 0.0 || prompt.contains(&(token as u32)) {

@@ -1,5 +1,7 @@
 //! Text from ids that come one at a time, in whole characters.
 
+use std::ops::Deref;
+
 use crate::tokenizer::Decoding;
 use crate::{Tokenizer, TokenizerError};
 
@@ -16,9 +18,11 @@ const PENDING_MAX: usize = 16;
 ///
 /// A U+FFFD that comes out stands for bytes that are no UTF-8, never for part of a character that
 /// the next ids complete.
+///
+/// It borrows its tokenizer ([`Tokenizer::stream_decoder`]) or shares it, as an `Arc`.
 #[derive(Clone, Debug)]
-pub struct StreamDecoder<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct StreamDecoder<T> {
+    tokenizer: T,
     skip_special: bool,
     state: State,
 }
@@ -38,14 +42,16 @@ enum State {
 
 impl Tokenizer {
     /// A decoder for ids that come one at a time.
-    pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
+    pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<&Self> {
         StreamDecoder::new(self, skip_special)
     }
 }
 
-impl<'a> StreamDecoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        Self { tokenizer, skip_special, state: State::new(tokenizer) }
+impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
+    /// At the beginning of a text. With `skip_special`, special tokens have no text.
+    pub fn new(tokenizer: T, skip_special: bool) -> Self {
+        let state = State::new(&tokenizer);
+        Self { tokenizer, skip_special, state }
     }
 
     /// Lets the text go on where that of `ids` ends: the space that a SentencePiece text begins
@@ -86,7 +92,7 @@ impl<'a> StreamDecoder<'a> {
             State::Window { ids, given } => {
                 ids.push(id);
                 let must = ids.len() - *given >= PENDING_MAX;
-                take_window(self.tokenizer, ids, given, must)?
+                take_window(&self.tokenizer, ids, given, must)?
             }
         };
         Ok(Some(text).filter(|text| !text.is_empty()))
@@ -100,9 +106,9 @@ impl<'a> StreamDecoder<'a> {
     pub fn flush(&mut self) -> Result<Option<String>, TokenizerError> {
         let text = match &mut self.state {
             State::Bytes { held, .. } => String::from_utf8_lossy(held).into_owned(),
-            State::Window { ids, given } => take_window(self.tokenizer, ids, given, true)?,
+            State::Window { ids, given } => take_window(&self.tokenizer, ids, given, true)?,
         };
-        self.state = State::new(self.tokenizer);
+        self.state = State::new(&self.tokenizer);
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 }

@@ -2,17 +2,17 @@
 
 use std::io::{self, BufRead, IsTerminal};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use engine::{
-    Conversation, Engine, EngineError, Event, FinishReason, Generation, Request, Session, TemplateOptions,
+    Canceller, Conversation, Engine, EngineError, Event, FinishReason, Generation, Input, TemplateOptions,
 };
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::run::{Shown, print_summary, set_sampling, shrink_on_hangup};
+use super::run::{Shown, print_summary, set_sampling, shrink_on_hangup, take_events};
 use crate::args::ChatArgs;
 use crate::output;
 
@@ -24,18 +24,12 @@ const HELP: &str = "\
 A line that ends in \\ goes on in the next; one that begins with // is said with a single /. Ctrl-C stops an answer.";
 
 pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<()> {
-    let mut engine = super::open(&args.model, &args.load)?;
-    anyhow::ensure!(
-        engine.tokenizer()?.has_chat_template(),
-        "{}: this model has no chat template, so it knows no turns; complete text with `run --raw`",
-        args.model
-    );
+    let engine = super::open(&args.model, &args.load, Input::Chat)?;
     shrink_on_hangup(&engine)?;
-    let interrupt = Interrupt::install(&engine)?;
-    let session = engine.session()?;
-    let mut input = Input::new()?;
+    let interrupt = Interrupt::install()?;
+    let mut input = Lines::new()?;
     let conversation = Conversation::new(args.system.as_deref());
-    let mut chat = Chat { args, engine, session, conversation, interrupt, last: None };
+    let mut chat = Chat { args, engine, conversation, interrupt, last: None };
     if input.is_interactive() {
         chat.greet();
     }
@@ -56,16 +50,16 @@ fn is_output_error(error: &anyhow::Error) -> bool {
 }
 
 /// Where turns come from.
-enum Input {
+enum Lines {
     Editor(Box<DefaultEditor>),
-    Lines(io::Lines<io::StdinLock<'static>>),
+    Piped(io::Lines<io::StdinLock<'static>>),
 }
 
-impl Input {
+impl Lines {
     fn new() -> anyhow::Result<Self> {
         match io::stdin().is_terminal() {
             true => Ok(Self::Editor(Box::new(DefaultEditor::new().context("cannot use the terminal")?))),
-            false => Ok(Self::Lines(io::stdin().lock().lines())),
+            false => Ok(Self::Piped(io::stdin().lock().lines())),
         }
     }
 
@@ -77,7 +71,7 @@ impl Input {
     fn line(&mut self) -> anyhow::Result<Option<String>> {
         match self {
             Self::Editor(editor) => edited(editor),
-            Self::Lines(lines) => lines.next().transpose().context("standard input is not UTF-8 text"),
+            Self::Piped(lines) => lines.next().transpose().context("standard input is not UTF-8 text"),
         }
     }
 }
@@ -115,7 +109,8 @@ struct Interrupt {
     /// [`IDLE`], [`PROMPT`] or [`ANSWER`].
     phase: Arc<AtomicU8>,
     asked: Arc<AtomicBool>,
-    cancel: Arc<AtomicBool>,
+    /// Of the answer under way.
+    canceller: Arc<Mutex<Option<Canceller>>>,
 }
 
 /// Nothing is computed: Ctrl-C ends the process. (In the line editor it is a key and clears the line.)
@@ -127,18 +122,17 @@ const PROMPT: u8 = 1;
 const ANSWER: u8 = 2;
 
 impl Interrupt {
-    fn install(engine: &Engine) -> anyhow::Result<Self> {
-        let interrupt = Self { phase: Arc::default(), asked: Arc::default(), cancel: engine.cancel_flag() };
+    fn install() -> anyhow::Result<Self> {
+        let interrupt = Self { phase: Arc::default(), asked: Arc::default(), canceller: Arc::default() };
         let handler = interrupt.clone();
         ctrlc::set_handler(move || {
             let again = handler.asked.swap(true, Ordering::Relaxed);
             match (handler.phase.load(Ordering::Relaxed), again) {
                 (ANSWER, false) => {}
-                (ANSWER, true) | (PROMPT, false) => {
-                    if handler.cancel.swap(true, Ordering::Relaxed) {
-                        std::process::exit(1);
-                    }
-                }
+                (ANSWER, true) | (PROMPT, false) => match handler.lock().take() {
+                    Some(canceller) => canceller.cancel(),
+                    None => std::process::exit(1),
+                },
                 _ => std::process::exit(1),
             }
         })
@@ -146,13 +140,17 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Canceller>> {
+        self.canceller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn enter(&self, phase: u8) {
         self.phase.store(phase, Ordering::Relaxed);
     }
 
-    fn begin(&self) {
+    fn begin(&self, canceller: Canceller) {
         self.asked.store(false, Ordering::Relaxed);
-        self.cancel.store(false, Ordering::Relaxed);
+        *self.lock() = Some(canceller);
         self.enter(PROMPT);
     }
 
@@ -164,7 +162,6 @@ impl Interrupt {
 struct Chat<'a> {
     args: &'a ChatArgs,
     engine: Engine,
-    session: Session,
     conversation: Conversation,
     interrupt: Interrupt,
     last: Option<Generation>,
@@ -172,7 +169,7 @@ struct Chat<'a> {
 
 impl Chat<'_> {
     fn greet(&self) {
-        let (config, ctx) = (self.engine.config(), self.session.ctx());
+        let (config, ctx) = (self.engine.config(), self.engine.plan().ctx);
         let name = config.family;
         output::aside(&format!(
             "{}: {name}, context of {ctx} tokens. /help lists commands.",
@@ -218,14 +215,15 @@ impl Chat<'_> {
 
     fn turn(&mut self, text: &str) -> anyhow::Result<()> {
         let options = TemplateOptions { enable_thinking: self.args.thinking, ..TemplateOptions::default() };
-        let prompt = self.conversation.prompt(self.engine.tokenizer()?, text, &options)?;
-        let mut request = Request::new(prompt, &self.engine);
+        let request = self.conversation.request(&self.engine, text, &options).map_err(with_advice);
+        let mut request = request?;
         set_sampling(&self.args.sampling, &mut request);
         request.max_tokens = self.args.max_tokens.unwrap_or(request.max_tokens);
         let mut shown = Shown::new(true);
         let interrupt = self.interrupt.clone();
-        interrupt.begin();
-        let generation = self.engine.generate(&mut self.session, &request, &mut |event| {
+        let running = self.engine.submit(request).map_err(with_advice)?;
+        interrupt.begin(running.canceller());
+        let generation = take_events(running, |event| {
             if let Event::Token { .. } = event {
                 interrupt.enter(ANSWER);
             }
@@ -234,20 +232,20 @@ impl Chat<'_> {
         });
         interrupt.enter(IDLE);
         shown.finish();
-        let generation = generation.map_err(with_advice)?;
+        let generation = generation?;
         shown.result()?;
-        self.summary(&generation, request.prompt.len());
+        self.summary(&generation);
         // A prompt that was given up was never said.
         if generation.finish_reason != FinishReason::Cancelled || !generation.tokens.is_empty() {
-            self.conversation.answered(text, request.prompt, &generation);
+            self.conversation.answered(text, &generation);
         }
         self.last = Some(generation);
         Ok(())
     }
 
     /// One line of figures.
-    fn summary(&self, generation: &Generation, prompt: usize) {
-        let (stats, ctx) = (&generation.stats, self.session.ctx());
+    fn summary(&self, generation: &Generation) {
+        let (stats, ctx, prompt) = (&generation.stats, self.engine.plan().ctx, generation.prompt.len());
         let used = prompt + generation.tokens.len();
         let mut line = format!(
             "{} new of {prompt} prompt tokens at {:.1}/s · {} tokens at {:.1}/s · context {used} of {ctx}",

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 
 use anyhow::Context;
+use engine::Input;
 use engine::system::human_bytes;
 use lab::{CompareEvent, CompareOptions, CompareReport, EvalOptions, EvalReport, compare, eval};
 
@@ -45,9 +46,9 @@ fn print_json(out: &mut impl Write, report: &impl serde::Serialize) -> anyhow::R
 }
 
 fn run_eval(args: &EvalArgs, text: &str, options: &EvalOptions) -> anyhow::Result<EvalReport> {
-    let mut engine = super::open(&args.model, &args.load)?;
+    let engine = super::open(&args.model, &args.load, Input::Text)?;
     let mut bar = Bar::default();
-    let report = eval(&mut engine, text, options, &mut |done, total| bar.set(done, total));
+    let report = eval(&engine, text, options, &mut |done, total| bar.set(done, total));
     bar.finish();
     Ok(report?)
 }

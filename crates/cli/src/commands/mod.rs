@@ -13,7 +13,7 @@ pub(crate) mod synth;
 
 use std::path::PathBuf;
 
-use engine::Engine;
+use engine::{Engine, EngineOptions, Input};
 
 use crate::args::LoadArgs;
 use crate::{demo, output};
@@ -26,11 +26,12 @@ pub(crate) fn model_path(model: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Opens a model and shows the progress.
-pub(crate) fn open(model: &str, load: &LoadArgs) -> anyhow::Result<Engine> {
+/// Opens a model for requests made of `input` and shows the progress.
+pub(crate) fn open(model: &str, load: &LoadArgs, input: Input) -> anyhow::Result<Engine> {
     let path = model_path(model)?;
     let mut progress = output::LoadProgress::default();
-    let engine = Engine::open(&path, load.options(), &mut |event| progress.on(event));
+    let options = EngineOptions { input, ..load.options() };
+    let engine = Engine::open(&path, options, &mut |event| progress.on(event));
     progress.finish();
     Ok(engine?)
 }

@@ -2,11 +2,14 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use engine::system::human_bytes;
-use engine::{Engine, Event, FinishReason, Generation, Message, Request, TemplateOptions};
+use engine::{
+    Canceller, Engine, EngineError, Event, FinishReason, Generation, Input, Message, Prompt, Request,
+    Running, TemplateOptions,
+};
 use serde::Serialize;
 
 use crate::args::{RunArgs, SamplingArgs, Usage};
@@ -17,19 +20,18 @@ const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let prompt = read_prompt(args.prompt.as_deref())?;
-    let mut engine = super::open(&args.model, &args.load)?;
-    stop_on_ctrl_c(&engine)?;
+    let engine = super::open(&args.model, &args.load, Input::Text)?;
     shrink_on_hangup(&engine)?;
     let raw = args.raw || !engine.tokenizer()?.has_chat_template();
-    let tokens = prompt_tokens(&engine, args, raw, &prompt)?;
-    let mut request = Request { continues_text: raw, ..Request::new(tokens, &engine) };
+    let mut request = engine.request(chosen_prompt(args, raw, prompt));
     set_sampling(&args.sampling, &mut request);
     if let Some(n) = args.max_tokens {
         request.max_tokens = n;
     }
-    let mut session = engine.session()?;
+    let running = engine.submit(request)?;
+    stop_on_ctrl_c(running.canceller())?;
     let mut shown = Shown::new(!args.json);
-    let generation = engine.generate(&mut session, &request, &mut |event| shown.on(event));
+    let generation = take_events(running, |event| shown.on(event));
     shown.finish();
     let generation = generation?;
     engine.flush_trace()?;
@@ -59,13 +61,30 @@ fn read_prompt(argument: Option<&str>) -> anyhow::Result<String> {
     }
 }
 
-/// The first Ctrl-C lets the step end and the statistics be printed; a second one ends the process.
-fn stop_on_ctrl_c(engine: &Engine) -> anyhow::Result<()> {
-    let cancel = engine.cancel_flag();
+/// Takes the events of a request to its end; a break cancels it.
+pub(super) fn take_events(
+    running: Running,
+    mut on_event: impl FnMut(&Event) -> ControlFlow<()>,
+) -> anyhow::Result<Generation> {
+    let canceller = running.canceller();
+    for event in running {
+        match event? {
+            Event::Finished(generation) => return Ok(*generation),
+            event if on_event(&event).is_break() => canceller.cancel(),
+            _ => {}
+        }
+    }
+    Err(EngineError::Closed.into())
+}
+
+/// The first Ctrl-C lets the layer end and the statistics be printed; a second one ends the process.
+fn stop_on_ctrl_c(canceller: Canceller) -> anyhow::Result<()> {
+    let asked = AtomicBool::new(false);
     ctrlc::set_handler(move || {
-        if cancel.swap(true, Ordering::Relaxed) {
+        if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }
+        canceller.cancel();
     })
     .context("cannot handle Ctrl-C")
 }
@@ -83,26 +102,16 @@ pub(super) fn shrink_on_hangup(_engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prompt_tokens(engine: &Engine, args: &RunArgs, raw: bool, prompt: &str) -> anyhow::Result<Vec<u32>> {
-    let tokenizer = engine.tokenizer()?;
+fn chosen_prompt(args: &RunArgs, raw: bool, prompt: String) -> Prompt {
     if raw {
         if !args.raw {
             output::note("note: this model has no chat template; completing the prompt as it is");
         }
-        return Ok(tokenizer.encode(prompt, true)?);
+        return Prompt::Text(prompt);
     }
-    let mut messages = Vec::new();
-    if let Some(system) = &args.system {
-        messages.push(Message::new("system", system.as_str()));
-    }
-    messages.push(Message::new("user", prompt));
-    let options = TemplateOptions {
-        add_generation_prompt: true,
-        enable_thinking: args.thinking,
-        ..TemplateOptions::default()
-    };
-    // Control tokens that the prompt spells out stay text: only the template writes control tokens.
-    Ok(tokenizer.encode_chat(&messages, &options)?)
+    let system = args.system.iter().map(|system| Message::system(system.as_str()));
+    let options = TemplateOptions { enable_thinking: args.thinking, ..TemplateOptions::default() };
+    Prompt::Chat { messages: system.chain([Message::user(prompt)]).collect(), options }
 }
 
 pub(super) fn set_sampling(args: &SamplingArgs, request: &mut Request) {
@@ -130,12 +139,12 @@ impl Shown {
         Self { stream, bar: None, written: false, error: None }
     }
 
-    pub(super) fn on(&mut self, event: Event<'_>) -> ControlFlow<()> {
+    pub(super) fn on(&mut self, event: &Event) -> ControlFlow<()> {
         match event {
             Event::Prefill { done, total } if done < total => {
                 self.bar
-                    .get_or_insert_with(|| output::tokens_bar("prompt", total as u64))
-                    .set_position(done as u64);
+                    .get_or_insert_with(|| output::tokens_bar("prompt", *total as u64))
+                    .set_position(*done as u64);
             }
             Event::Token { text, .. } if self.stream && !text.is_empty() => {
                 self.clear_bar();
@@ -187,7 +196,7 @@ struct Report<'a> {
 }
 
 fn print_json(generation: &Generation) -> anyhow::Result<()> {
-    let Generation { text, finish_reason, seed, tokens, stats } = generation;
+    let Generation { text, finish_reason, seed, tokens, stats, .. } = generation;
     let report = Report { text, finish_reason: *finish_reason, seed: *seed, tokens, stats };
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, &report).map_err(io::Error::from)?;

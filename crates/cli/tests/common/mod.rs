@@ -51,6 +51,23 @@ pub(crate) fn piped(args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Starts the binary with `input` on its standard input and kills it after a while, wherever it is then.
+pub(crate) fn killed(args: &[&str], input: &str, after: std::time::Duration) {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_flash-moe"))
+        .args(args)
+        .env("FLASH_MOE_CACHE", cache)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// Standard output of a run that succeeds.
 pub(crate) fn ok(args: &[&str]) -> String {
     let output = flash_moe(args);

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use engine::{Engine, EngineOptions};
+use engine::{Engine, EngineError, EngineOptions, Event, Logits, Request, SamplingParams};
 use pack::{NoProgress, PackOptions, QuantTiers};
 use safetensors::SafeTensors;
 
@@ -149,22 +149,51 @@ pub(crate) fn argmax(row: &[f32]) -> usize {
     (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap()
 }
 
-/// Bits of the logits at every position, prefilled in chunks, and of a few greedy steps after it.
-pub(crate) fn logit_bits(engine: &mut Engine, prompt: &[u32], steps: usize) -> Vec<u32> {
-    let mut session = engine.session().unwrap();
-    let mut bits = Vec::new();
-    engine
-        .logits_all(&mut session, prompt, &mut |_, row| bits.extend(row.iter().map(|x| x.to_bits())))
-        .unwrap();
-    let mut tokens = prompt.to_vec();
-    engine.sync(&mut session, &tokens, &mut |_, _| ()).unwrap();
-    let mut last = bits[bits.len() - engine.config().vocab_size..].to_vec();
-    for _ in 0..steps {
-        let row: Vec<f32> = last.iter().map(|b| f32::from_bits(*b)).collect();
-        tokens.push(argmax(&row) as u32);
-        engine.sync(&mut session, &tokens, &mut |_, _| ()).unwrap();
-        last = session.logits().iter().map(|x| x.to_bits()).collect();
-        bits.extend(&last);
+/// A request for logits and greedy tokens that goes on to `max_tokens`.
+pub(crate) fn greedy(engine: &Engine, prompt: &[u32], max_tokens: usize, logits: Logits) -> Request {
+    Request {
+        max_tokens,
+        sampling: SamplingParams::greedy(),
+        stop_ids: Vec::new(),
+        logits,
+        ..engine.request(prompt)
     }
+}
+
+/// Runs a request and hands out its rows of logits: position, [V].
+pub(crate) fn for_rows(
+    engine: &Engine,
+    request: Request,
+    mut sink: impl FnMut(usize, &[f32]),
+) -> Result<Vec<u32>, EngineError> {
+    for event in engine.submit(request)? {
+        match event? {
+            Event::Logits { position, logits } => sink(position, &logits),
+            Event::Finished(generation) => return Ok(generation.tokens),
+            _ => {}
+        }
+    }
+    Err(EngineError::Closed)
+}
+
+/// Logits after the last token of a prompt, of which the engine may know a beginning.
+pub(crate) fn last_logits(engine: &Engine, prompt: &[u32]) -> Result<Vec<f32>, EngineError> {
+    let mut last = Vec::new();
+    for_rows(engine, greedy(engine, prompt, 0, Logits::Last), |_, row| last.extend_from_slice(row))?;
+    Ok(last)
+}
+
+/// Hands out the logits after each token, fed one by one.
+pub(crate) fn stepwise(engine: &Engine, tokens: &[u32], sink: impl FnMut(usize, &[f32])) {
+    let forced = tokens[1..].to_vec();
+    let request = Request { forced, ..greedy(engine, &tokens[..1], tokens.len(), Logits::Last) };
+    for_rows(engine, request, sink).unwrap();
+}
+
+/// Bits of the logits at every position, prefilled in chunks, and of a few greedy steps after it.
+pub(crate) fn logit_bits(engine: &Engine, prompt: &[u32], steps: usize) -> Vec<u32> {
+    let mut bits = Vec::new();
+    let sink = |_: usize, row: &[f32]| bits.extend(row.iter().map(|x| x.to_bits()));
+    for_rows(engine, greedy(engine, prompt, steps + 1, Logits::All), sink).unwrap();
     bits
 }

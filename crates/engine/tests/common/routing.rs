@@ -1,10 +1,11 @@
 //! Which experts a model's routers choose, seen from outside: a storage that records what is read from it.
 #![allow(dead_code)] // Tests and examples use their own parts.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use engine::{Engine, EngineOptions};
+use engine::{Engine, EngineOptions, Request};
 use storage::{
     CompletionQueue, FileId, FileStorage, IoMode, ReadRequest, Storage, StorageError, StorageOptions,
 };
@@ -68,17 +69,16 @@ pub(crate) fn record(dir: &Path, tokens: &[u32]) -> Routing {
     let options = EngineOptions {
         memory_bytes: Some(8 << 30),
         slots: Some(per_token),
-        ctx: Some(tokens.len().max(16)),
+        ctx: Some(tokens.len().max(15) + 1),
         lookahead: Some(false),
         storage: Some(storage),
         ..EngineOptions::default()
     };
-    let mut engine = Engine::open(dir, options, &mut |_| ()).unwrap();
-    let mut session = engine.session().unwrap();
-    for end in 1..=tokens.len() {
-        engine.sync(&mut session, &tokens[..end], &mut |_, _| ()).unwrap();
-        assert!(session.logits().iter().all(|logit| logit.is_finite()));
-    }
+    let engine = Engine::open(dir, options, &mut |_| ()).unwrap();
+    // Logits that are not finite would be an error.
+    let forced = tokens[1..].to_vec();
+    let request = Request { forced, max_tokens: tokens.len(), ..engine.request(&tokens[..1]) };
+    engine.generate(request, |_| ControlFlow::Continue(())).unwrap();
     let config = engine.config();
     let (layers, experts, per_token) = (config.num_layers(), config.experts_max(), config.per_token_max());
     let reads = recorder.reads.lock().unwrap();

@@ -19,8 +19,16 @@ fn the_format_of_a_cache_changes_its_values_and_nothing_else() {
     };
     let (ctx, row, q_row) = (300, shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
     let pages = [2, 0, 1];
-    let rows =
-        Rows { first: 0, len: 300, pos: 0, phase: Phase::Prefill, chunked: true, state: 0, pages: (0, 3) };
+    let rows = Rows {
+        first: 0,
+        len: 300,
+        pos: 0,
+        phase: Phase::Prefill,
+        chunked: true,
+        state: 0,
+        keep: None,
+        pages: (0, 3),
+    };
     let whole = Batch { n: ctx, rows: &[rows], pages: &pages };
     for isa in [Isa::Scalar, Isa::detect()] {
         let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) });
