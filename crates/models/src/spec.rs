@@ -2,7 +2,7 @@
 //!
 //! A [`ModelSpec`] lists its layers one by one, and layers may differ from one another. A part that
 //! a layer lacks is `None` or another variant, never a zero. Families make specifications
-//! ([`crate::family::Family::spec`]); the tensors that a checkpoint must have ([`crate::layout`])
+//! (`Family::spec` in `family.rs`); the tensors that a checkpoint must have ([`crate::layout`])
 //! and the layers that are built follow from them.
 
 use ops::{AttentionShape, DeltaNetShape, KvFormat, ValueHeadOrder};
