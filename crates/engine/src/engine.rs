@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use checkpoint::Checkpoint;
 use experts::{ExpertStore, StoreOptions, Verify};
-use kernels_cpu::dot::Isa;
-use kernels_cpu::{CpuBackend, CpuOptions};
+use kernels_cpu::{CpuBackend, CpuOptions, Isa};
 use models::layout::{self, Layout};
 use models::load::DenseLoader;
 use models::{Config, Model, Scratch, ScratchRows};
@@ -485,7 +484,7 @@ fn load(
     progress: &mut dyn FnMut(Loading<'_>),
 ) -> Result<Loaded<CpuBackend>, EngineError> {
     let threads = options.threads.unwrap_or_else(system::cores);
-    let mut backend = CpuBackend::new(CpuOptions { threads, isa: options.isa });
+    let mut backend = CpuBackend::new(CpuOptions { threads, isa: options.isa })?;
     let total = opened.dense_bytes();
     let mut done = 0;
     let mut on_bytes = |bytes: u64| {

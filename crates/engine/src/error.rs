@@ -12,6 +12,9 @@ pub enum EngineError {
     /// The checkpoint is not a model that this version runs, or a step failed.
     #[error(transparent)]
     Model(#[from] models::ModelError),
+    /// The machine lacks the instruction set that was asked for.
+    #[error(transparent)]
+    Isa(#[from] kernels_cpu::MissingIsa),
     /// Reading failed.
     #[error(transparent)]
     Storage(#[from] storage::StorageError),

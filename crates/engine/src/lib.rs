@@ -43,7 +43,7 @@ pub use error::EngineError;
 pub use experts::{PolicyKind, Verify};
 pub use generate::{Event, FinishReason, Generation, Request};
 pub use gguf::files_inside;
-pub use kernels_cpu::dot::Isa;
+pub use kernels_cpu::Isa;
 pub use models::tiers::QuantTiers;
 pub use ops::KvFormat;
 pub use options::EngineOptions;

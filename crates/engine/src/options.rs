@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use experts::{PolicyKind, Verify};
-use kernels_cpu::dot::Isa;
+use kernels_cpu::Isa;
 use ops::KvFormat;
 use storage::{IoEngine, IoMode, Storage};
 
