@@ -505,7 +505,8 @@ fn measure(
     let drive = Drive::measure(target, facts, storage, options, (threads, memory_bytes))?;
     progress("measuring memory and kernels");
     let memory = probe::memory_rates(threads, memory_bytes)?;
-    let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa })?;
+    let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa })
+        .map_err(engine::EngineError::from)?;
     let (threads, isa) = (backend.threads(), backend.isa().to_string());
     let mut compute = Compute { backend, facts, kv: engine_options.kv() };
     let [dense_compute_s, shared_compute_s, head_compute_s] = compute.dense_s();

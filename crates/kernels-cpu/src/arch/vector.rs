@@ -43,7 +43,8 @@ pub(crate) trait Vector: Copy {
     fn scale_by_power_of_two(self, x: Self::Lanes, n: Self::Lanes) -> Self::Lanes;
     /// Sum of the lanes: halves, then quarters, then the last pair.
     fn sum_of_lanes(self, value: Self::Lanes) -> f32;
-    fn half_to_f32(self, half: HalfLe) -> f32;
+    /// `half` in each lane.
+    fn splat_half(self, half: HalfLe) -> Self::Lanes;
     /// Eight halves, little endian.
     fn read_halves(self, from: &[u8; 2 * LANES]) -> Self::Lanes;
     /// To the nearest halves, ties to even, little endian; finite values saturate.

@@ -105,8 +105,9 @@ impl Vector for Neon {
         fn sum_of_lanes(value: Eight) -> f32 {
             fold(value.0, value.1)
         }
-        fn half_to_f32(half: HalfLe) -> f32 {
-            half_to_f32(half)
+        fn splat_half(half: HalfLe) -> Eight {
+            let value = vdupq_n_f32(half_to_f32(half));
+            Eight(value, value)
         }
         fn read_halves(from: &[u8; 2 * LANES]) -> Eight {
             let fours = from.as_chunks::<2>().0.as_chunks::<4>().0;

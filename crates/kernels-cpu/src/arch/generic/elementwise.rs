@@ -176,7 +176,7 @@ pub(crate) fn decode_q8_0<V: Vector>(v: V, blocks: &[u8], stride: usize, len: us
         let blocks = from_bytes::<BlockQ8_0>(&blocks[row * stride..][..row_bytes]);
         let (lanes, _) = out.as_chunks_mut::<LANES>();
         for (block, lanes) in blocks.iter().zip(lanes.as_chunks_mut::<4>().0) {
-            let scale = v.splat(v.half_to_f32(block.d));
+            let scale = v.splat_half(block.d);
             for (codes, lanes) in block.codes.as_chunks::<LANES>().0.iter().zip(lanes) {
                 v.write(v.mul(scale, v.read_codes(codes)), lanes);
             }
@@ -189,14 +189,16 @@ pub(crate) fn conv_silu<V: Vector>(v: V, weight: &[f32], inputs: &[&[f32]], out:
     let mut done = 0;
     if let &[oldest, older, last, current] = inputs {
         done = out.len() / LANES * LANES;
-        let weights = weight.as_chunks::<{ LANES * TAPS }>().0;
-        for (weights, at) in weights.iter().zip((0..done).step_by(LANES)) {
+        let weights = weight.as_chunks::<{ LANES * TAPS }>().0.iter();
+        let before = oldest.as_chunks().0.iter().zip(older.as_chunks().0).zip(last.as_chunks().0);
+        let now = current.as_chunks().0.iter().zip(out.as_chunks_mut().0);
+        for ((weights, ((oldest, older), last)), (current, out)) in weights.zip(before).zip(now) {
             let [w0, w1, w2, w3] = v.read_transposed(weights);
-            let mut sum = v.mul(w0, load(v, oldest, at));
-            sum = v.mul_add(w1, load(v, older, at), sum);
-            sum = v.mul_add(w2, load(v, last, at), sum);
-            sum = v.mul_add(w3, load(v, current, at), sum);
-            store(v, out, at, silu_of(v, sum));
+            let mut sum = v.mul(w0, v.read(oldest));
+            sum = v.mul_add(w1, v.read(older), sum);
+            sum = v.mul_add(w2, v.read(last), sum);
+            sum = v.mul_add(w3, v.read(current), sum);
+            v.write(silu_of(v, sum), out);
         }
     }
     let taps = inputs.len();

@@ -107,22 +107,32 @@ const STREAMED_ROWS: usize = 8;
 /// registers too.
 #[inline(always)]
 pub(crate) fn matmul_add<V: Vector>(v: V, dims: Dims, a: Rows<'_>, b: Rows<'_>, c: &mut RowsMut<'_>) {
-    let packed = dims.m >= PANEL_USES_MIN;
-    let block = match dims.m {
-        0 => return,
-        1..4 => dims.k.max(1),
-        _ if packed => PANEL_ROWS,
-        _ => STREAMED_ROWS,
-    };
-    let mut panel = [0.0_f32; PANEL_ROWS * PANEL_COLS];
+    if dims.m == 0 || dims.n == 0 {
+        return;
+    }
+    if dims.m >= PANEL_USES_MIN {
+        return matmul_add_packed(v, dims, (a, b), c);
+    }
+    let block = if dims.m < 4 { dims.k.max(1) } else { STREAMED_ROWS };
     for l in (0..dims.k).step_by(block) {
-        let k = block.min(dims.k - l);
+        let dims = Dims { k: block.min(dims.k - l), ..dims };
+        let a = Rows { data: &a.data[l..], ..a };
+        let b = Rows { data: &b.data[l * b.stride..], ..b };
+        matmul_block(v, dims, (a, b), c);
+    }
+}
+
+#[inline(always)]
+fn matmul_add_packed<V: Vector>(v: V, dims: Dims, (a, b): (Rows<'_>, Rows<'_>), c: &mut RowsMut<'_>) {
+    let mut panel = [0.0_f32; PANEL_ROWS * PANEL_COLS];
+    for l in (0..dims.k).step_by(PANEL_ROWS) {
+        let k = PANEL_ROWS.min(dims.k - l);
         let a = Rows { data: &a.data[l..], ..a };
         let mut j = 0;
         while j < dims.n {
             let mut n = dims.n - j;
             let mut b = Rows { data: &b.data[l * b.stride + j..], ..b };
-            if packed && n >= PANEL_COLS {
+            if n >= PANEL_COLS {
                 n = PANEL_COLS;
                 copy_panel(b, k, &mut panel);
                 b = Rows { data: &panel, stride: PANEL_COLS };

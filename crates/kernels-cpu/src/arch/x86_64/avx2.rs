@@ -81,8 +81,8 @@ impl Vector for Avx2 {
         fn sum_of_lanes(value: __m256) -> f32 {
             fold(value)
         }
-        fn half_to_f32(half: HalfLe) -> f32 {
-            half_to_f32(half)
+        fn splat_half(half: HalfLe) -> __m256 {
+            _mm256_cvtph_ps(_mm_set1_epi16(half.to_bits().cast_signed()))
         }
         fn read_halves(from: &[u8; 2 * LANES]) -> __m256 {
             _mm256_cvtph_ps(load_u8x16(from))

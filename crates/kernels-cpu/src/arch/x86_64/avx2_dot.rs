@@ -51,9 +51,9 @@ fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
-        Format::F32 => float_rows::<T, 4>(job, t, out, |bytes| load_f32(bytes)),
-        Format::F16 => float_rows::<T, 2>(job, t, out, |bytes| load_f16(bytes)),
-        Format::BF16 => float_rows::<T, 2>(job, t, out, |bytes| load_bf16(bytes)),
+        Format::F32 => float_rows::<T, 4, false>(job, t, out),
+        Format::F16 => float_rows::<T, 2, false>(job, t, out),
+        Format::BF16 => float_rows::<T, 2, true>(job, t, out),
         Format::Q4_0 => rows_32::<T, BlockQ4_0, false>(job, t, out, |block| open_q4_0(block)),
         Format::Q4_1 => rows_32::<T, BlockQ4_1, true>(job, t, out, |block| open_q4_1(block)),
         Format::Q5_0 => rows_32::<T, BlockQ5_0, false>(job, t, out, |block| open_q5_0(block)),
@@ -81,38 +81,32 @@ const STRIP_STEPS: usize = 64;
 /// Weight rows of a band.
 const BAND_ROWS: usize = 16;
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_f32(bytes: &[[u8; 4]; FLOAT_STEP]) -> [__m256; 2] {
-    let (halves, _) = bytes.as_flattened().as_chunks::<32>();
-    [_mm256_castsi256_ps(load_u8x32(&halves[0])), _mm256_castsi256_ps(load_u8x32(&halves[1]))]
-}
-
+/// Weights of `BYTES` each; two bytes are f16, or bf16 if `BF16`. No closure that the caller gives: it
+/// would not always be inlined.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn load_f16(bytes: &[[u8; 2]; FLOAT_STEP]) -> [__m256; 2] {
-    let (halves, _) = bytes.as_flattened().as_chunks::<16>();
-    [_mm256_cvtph_ps(load_u8x16(&halves[0])), _mm256_cvtph_ps(load_u8x16(&halves[1]))]
+fn load_floats<const BYTES: usize, const BF16: bool>(bytes: &[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2] {
+    let bytes = bytes.as_flattened();
+    if BYTES == 4 {
+        let eights = bytes.as_chunks::<32>().0;
+        return [_mm256_castsi256_ps(load_u8x32(&eights[0])), _mm256_castsi256_ps(load_u8x32(&eights[1]))];
+    }
+    let eights = bytes.as_chunks::<16>().0;
+    if !BF16 {
+        return [_mm256_cvtph_ps(load_u8x16(&eights[0])), _mm256_cvtph_ps(load_u8x16(&eights[1]))];
+    }
+    fill!([_mm256_setzero_ps(); 2], i => {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_u8x16(&eights[i]))))
+    })
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_bf16(bytes: &[[u8; 2]; FLOAT_STEP]) -> [__m256; 2] {
-    let (halves, _) = bytes.as_flattened().as_chunks::<16>();
-    let widen = |half: &[u8; 16]| {
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_u8x16(half))))
-    };
-    [widen(&halves[0]), widen(&halves[1])]
-}
-
-/// `BYTES` is the size of a weight, `load` makes two vectors of 16 weights.
+/// `BYTES` and `BF16`: see [`load_floats`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn float_rows<const T: usize, const BYTES: usize>(
+fn float_rows<const T: usize, const BYTES: usize, const BF16: bool>(
     job: &Job<'_>,
     t: usize,
     out: &mut [f32],
-    load: impl Fn(&[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2],
 ) {
     let n = job.acts.n();
     let acts: [&[f32]; T] = std::array::from_fn(|i| job.acts.values(t + i));
@@ -129,7 +123,7 @@ fn float_rows<const T: usize, const BYTES: usize>(
             let end = start.saturating_add(strip).min(steps);
             for (row, sums) in band.chunks_exact(job.row_bytes).zip(&mut sums) {
                 let row = &row.as_chunks::<BYTES>().0.as_chunks::<FLOAT_STEP>().0[start..end];
-                add_strip(sums, row, acts.map(|(act, _)| &act[start..end]), &load);
+                add_strip::<T, BYTES, BF16>(sums, row, acts.map(|(act, _)| &act[start..end]));
             }
             start = end;
         }
@@ -145,7 +139,7 @@ fn float_rows<const T: usize, const BYTES: usize>(
                     act[..rest.len()].copy_from_slice(rest);
                     act
                 });
-                add_strip(sums, &[step], rest.each_ref().map(std::slice::from_ref), &load);
+                add_strip::<T, BYTES, BF16>(sums, &[step], rest.each_ref().map(std::slice::from_ref));
             }
             for (out, sums) in out[t..].iter_mut().zip(sums) {
                 *out = fold(_mm256_add_ps(sums[0], sums[1]));
@@ -157,15 +151,14 @@ fn float_rows<const T: usize, const BYTES: usize>(
 /// Adds the products of some steps of one weight row with `T` activation rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_strip<const T: usize, const BYTES: usize>(
+fn add_strip<const T: usize, const BYTES: usize, const BF16: bool>(
     total: &mut [[__m256; 2]; T],
     weights: &[[[u8; BYTES]; FLOAT_STEP]],
     acts: [&[[f32; FLOAT_STEP]]; T],
-    load: impl Fn(&[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2],
 ) {
     let mut sums = *total;
     for (s, weights) in weights.iter().enumerate() {
-        let weights = load(weights);
+        let weights = load_floats::<BYTES, BF16>(weights);
         for (sums, act) in sums.iter_mut().zip(acts) {
             add_step(sums, weights, &act[s]);
         }
