@@ -2,12 +2,15 @@
 
 use kernels_cpu::{CpuBackend, CpuOptions};
 
-use crate::Isa;
+use crate::{EngineError, Isa};
 
 /// The back-end of this machine.
 pub(crate) type ThisBackend = CpuBackend;
 
 /// Sets it up; `isa`: the best that the processor has.
-pub(crate) fn backend(threads: usize, isa: Option<Isa>) -> ThisBackend {
-    CpuBackend::new(CpuOptions { threads, isa })
+///
+/// # Errors
+/// [`EngineError::Isa`] if the processor lacks it.
+pub(crate) fn backend(threads: usize, isa: Option<Isa>) -> Result<ThisBackend, EngineError> {
+    Ok(CpuBackend::new(CpuOptions { threads, isa })?)
 }

@@ -20,6 +20,9 @@ pub enum EngineError {
     /// The checkpoint is not a model that this version runs, or a step failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The machine lacks the instruction set that was asked for.
+    #[error(transparent)]
+    Isa(#[from] kernels_cpu::MissingIsa),
     /// A pass failed as a whole, and with it every request that took part.
     #[error(transparent)]
     Pass(Arc<ModelError>),

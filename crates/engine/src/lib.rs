@@ -48,7 +48,7 @@ pub use conversation::Conversation;
 pub use engine::{Canceller, Engine, Running};
 pub use error::{EngineError, Shortfall};
 pub use experts::{PolicyKind, Verify};
-pub use kernels_cpu::dot::Isa;
+pub use kernels_cpu::Isa;
 pub use models::tiers::QuantTiers;
 pub use open::{Loading, files_inside};
 pub use ops::KvFormat;

@@ -192,7 +192,7 @@ pub(crate) fn load(
     progress: &mut dyn FnMut(Loading<'_>),
 ) -> Result<(Loaded<ThisBackend>, Compute), EngineError> {
     let Source { opened: Opened { checkpoint, config, layout }, storage, files } = source;
-    let mut backend = backend(options.threads, options.isa);
+    let mut backend = backend(options.threads, options.isa)?;
     let compute = Compute { threads: backend.threads(), isa: backend.isa() };
     let total = source.opened.dense_bytes();
     let mut done = 0;

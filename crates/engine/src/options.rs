@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use experts::{PolicyKind, Verify};
-use kernels_cpu::dot::Isa;
+use kernels_cpu::Isa;
 use models::ModelSpec;
 use ops::KvFormat;
 use storage::{IoEngine, IoMode, Storage};

@@ -151,8 +151,8 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(input: &'a PlanInput<'a>) -> Self {
-        Self { input, backend: backend(input.threads, input.isa) }
+    fn new(input: &'a PlanInput<'a>) -> Result<Self, EngineError> {
+        Ok(Self { input, backend: backend(input.threads, input.isa)? })
     }
 
     /// Bytes of one recurrent state; 0 if the model has none.
@@ -262,7 +262,7 @@ impl MemoryPlan {
     /// # Errors
     /// [`EngineError::BudgetTooSmall`] with the least that works.
     pub fn new(input: &PlanInput<'_>) -> Result<Self, EngineError> {
-        let planner = Planner::new(input);
+        let planner = Planner::new(input)?;
         let (slots_min, slot_bytes) = (planner.slots_min(), input.sizes.slot_bytes);
         let least = planner.least_bytes();
         if least > input.budget_bytes {
@@ -297,8 +297,11 @@ impl MemoryPlan {
 
     /// The least budget that [`MemoryPlan::new`] accepts with this input, whose own budget does not
     /// matter.
-    pub fn least_budget_bytes(input: &PlanInput<'_>) -> u64 {
-        Planner::new(input).least_bytes()
+    ///
+    /// # Errors
+    /// [`EngineError::Isa`].
+    pub fn least_budget_bytes(input: &PlanInput<'_>) -> Result<u64, EngineError> {
+        Ok(Planner::new(input)?.least_bytes())
     }
 
     /// Slots when the budget changes and every other tier stays as it is: at least `slots_min`, at

@@ -9,7 +9,8 @@
 use std::sync::Barrier;
 use std::time::Instant;
 
-use kernels_cpu::dot::{Activations, Isa, mul_rows};
+use kernels_cpu::dot::{Activations, mul_rows};
+use kernels_cpu::{Isa, Kernels};
 use ops::conformance::make_scales_small;
 use tensor::{Format, MatrixView};
 
@@ -43,7 +44,7 @@ fn main() {
         let all_threads = weights.seconds_of_pass(threads);
         let call_bytes = (ROWS_PER_CALL * weights.row_bytes) as f64;
         let call_flop = |n: usize| 2.0 * (ROWS_PER_CALL * COLS * n) as f64;
-        for (i, isa) in isas().enumerate() {
+        for (i, isa) in measured().map(Kernels::isa).enumerate() {
             let rates = |amount: f64, times: &[Times]| {
                 let Times { fastest, median } = times[i];
                 format!("{:7.1} ({:6.1})", amount / fastest / 1e9, amount / median / 1e9)
@@ -60,9 +61,9 @@ fn main() {
 }
 
 /// The scalar code is for correctness; its speed matters to nobody.
-fn isas() -> impl Iterator<Item = Isa> {
+fn measured() -> impl Iterator<Item = Kernels> {
     let best = Isa::detect();
-    Isa::ALL.iter().copied().filter(move |&isa| isa.is_available() && (isa != Isa::Scalar || isa == best))
+    Kernels::all().filter(move |kernels| kernels.isa() != Isa::Scalar || best == Isa::Scalar)
 }
 
 struct Weights {
@@ -80,10 +81,10 @@ struct Times {
     median: f64,
 }
 
-fn activations(isa: Isa, format: Format, n: usize) -> Activations {
+fn activations(kernels: Kernels, format: Format, n: usize) -> Activations {
     let x: Vec<f32> = (0..n * COLS).map(|i| (i as f32 * 0.73).cos()).collect();
     let mut acts = Activations::new();
-    acts.prepare(isa, format, &x, n, COLS);
+    acts.prepare(kernels, format, &x, n, COLS);
     acts
 }
 
@@ -111,13 +112,14 @@ impl Weights {
     fn times(&self, calls: usize, n: usize) -> Vec<Times> {
         let (view, places) = (self.view(), self.rows / ROWS_PER_CALL);
         let mut out = vec![0.0; ROWS_PER_CALL * n];
-        let mut runs: Vec<_> =
-            isas().map(|isa| (isa, activations(isa, self.format, n), Vec::with_capacity(calls))).collect();
+        let mut runs: Vec<_> = measured()
+            .map(|kernels| (kernels, activations(kernels, self.format, n), Vec::with_capacity(calls)))
+            .collect();
         for call in 0..calls {
-            for (i, (isa, acts, seconds)) in runs.iter_mut().enumerate() {
+            for (i, (kernels, acts, seconds)) in runs.iter_mut().enumerate() {
                 let place = (call + i * places / 4) % places;
                 let start = Instant::now();
-                mul_rows(*isa, &view, place * ROWS_PER_CALL, ROWS_PER_CALL, acts, &mut out);
+                mul_rows(*kernels, &view, place * ROWS_PER_CALL, ROWS_PER_CALL, acts, &mut out);
                 seconds.push(start.elapsed().as_secs_f64());
             }
         }
@@ -134,14 +136,15 @@ impl Weights {
         let share = self.rows / threads / ROWS_PER_CALL * ROWS_PER_CALL;
         let worker = |thread: usize| {
             let (view, mut out) = (self.view(), vec![0.0; ROWS_PER_CALL]);
-            let mut runs: Vec<_> =
-                isas().map(|isa| (isa, activations(isa, self.format, 1), f64::INFINITY)).collect();
+            let mut runs: Vec<_> = measured()
+                .map(|kernels| (kernels, activations(kernels, self.format, 1), f64::INFINITY))
+                .collect();
             for _ in 0..PASSES {
-                for (isa, acts, fastest) in &mut runs {
+                for (kernels, acts, fastest) in &mut runs {
                     barrier.wait();
                     let start = Instant::now();
                     for row in (thread * share..(thread + 1) * share).step_by(ROWS_PER_CALL) {
-                        mul_rows(*isa, &view, row, ROWS_PER_CALL, acts, &mut out);
+                        mul_rows(*kernels, &view, row, ROWS_PER_CALL, acts, &mut out);
                     }
                     barrier.wait();
                     *fastest = fastest.min(start.elapsed().as_secs_f64());

@@ -7,7 +7,7 @@
 //! Times are the best of a fifth of a second; with one thread, on Linux, the mean time on the core
 //! if that is less, so that other work on the machine does not matter. Rates are multiply-adds per
 //! second, and bytes of weights, caches or state per second.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ fn main() {
     let number = |at: usize, default| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (threads, context) = (number(0, 2), number(1, 4096));
     let wanted = |family: &str| arguments.get(2).is_none_or(|part| family.contains(part.as_str()));
-    let backend = CpuBackend::new(CpuOptions { threads, isa: None });
+    let backend = CpuBackend::new(CpuOptions { threads, isa: None }).unwrap();
     println!("{} threads, {:?}, positions from {context}", backend.threads(), backend.isa());
     let mut speed = Speed { backend };
     for n in [1, PROMPT] {

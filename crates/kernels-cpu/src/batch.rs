@@ -45,9 +45,9 @@ impl Batch {
         n: usize,
         cols: usize,
     ) {
-        let isa = context.isa;
+        let kernels = context.ops;
         self.prepare_blocks(context, n, |block, first, len| {
-            block.prepare(isa, format, &x[first * cols..][..len * cols], len, cols);
+            block.prepare(kernels, format, &x[first * cols..][..len * cols], len, cols);
         });
     }
 
@@ -60,9 +60,9 @@ impl Batch {
         rows: &[u32],
         cols: usize,
     ) {
-        let isa = context.isa;
+        let kernels = context.ops;
         self.prepare_blocks(context, rows.len(), |block, first, len| {
-            block.prepare_rows(isa, format, x, &rows[first..][..len], cols);
+            block.prepare_rows(kernels, format, x, &rows[first..][..len], cols);
         });
     }
 

@@ -208,8 +208,7 @@ fn encode_q8_0(format: KvFormat, values: &[f32], block: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dot::Isa;
-    use crate::{CpuBackend, CpuOptions};
+    use crate::{CpuBackend, CpuOptions, Isa};
     use ops::RopePairing;
     use ops::conformance::numbers;
 
@@ -226,7 +225,7 @@ mod tests {
     const ROW: usize = SHAPE.kv_heads * SHAPE.head_dim;
 
     fn stored(isa: Isa, threads: usize, format: KvFormat, values: &[f32]) -> Vec<f32> {
-        let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(isa) });
+        let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(isa) }).unwrap();
         let rows = values.len() / ROW;
         let mut cache = CpuKvPool::new(format, &SHAPE, (rows + 2).div_ceil(PAGE_TOKENS)).unwrap();
         cache.store_rows(&mut backend.context, 1, values);

@@ -18,6 +18,8 @@ pub mod dot;
 mod elementwise;
 mod f32_ops;
 mod gated_delta_net;
+mod isa;
+mod kernels;
 mod kv_cache;
 mod matmul;
 mod moe;
@@ -26,14 +28,14 @@ mod norm;
 mod pool;
 mod rope;
 
+pub use isa::{Isa, MissingIsa};
+pub use kernels::Kernels;
 pub use kv_cache::CpuKvPool;
 pub use pool::{THREADS_MAX, ThreadPool};
 
 use tensor::MatrixView;
 
 use attention::AttentionScratch;
-use dot::Isa;
-use f32_ops::F32Ops;
 use gated_delta_net::{DeltaNetScratch, Form};
 use matmul::MatmulScratch;
 use moe::MoeScratch;
@@ -82,8 +84,7 @@ impl CpuMatrix {
 /// Everything that an op works with besides its operands.
 struct Context {
     pool: ThreadPool,
-    isa: Isa,
-    ops: F32Ops,
+    ops: Kernels,
 }
 
 /// The ops on the CPU; see the module's documentation.
@@ -97,24 +98,26 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Starts the threads. An instruction set that the machine lacks is replaced by the
-    /// best that it has.
-    pub fn new(options: CpuOptions) -> CpuBackend {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If the machine does not have the instruction set that is asked for.
+    pub fn new(options: CpuOptions) -> Result<CpuBackend, MissingIsa> {
+        let ops = options.isa.map_or_else(|| Ok(Kernels::best()), Kernels::new)?;
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |threads| threads.get()),
             threads => threads,
         };
-        let isa = options.isa.filter(|isa| isa.is_available()).unwrap_or_else(Isa::detect);
         let pool = ThreadPool::new(threads);
         let threads = pool.threads();
-        CpuBackend {
-            context: Context { pool, isa, ops: F32Ops::new(isa) },
+        Ok(CpuBackend {
+            context: Context { pool, ops },
             matmul: MatmulScratch::new(threads),
             moe: MoeScratch::new(threads),
             rope: RopeScratch::new(threads),
             attention: AttentionScratch::new(threads),
             delta_net: DeltaNetScratch::new(threads),
-        }
+        })
     }
 
     /// Threads that take part, the caller included.
@@ -124,7 +127,7 @@ impl CpuBackend {
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
-        self.context.isa
+        self.context.ops.isa()
     }
 }
 

@@ -79,7 +79,7 @@ fn mul_vecs<const N: usize>(
     products: &mut [(MatrixView<'_>, &mut [f32]); N],
     inputs_of: [usize; N],
 ) {
-    let isa = context.isa;
+    let kernels = context.ops;
     let products = products.each_mut().map(|(w, out)| (*w, &mut out[..w.rows]));
     let rows = products.iter().map(|(w, _)| w.rows).sum();
     let block_rows = weight_rows_per_task(context, rows, products.first().map_or(1, |(w, _)| w.cols), 1);
@@ -87,7 +87,7 @@ fn mul_vecs<const N: usize>(
     let chunks = products.map(|(_, out)| Chunks::new(out, block_rows));
     context.pool.run_parts(chunks, |_, (which, chunk, out)| {
         for (_, input) in inputs[inputs_of[which]].blocks() {
-            mul_rows(isa, &weights[which], chunk * block_rows, out.len(), input, out);
+            mul_rows(kernels, &weights[which], chunk * block_rows, out.len(), input, out);
         }
     });
 }
@@ -101,14 +101,14 @@ fn mul_batch(
     n: usize,
     out: &mut [f32],
 ) {
-    let isa = context.isa;
+    let kernels = context.ops;
     let block_rows = weight_rows_per_task(context, w.rows, w.cols, n);
     let bands = Tiles::bands(&mut out[..n * w.rows], w.rows, block_rows);
     grow_all(blocks, block_rows * TOKENS_PER_BLOCK);
     context.pool.run_parts_with(bands, blocks, |_, mut out, block| {
         for (first, inputs) in inputs.blocks() {
             let block = scratch(block, out.width() * inputs.n());
-            mul_rows(isa, w, out.first_col(), out.width(), inputs, block);
+            mul_rows(kernels, w, out.first_col(), out.width(), inputs, block);
             store_transposed(block, first..first + inputs.n(), &mut out);
         }
     });

@@ -109,7 +109,7 @@ pub(super) fn shared_expert(
     if let Some(gate_row) = gate_row {
         memory.gate_row_inputs.prepare(context, gate_row.format, x, n, gate_row.cols);
         for (first, inputs) in memory.gate_row_inputs.blocks() {
-            mul_rows(context.isa, &gate_row, 0, 1, inputs, &mut scales[first..first + inputs.n()]);
+            mul_rows(context.ops, &gate_row, 0, 1, inputs, &mut scales[first..first + inputs.n()]);
         }
         scales.iter_mut().for_each(|scale| *scale = sigmoid(*scale));
     }
@@ -128,7 +128,7 @@ pub(super) fn shared_expert(
 fn hidden_rows(context: &mut Context, memory: &mut MoeScratch, experts: &[ExpertRows<'_>], x: &[f32]) {
     memory.prepare_inputs(context, experts, x);
     let MoeScratch { inputs, inputs_of, hidden, blocks, .. } = memory;
-    let (isa, ops, gate) = (context.isa, context.ops, experts[0].weights.gate);
+    let (ops, gate) = (context.ops, experts[0].weights.gate);
     let n = experts.iter().map(|expert| expert.x_rows.len()).sum::<usize>();
     let width = band_width(context, experts, gate.rows, 2 * gate.cols);
     let bands = Tiles::bands(scratch(hidden, n * gate.rows), gate.rows, width);
@@ -140,8 +140,8 @@ fn hidden_rows(context: &mut Context, memory: &mut MoeScratch, experts: &[Expert
             for ((token, gate_inputs), (_, up_inputs)) in gate_inputs.blocks().zip(up_inputs.blocks()) {
                 let len = width * gate_inputs.n();
                 let (gated, upper) = scratch(block, 2 * len).split_at_mut(len);
-                mul_rows(isa, &expert.weights.gate, first, width, gate_inputs, gated);
-                mul_rows(isa, &expert.weights.up, first, width, up_inputs, upper);
+                mul_rows(ops, &expert.weights.gate, first, width, gate_inputs, gated);
+                mul_rows(ops, &expert.weights.up, first, width, up_inputs, upper);
                 ops.silu_mul(gated, upper);
                 let rows = first_row + token..first_row + token + gate_inputs.n();
                 store_transposed(gated, rows, &mut hidden);
@@ -159,7 +159,7 @@ fn down_rows(
     scales: Option<&[f32]>,
     out: &mut [f32],
 ) {
-    let (isa, down) = (context.isa, experts[0].weights.down);
+    let (ops, down) = (context.ops, experts[0].weights.down);
     let mut first_row = 0;
     for (index, expert) in experts.iter().enumerate() {
         let (down, n) = (expert.weights.down, expert.out_rows.len());
@@ -177,7 +177,7 @@ fn down_rows(
             for (first, inputs) in inputs.blocks() {
                 let n = inputs.n();
                 let block = scratch(block, out.width() * n);
-                mul_rows(isa, &expert.weights.down, out.first_col(), out.width(), inputs, block);
+                mul_rows(ops, &expert.weights.down, out.first_col(), out.width(), inputs, block);
                 for (j, &row) in expert.out_rows[first..first + n].iter().enumerate() {
                     let scale = scales.map_or(1.0, |scales| scales[first + j]);
                     for (out, products) in out.row(row as usize).iter_mut().zip(block.chunks_exact(n)) {

@@ -77,7 +77,7 @@ fn steady(backend: &mut CpuBackend, name: &str, n: usize, mut op: impl FnMut(&mu
 #[test]
 fn ops_allocate_nothing_when_warm() {
     for threads in [1, 2] {
-        let mut backend = CpuBackend::new(CpuOptions { threads, isa: None });
+        let mut backend = CpuBackend::new(CpuOptions { threads, isa: None }).unwrap();
         for n in [1, 70] {
             dense_ops(&mut backend, n);
             mixers(&mut backend, n);

@@ -1,8 +1,7 @@
 //! The CPU back-end against the oracle, and against itself.
 #![allow(clippy::unwrap_used)]
 
-use kernels_cpu::dot::Isa;
-use kernels_cpu::{CpuBackend, CpuBuffer, CpuOptions};
+use kernels_cpu::{CpuBackend, CpuBuffer, CpuOptions, Isa, MissingIsa};
 use ops::conformance::{check, numbers, outcomes};
 use ops::{Attention, AttentionShape, Backend, Batch, KvFormat, PAGE_TOKENS, Phase, RopePairing, Rows};
 
@@ -12,10 +11,27 @@ fn instruction_sets() -> Vec<Isa> {
     sets
 }
 
+fn backend(threads: usize, isa: Isa) -> CpuBackend {
+    CpuBackend::new(CpuOptions { threads, isa: Some(isa) }).unwrap()
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_an_error() {
+    for &isa in Isa::ALL {
+        match CpuBackend::new(CpuOptions { threads: 1, isa: Some(isa) }) {
+            Ok(backend) => assert_eq!(backend.isa(), isa),
+            Err(error) => {
+                assert_eq!(error, MissingIsa { isa });
+                assert!(!isa.is_available() && error.to_string().contains(isa.name()), "{error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn cpu_agrees_with_the_oracle() {
     for isa in instruction_sets() {
-        check(|| CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) }));
+        check(|| backend(2, isa));
     }
 }
 
@@ -23,10 +39,9 @@ fn cpu_agrees_with_the_oracle() {
 #[test]
 fn results_do_not_depend_on_threads_or_history() {
     for isa in instruction_sets() {
-        let backend = |threads| CpuBackend::new(CpuOptions { threads, isa: Some(isa) });
-        let expected = outcomes(&mut backend(1));
+        let expected = outcomes(&mut backend(1, isa));
         for threads in [1, 2, 3, 8] {
-            let mut backend = backend(threads);
+            let mut backend = backend(threads, isa);
             for run in ["first", "second"] {
                 for (expected, got) in expected.iter().zip(outcomes(&mut backend)) {
                     let equal =
@@ -79,7 +94,7 @@ impl Case {
     fn attend(&self, passes: &[(usize, usize)]) -> Vec<u32> {
         let (shape, each) = (&self.shape, CTX.div_ceil(PAGE_TOKENS) as u32);
         let pages: Vec<u32> = (0..2 * each).rev().collect();
-        let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(self.isa) });
+        let mut backend = backend(2, self.isa);
         let (row, q_row) = (shape.kv_heads * shape.head_dim, shape.heads * shape.head_dim);
         let [qg, k, v] = [2 * q_row, row, row].map(|len| numbers(len as u64, CTX * len, 3.0));
         let norm = filled(&mut backend, &numbers(4, shape.head_dim, 2.0));

@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use kernels_cpu::dot::{ActivationClass, Activations, Isa, mul_rows};
+use kernels_cpu::dot::{ActivationClass, Activations, mul_rows};
+use kernels_cpu::{Isa, Kernels};
 use ops::conformance::{make_scales_small, scale_bytes};
 use tensor::{Format, MatrixView};
 
@@ -68,11 +69,11 @@ impl Case {
     }
 
     /// [ROWS, n]
-    fn products(&self, isa: Isa) -> Vec<f32> {
+    fn products(&self, kernels: Kernels) -> Vec<f32> {
         let mut acts = Activations::new();
-        acts.prepare(isa, self.format, &self.x, self.n, self.cols);
+        acts.prepare(kernels, self.format, &self.x, self.n, self.cols);
         let mut out = vec![f32::NAN; ROWS * self.n];
-        mul_rows(isa, &self.view(), 0, ROWS, &acts, &mut out);
+        mul_rows(kernels, &self.view(), 0, ROWS, &acts, &mut out);
         out
     }
 
@@ -106,15 +107,15 @@ fn formats_and_cols() -> impl Iterator<Item = (Format, usize)> {
         .filter(move |(format, cols)| fits(format, *cols))
 }
 
-fn vector_sets() -> impl Iterator<Item = Isa> {
-    Isa::ALL.iter().copied().filter(|isa| *isa != Isa::Scalar && isa.is_available())
+fn vector_sets() -> impl Iterator<Item = Kernels> {
+    Kernels::all().filter(|kernels| kernels.isa() != Isa::Scalar)
 }
 
 #[test]
 fn scalar_agrees_with_float64() {
     for (format, cols) in formats_and_cols() {
         let case = Case::new(format, cols, 5);
-        let products = case.products(Isa::Scalar);
+        let products = case.products(Kernels::scalar());
         for r in 0..ROWS {
             for t in 0..case.n {
                 let (expected, magnitude) = case.reference(r, t);
@@ -133,19 +134,20 @@ fn scalar_agrees_with_float64() {
 
 #[test]
 fn instruction_sets_agree() {
-    for isa in vector_sets() {
+    for kernels in vector_sets() {
         for (format, cols) in formats_and_cols() {
             for &n in TOKENS {
                 let case = Case::new(format, cols, n);
-                compare(&case, isa);
+                compare(&case, kernels);
             }
         }
     }
 }
 
-fn compare(case: &Case, isa: Isa) {
+fn compare(case: &Case, kernels: Kernels) {
+    let isa = kernels.isa();
     let (format, cols, n) = (case.format, case.cols, case.n);
-    let (scalar, vector) = (case.products(Isa::Scalar), case.products(isa));
+    let (scalar, vector) = (case.products(Kernels::scalar()), case.products(kernels));
     for (i, (a, b)) in scalar.iter().zip(&vector).enumerate() {
         if format.is_quantised() {
             assert_eq!(a.to_bits(), b.to_bits(), "{isa} {format} cols {cols} n {n} [{i}]: {b}, not {a}");
@@ -161,7 +163,7 @@ fn compare(case: &Case, isa: Isa) {
 /// finite.
 #[test]
 fn instruction_sets_agree_on_any_bits() {
-    for isa in vector_sets() {
+    for kernels in vector_sets() {
         for &format in Format::ALL.iter().filter(|format| format.is_quantised()) {
             let cols = 1024;
             let mut uniform = Uniform(format.block_bytes() as u64);
@@ -173,7 +175,7 @@ fn instruction_sets_agree_on_any_bits() {
                     block[byte] &= 0xBF;
                 }
             }
-            compare(&Case::from_bytes(format, cols, 6, weights), isa);
+            compare(&Case::from_bytes(format, cols, 6, weights), kernels);
         }
     }
 }
@@ -181,9 +183,10 @@ fn instruction_sets_agree_on_any_bits() {
 /// AVX2 and NEON add floats in the same order and round alike: the numbers are those of either.
 #[test]
 fn floats_have_the_same_bits_on_all_processors() {
-    for isa in vector_sets() {
+    for kernels in vector_sets() {
         let fingerprint = |format| {
-            let products = [100, 1024, 4096].map(|cols| Case::new(format, cols, 5).products(isa)).concat();
+            let products =
+                [100, 1024, 4096].map(|cols| Case::new(format, cols, 5).products(kernels)).concat();
             // FNV-1a
             products
                 .iter()
@@ -196,7 +199,7 @@ fn floats_have_the_same_bits_on_all_processors() {
         assert_eq!(
             fingerprints,
             [8_391_732_568_966_061_590, 4_275_003_088_665_376_237, 17_095_104_425_100_251_274],
-            "{isa}"
+            "{kernels:?}"
         );
     }
 }
@@ -204,13 +207,13 @@ fn floats_have_the_same_bits_on_all_processors() {
 /// The promise that makes streaming, threads and prefill invisible in the result.
 #[test]
 fn a_product_depends_on_its_two_rows_only() {
-    for &isa in Isa::ALL {
+    for kernels in Kernels::all() {
         for (format, cols) in [(Format::F32, 100), (Format::F16, 256), (Format::BF16, 72)]
             .into_iter()
             .chain(Format::ALL.iter().filter(|f| f.is_quantised()).map(|&f| (f, 512)))
         {
             let case = Case::new(format, cols, 17);
-            let together = case.products(isa);
+            let together = case.products(kernels);
             let row_bytes = format.row_bytes(cols).unwrap();
             for shift in 0..4 {
                 // The same row at another address, alone, with one token that was picked from the
@@ -220,11 +223,11 @@ fn a_product_depends_on_its_two_rows_only() {
                 moved[shift..].copy_from_slice(case.view().row(r));
                 let view = MatrixView::new(format, 1, cols, &moved[shift..]).unwrap();
                 let mut acts = Activations::new();
-                acts.prepare_rows(isa, format, &case.x, &[t as u32], cols);
+                acts.prepare_rows(kernels, format, &case.x, &[t as u32], cols);
                 let mut alone = [f32::NAN];
-                mul_rows(isa, &view, 0, 1, &acts, &mut alone);
+                mul_rows(kernels, &view, 0, 1, &acts, &mut alone);
                 let expected = together[r * case.n + t];
-                assert_eq!(alone[0].to_bits(), expected.to_bits(), "{isa} {format} row {r} token {t}");
+                assert_eq!(alone[0].to_bits(), expected.to_bits(), "{kernels:?} {format} row {r} token {t}");
             }
         }
     }
@@ -232,13 +235,13 @@ fn a_product_depends_on_its_two_rows_only() {
 
 #[test]
 fn what_is_not_finite_reaches_the_result() {
-    for &isa in Isa::ALL {
+    for kernels in Kernels::all() {
         for &format in Format::ALL {
             let mut case = Case::new(format, 512, 3);
             case.x[512 + 100] = f32::NAN;
-            let products = case.products(isa);
+            let products = case.products(kernels);
             for (i, product) in products.iter().enumerate() {
-                assert_eq!(product.is_nan(), i % 3 == 1, "{isa} {format} [{i}]: {product}");
+                assert_eq!(product.is_nan(), i % 3 == 1, "{kernels:?} {format} [{i}]: {product}");
             }
         }
     }
@@ -246,19 +249,19 @@ fn what_is_not_finite_reaches_the_result() {
 
 #[test]
 fn empty_shapes() {
-    for &isa in Isa::ALL {
+    for kernels in Kernels::all() {
         let mut acts = Activations::new();
-        acts.prepare(isa, Format::Q4K, &[], 0, 512);
+        acts.prepare(kernels, Format::Q4K, &[], 0, 512);
         assert_eq!((acts.n(), acts.cols()), (0, 512));
         let weights = vec![0; 288];
         let view = MatrixView::new(Format::Q4K, 1, 512, &weights).unwrap();
-        mul_rows(isa, &view, 0, 1, &acts, &mut []);
-        mul_rows(isa, &view, 1, 0, &acts, &mut []);
+        mul_rows(kernels, &view, 0, 1, &acts, &mut []);
+        mul_rows(kernels, &view, 1, 0, &acts, &mut []);
 
-        acts.prepare(isa, Format::F32, &[], 2, 0);
+        acts.prepare(kernels, Format::F32, &[], 2, 0);
         let nothing = MatrixView::new(Format::F32, 1, 0, &[]).unwrap();
         let mut out = [f32::NAN; 2];
-        mul_rows(isa, &nothing, 0, 1, &acts, &mut out);
+        mul_rows(kernels, &nothing, 0, 1, &acts, &mut out);
         assert_eq!(out, [0.0, 0.0]);
     }
 }
@@ -267,8 +270,8 @@ fn empty_shapes() {
 #[should_panic(expected = "activations for q4_K")]
 fn refuses_activations_of_another_class() {
     let mut acts = Activations::new();
-    acts.prepare(Isa::Scalar, Format::Q8_0, &[1.0; 256], 1, 256);
+    acts.prepare(Kernels::scalar(), Format::Q8_0, &[1.0; 256], 1, 256);
     let weights = [0; 144];
     let view = MatrixView::new(Format::Q4K, 1, 256, &weights).unwrap();
-    mul_rows(Isa::Scalar, &view, 0, 1, &acts, &mut [0.0]);
+    mul_rows(Kernels::scalar(), &view, 0, 1, &acts, &mut [0.0]);
 }

@@ -258,7 +258,8 @@ pub fn bench(
     progress(BenchEvent::Step("measuring the memory, the drive beside it and the kernels"));
     let drive_computing = drive_while_computing(&opened, &resolved, &facts, threads, probe_bytes as usize)?;
     memory.extend(probe::memory_rates(threads, probe_bytes as usize)?);
-    let mut backend = CpuBackend::new(CpuOptions { threads, isa: Some(compute.isa) });
+    let mut backend =
+        CpuBackend::new(CpuOptions { threads, isa: Some(compute.isa) }).map_err(engine::EngineError::from)?;
     let kernels = kernel_rates(&mut backend, &facts);
     let figures = Figures::of(&measured, options, &memory);
     let rates = Rates::of(&figures, &measured);

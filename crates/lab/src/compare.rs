@@ -126,7 +126,7 @@ pub fn compare(
         let (opened, options) = (&opened[i], ResolvedOptions::new(&choices[i], &opened[i].config)?);
         Ok::<_, LabError>(PlanInput::new(&opened.config, opened.sizes(storage::BLOCK_BYTES)?, &options))
     };
-    let shares = Shares::new([&input(0)?, &input(1)?], options.eval.ctx, vocab);
+    let shares = Shares::new([&input(0)?, &input(1)?], options.eval.ctx, vocab)?;
     let mut run = Run { tokens: &tokens, windows: &windows, done: 0, progress };
     let mut scores = Scores::default();
     let spilled_bytes = match shares.at_once(budget) {
@@ -183,12 +183,13 @@ struct Shares {
 }
 
 impl Shares {
-    fn new(inputs: [&PlanInput<'_>; 2], ctx: usize, vocab: usize) -> Self {
-        Shares {
-            least: inputs.map(MemoryPlan::least_budget_bytes),
+    fn new(inputs: [&PlanInput<'_>; 2], ctx: usize, vocab: usize) -> Result<Self, engine::EngineError> {
+        let [first, second] = inputs.map(MemoryPlan::least_budget_bytes);
+        Ok(Shares {
+            least: [first?, second?],
             wants: inputs.map(|input| (input.sizes.slot_bytes * input.sizes.expert_count as u64).max(1)),
             rows: (ctx * vocab * size_of::<f32>()) as u64,
-        }
+        })
     }
 
     /// Least budget for both at once.

@@ -280,7 +280,7 @@ impl Model<'_> {
             formats: facts.formats(),
             fits: plan.is_some(),
             memory_budget_bytes: input.budget_bytes,
-            least_memory_bytes: MemoryPlan::least_budget_bytes(input),
+            least_memory_bytes: MemoryPlan::least_budget_bytes(input).unwrap_or_default(),
             reason,
             dense_bytes: facts.dense.iter().map(|dense| dense.bytes).sum(),
             experts_bytes: (facts.expert_bytes() * facts.expert_count as f64) as u64,
@@ -355,7 +355,7 @@ impl Model<'_> {
             let share = slots.min(self.facts.expert_count) as f64 / self.facts.expert_count.max(1) as f64;
             self.expected(typical_hit_rate(share)).decode_tokens_per_s
         };
-        let mut memory_bytes = MemoryPlan::least_budget_bytes(self.input);
+        let mut memory_bytes = MemoryPlan::least_budget_bytes(self.input).ok()?;
         let mut knee = memory_bytes;
         for _ in 0..KNEE_STEPS_MAX {
             let slots = self.slots(memory_bytes)?;
@@ -493,7 +493,8 @@ fn measure(
     let drive = Drive::measure(target, facts, storage, options, (threads, memory_bytes))?;
     progress("measuring memory and kernels");
     let memory = probe::memory_rates(threads, memory_bytes)?;
-    let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa });
+    let backend = CpuBackend::new(CpuOptions { threads, isa: engine_options.isa })
+        .map_err(engine::EngineError::from)?;
     let (threads, isa) = (backend.threads(), backend.isa().to_string());
     let mut compute = Compute { backend, facts, kv: engine_options.kv() };
     let [dense_compute_s, shared_compute_s, head_compute_s] = compute.dense_s();

@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn memory_and_kernels_have_rates() {
         assert!(memory_rates(2, 1 << 20).is_ok_and(|rates| rates.iter().all(|rate| *rate > 0.0)));
-        let mut backend = CpuBackend::new(kernels_cpu::CpuOptions { threads: 1, isa: None });
+        let mut backend = CpuBackend::new(kernels_cpu::CpuOptions { threads: 1, isa: None }).unwrap();
         let shape = Shape { format: tensor::Format::Q8_0, rows: 32, cols: 64 };
         assert!(peak_products_per_s(&mut backend, shape) > 0.0);
     }

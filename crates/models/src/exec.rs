@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn cpu() -> (CpuBackend, CpuBuffer, Routing) {
-        let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: None });
+        let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: None }).unwrap();
         let mut h = backend.buffer(ROWS * HIDDEN).unwrap();
         backend.write(&mut h, 0, &numbers(3, ROWS * HIDDEN, 1.0));
         let mut routing = Routing::new(EXPERTS, K, ROWS);

@@ -91,7 +91,39 @@ fn unsafe_code_is_only_where_the_table_allows_it() {
         if name == "kernels-cpu"
             && !["arch/", "pool"].iter().any(|part| file.to_string_lossy().contains(part))
         {
-            assert!(!text.contains("unsafe {"), "{}: unsafe outside arch and pool", file.display());
+            assert!(
+                !text.contains(concat!("unsafe", " {")),
+                "{}: unsafe outside arch and pool",
+                file.display()
+            );
+        }
+    }
+}
+
+/// Rows of the table of unsafe blocks: `| where | blocks | what for |`.
+#[test]
+fn unsafe_blocks_are_no_more_than_the_table_says() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with("| where | blocks |")).skip(2);
+    let mut stated: BTreeMap<String, usize> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            (cells[0].to_string(), cells[1].parse().unwrap())
+        })
+        .collect();
+    assert!(!stated.is_empty());
+    for (_, file, text) in all_sources() {
+        let blocks = text.matches(concat!("unsafe", " {")).count();
+        let path = file.to_string_lossy();
+        let place = stated.iter_mut().find(|(place, _)| path.contains(place.as_str()));
+        match place {
+            Some((_, left)) => {
+                *left = left
+                    .checked_sub(blocks)
+                    .unwrap_or_else(|| panic!("{}: more than stated", file.display()));
+            }
+            None => assert_eq!(blocks, 0, "{}: unsafe in a place that is not stated", file.display()),
         }
     }
 }

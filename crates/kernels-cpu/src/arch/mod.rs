@@ -14,5 +14,9 @@ macro_rules! fill {
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod generic;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod vector;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;

@@ -1,6 +1,5 @@
 use super::{Inputs, gated_attention};
-use crate::dot::Isa;
-use crate::{CpuBackend, CpuKvPool, CpuOptions};
+use crate::{CpuBackend, CpuKvPool, CpuOptions, Isa};
 use ops::conformance::numbers;
 use ops::{AttentionShape, Batch, KvFormat, PAGE_TOKENS, Phase, RopePairing, Rows};
 
@@ -31,7 +30,7 @@ fn the_format_of_a_cache_changes_its_values_and_nothing_else() {
     };
     let whole = Batch { n: ctx, rows: &[rows], pages: &pages };
     for isa in [Isa::Scalar, Isa::detect()] {
-        let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) });
+        let mut backend = CpuBackend::new(CpuOptions { threads: 2, isa: Some(isa) }).unwrap();
         for kv in [KvFormat::F16, KvFormat::Q8_0] {
             let pools = [1, 2].map(|seed| {
                 let pool = |format| CpuKvPool::new(format, &shape, pages.len()).unwrap();

@@ -4,9 +4,9 @@ use std::ops::{Deref, DerefMut};
 
 use tensor::Format;
 
-use super::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::arch::x86_64::avx2_dot;
+use super::job::{ActivationRows, SUMS};
+use super::quantise::Sums;
+use crate::kernels::Kernels;
 
 /// How activations are prepared for a format: formats of one class share one preparation.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,11 +36,6 @@ impl ActivationClass {
 /// Bytes of a cache line on most machines; only speed depends on it.
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Codes that share a sum, in [`ActivationClass::Q8x256`].
-pub(crate) const SUM_LEN: usize = 16;
-/// Sums of one block.
-pub(crate) const SUMS: usize = 256 / SUM_LEN;
-
 /// n rows of activations prepared for products with one class of weight formats. Reuses its memory.
 #[derive(Clone, Debug, Default)]
 pub struct Activations {
@@ -53,9 +48,7 @@ pub struct Activations {
     codes: CacheLines<i8>,
     /// [n, cols / block]: an activation is `scale * code`.
     scales: Vec<f32>,
-    /// [n, cols / 256], class Q8x256 only: the sums of codes 0..16, 32..48, 64..80 … of a block,
-    /// then those of 16..32, 48..64 …, which is the order in which two 128-bit halves of a vector
-    /// use them.
+    /// [n, cols / 256], class Q8x256 only, in the order that [`ActivationRows::sums`] states.
     sums: Vec<[i16; SUMS]>,
     /// [n, cols / 32], class Q8x32 only: the sums of the activations of a block.
     block_sums: Vec<f32>,
@@ -97,22 +90,6 @@ impl<T> DerefMut for CacheLines<T> {
     }
 }
 
-/// One row of class Q8x32.
-#[derive(Copy, Clone)]
-pub(crate) struct Row32<'a> {
-    pub(crate) codes: &'a [[i8; 32]],
-    pub(crate) scales: &'a [f32],
-    pub(crate) sums: &'a [f32],
-}
-
-/// One row of class Q8x256.
-#[derive(Copy, Clone)]
-pub(crate) struct Row256<'a> {
-    pub(crate) codes: &'a [[i8; 256]],
-    pub(crate) scales: &'a [f32],
-    pub(crate) sums: &'a [[i16; SUMS]],
-}
-
 impl Activations {
     /// No rows yet.
     pub fn new() -> Self {
@@ -132,10 +109,10 @@ impl Activations {
     ///
     /// # Panics
     /// If `x` is shorter than that, or `cols` is no multiple of the format's block.
-    pub fn prepare(&mut self, isa: Isa, weight_format: Format, x: &[f32], n: usize, cols: usize) {
+    pub fn prepare(&mut self, kernels: Kernels, weight_format: Format, x: &[f32], n: usize, cols: usize) {
         self.start(weight_format, n, cols);
         for t in 0..n {
-            self.set_row(isa, t, &x[t * cols..(t + 1) * cols]);
+            self.set_row(kernels, t, &x[t * cols..(t + 1) * cols]);
         }
     }
 
@@ -143,11 +120,18 @@ impl Activations {
     ///
     /// # Panics
     /// If `x` has no such row, or `cols` is no multiple of the format's block.
-    pub fn prepare_rows(&mut self, isa: Isa, weight_format: Format, x: &[f32], rows: &[u32], cols: usize) {
+    pub fn prepare_rows(
+        &mut self,
+        kernels: Kernels,
+        weight_format: Format,
+        x: &[f32],
+        rows: &[u32],
+        cols: usize,
+    ) {
         self.start(weight_format, rows.len(), cols);
         for (t, &row) in rows.iter().enumerate() {
             let row = row as usize;
-            self.set_row(isa, t, &x[row * cols..(row + 1) * cols]);
+            self.set_row(kernels, t, &x[row * cols..(row + 1) * cols]);
         }
     }
 
@@ -185,7 +169,7 @@ impl Activations {
         }
     }
 
-    fn set_row(&mut self, isa: Isa, t: usize, x: &[f32]) {
+    fn set_row(&mut self, kernels: Kernels, t: usize, x: &[f32]) {
         let cols = self.cols;
         if self.class == ActivationClass::F32 {
             self.values[t * cols..(t + 1) * cols].copy_from_slice(x);
@@ -198,98 +182,26 @@ impl Activations {
             ActivationClass::Q8x256 => Sums::Sixteens(&mut self.sums[t * blocks..(t + 1) * blocks]),
             _ => Sums::Blocks(&mut self.block_sums[t * blocks..(t + 1) * blocks]),
         };
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 if avx2_dot::is_available() => {
-                avx2_dot::quantise_row(x, codes, scales, sums)
-            }
-            _ => quantise_row(x, codes, scales, sums),
+        kernels.quantise_row(x, codes, scales, sums);
+    }
+
+    /// The rows as kernels take them.
+    pub(crate) fn rows(&self) -> ActivationRows<'_> {
+        ActivationRows {
+            n: self.n,
+            cols: self.cols,
+            values: &self.values,
+            codes: &self.codes,
+            scales: &self.scales,
+            block_sums: &self.block_sums,
+            sums: &self.sums,
         }
     }
-
-    /// Row `t` of class F32.
-    pub(crate) fn values(&self, t: usize) -> &[f32] {
-        &self.values[t * self.cols..(t + 1) * self.cols]
-    }
-
-    /// Row `t` of class Q8x32.
-    pub(crate) fn row_32(&self, t: usize) -> Row32<'_> {
-        let blocks = self.cols / 32;
-        Row32 {
-            codes: self.codes[t * self.cols..(t + 1) * self.cols].as_chunks().0,
-            scales: &self.scales[t * blocks..(t + 1) * blocks],
-            sums: &self.block_sums[t * blocks..(t + 1) * blocks],
-        }
-    }
-
-    /// Row `t` of class Q8x256.
-    pub(crate) fn row_256(&self, t: usize) -> Row256<'_> {
-        let blocks = self.cols / 256;
-        Row256 {
-            codes: self.codes[t * self.cols..(t + 1) * self.cols].as_chunks().0,
-            scales: &self.scales[t * blocks..(t + 1) * blocks],
-            sums: &self.sums[t * blocks..(t + 1) * blocks],
-        }
-    }
-}
-
-/// Where the sums of a row go; which, says how long its blocks are.
-pub(crate) enum Sums<'a> {
-    /// Blocks of 32: one sum of activations each.
-    Blocks(&'a mut [f32]),
-    /// Blocks of 256: sixteen sums of codes each.
-    Sixteens(&'a mut [[i16; SUMS]]),
-}
-
-/// Quantises one row. Every instruction set compiles this very function, so the codes are the same
-/// on all of them.
-#[inline(always)]
-pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
-    let sums = match sums {
-        Sums::Sixteens(sums) => sums,
-        Sums::Blocks(sums) => {
-            let blocks = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
-            for (((x, codes), scale), sum) in blocks.zip(scales).zip(sums) {
-                *scale = quantise_block(x, codes);
-                *sum = *scale * codes.iter().map(|&code| i32::from(code)).sum::<i32>() as f32;
-            }
-            return;
-        }
-    };
-    let blocks = x.as_chunks::<256>().0.iter().zip(codes.as_chunks_mut::<256>().0);
-    for (((x, codes), scale), sums) in blocks.zip(scales).zip(sums) {
-        *scale = quantise_block(x, codes);
-        for (i, codes) in codes.as_chunks::<SUM_LEN>().0.iter().enumerate() {
-            sums[i / 2 + i % 2 * (SUMS / 2)] = codes.iter().map(|&code| i16::from(code)).sum();
-        }
-    }
-}
-
-/// Adding this leaves the nearest integer, ties to even, in the low bits of a small float.
-const ROUNDER: f32 = 12_582_912.0;
-
-/// Writes the codes and returns the scale. A NaN or an infinity in the block makes every product of
-/// it NaN or infinite.
-#[inline(always)]
-fn quantise_block<const N: usize>(x: &[f32; N], codes: &mut [i8; N]) -> f32 {
-    // The bits of magnitudes are ordered as the magnitudes are, with infinity and then NaN on top;
-    // a maximum of integers can be taken in any order, so it is done in vectors.
-    let peak_bits = x.iter().fold(0, |max: u32, v| max.max(v.to_bits() & 0x7FFF_FFFF));
-    let peak = f32::from_bits(peak_bits);
-    let inverse = 127.0 / peak;
-    if inverse == f32::INFINITY {
-        // Zeros, or too small for their inverse: nothing that a product would show.
-        codes.fill(0);
-        return 0.0;
-    }
-    for (code, v) in codes.iter_mut().zip(x) {
-        *code = (v * inverse + ROUNDER).to_bits() as i8;
-    }
-    peak / 127.0
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::job::SUM_LEN;
     use super::*;
 
     fn sample(len: usize) -> Vec<f32> {
@@ -301,7 +213,7 @@ mod tests {
         let x = sample(512);
         for (format, block) in [(Format::Q8_0, 32), (Format::Q6K, 256)] {
             let mut acts = Activations::new();
-            acts.prepare(Isa::Scalar, format, &x, 1, 512);
+            acts.prepare(Kernels::scalar(), format, &x, 1, 512);
             for (i, &v) in x.iter().enumerate() {
                 let scale = acts.scales[i / block];
                 let code = f32::from(acts.codes[i]);
@@ -313,7 +225,7 @@ mod tests {
     #[test]
     fn sums_are_those_of_the_codes() {
         let mut acts = Activations::new();
-        acts.prepare(Isa::detect(), Format::Q4K, &sample(512), 1, 512);
+        acts.prepare(Kernels::best(), Format::Q4K, &sample(512), 1, 512);
         for block in 0..2 {
             for i in 0..SUMS {
                 let codes = &acts.codes[256 * block + SUM_LEN * i..][..SUM_LEN];
@@ -330,10 +242,10 @@ mod tests {
         x[600..900].fill(0.0);
         for format in [Format::Q8_0, Format::Q6K] {
             let mut scalar = Activations::new();
-            scalar.prepare(Isa::Scalar, format, &x, 2, 512);
-            for &isa in Isa::ALL {
+            scalar.prepare(Kernels::scalar(), format, &x, 2, 512);
+            for kernels in Kernels::all() {
                 let mut other = Activations::new();
-                other.prepare_rows(isa, format, &x, &[0, 1], 512);
+                other.prepare_rows(kernels, format, &x, &[0, 1], 512);
                 assert_eq!(scalar.codes[..], other.codes[..]);
                 assert_eq!(scalar.scales, other.scales);
                 assert_eq!(scalar.sums, other.sums);
@@ -344,11 +256,11 @@ mod tests {
     #[test]
     fn what_is_not_finite_stays_visible() {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for &isa in Isa::ALL {
+            for kernels in Kernels::all() {
                 let mut x = sample(256);
                 x[77] = bad;
                 let mut acts = Activations::new();
-                acts.prepare(isa, Format::Q4K, &x, 1, 256);
+                acts.prepare(kernels, Format::Q4K, &x, 1, 256);
                 assert!(!acts.scales[0].is_finite(), "{bad}");
             }
         }
@@ -358,7 +270,7 @@ mod tests {
     fn tiny_rows_are_zeros() {
         for peak in [0.0, 1e-45, 1e-38, 3e-37, 1e-30] {
             let mut acts = Activations::new();
-            acts.prepare(Isa::detect(), Format::Q8_0, &[peak; 32], 1, 32);
+            acts.prepare(Kernels::best(), Format::Q8_0, &[peak; 32], 1, 32);
             let decoded = acts.scales[0] * f32::from(acts.codes[0]);
             assert!((decoded - peak).abs() <= 1e-36_f32.max(0.01 * peak), "{peak} became {decoded}");
         }

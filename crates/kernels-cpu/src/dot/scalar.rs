@@ -11,8 +11,7 @@ use tensor::blocks::{
     BlockQ5K, BlockQ6K, BlockQ8_0, BlockTq1_0, BlockTq2_0, SignedBlock, from_bytes,
 };
 
-use super::activations::{Row32, Row256};
-use super::{Job, for_token_tiles};
+use super::job::{Job, Row32, Row256, for_token_tiles};
 
 const LANES: usize = 8;
 

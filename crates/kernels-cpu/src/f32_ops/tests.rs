@@ -1,8 +1,9 @@
 use super::*;
+use crate::isa::Isa;
 use ops::conformance::numbers;
 
 fn all() -> [F32Ops; 2] {
-    [F32Ops::new(Isa::Scalar), F32Ops::new(Isa::detect())]
+    [Kernels::scalar(), Kernels::best()]
 }
 
 fn silu(ops: F32Ops, x: &mut [f32]) {
@@ -198,7 +199,7 @@ fn state_step_is_decay_write_read() {
 fn a_product_outside_its_operand_is_refused() {
     let (a, mut c) = ([0.0; 11], [0.0; 16]);
     let dims = Dims { m: 4, n: 4, k: 3 };
-    F32Ops::new(Isa::detect()).dots(dims, Rows::new(&a, 3), Rows::new(&a, 3), RowsMut::new(&mut c, 4));
+    Kernels::best().dots(dims, Rows::new(&a, 3), Rows::new(&a, 3), RowsMut::new(&mut c, 4));
 }
 
 #[test]
@@ -263,5 +264,146 @@ fn blocks_of_the_cache_are_decoded_as_the_codec_does() {
                 assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan());
             }
         }
+    }
+}
+
+/// FNV-1a of the bits of results.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn add(&mut self, values: &[f32]) {
+        values.iter().for_each(|value| self.add_bytes(&value.to_bits().to_le_bytes()));
+    }
+
+    fn add_bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3);
+        }
+    }
+
+    fn of(results: impl FnOnce(&mut Fingerprint)) -> u64 {
+        let mut fingerprint = Fingerprint(0xCBF2_9CE4_8422_2325);
+        results(&mut fingerprint);
+        fingerprint.0
+    }
+}
+
+fn bits_of_products(ops: F32Ops) -> [u64; 3] {
+    let shapes = [1, 2, 4, 5, 9, 13, 17, 37].into_iter().flat_map(|m| {
+        [1, 3, 8, 9, 16, 31, 64, 75, 96]
+            .into_iter()
+            .flat_map(move |n| [0, 1, 7, 8, 17, 64, 150, 300].map(|k| Dims { m, n, k }))
+    });
+    let operands = |Dims { m, n, k }: Dims| (numbers(1, m * k, 1.0), numbers(2, n * k, 1.0));
+    let dots = Fingerprint::of(|all| {
+        for dims in shapes.clone() {
+            let ((a, b), mut c) = (operands(dims), vec![0.0; dims.m * dims.n]);
+            ops.dots(dims, Rows::new(&a, dims.k), Rows::new(&b, dims.k), RowsMut::new(&mut c, dims.n));
+            all.add(&c);
+        }
+    });
+    let matmul_add = Fingerprint::of(|all| {
+        for dims in shapes {
+            let ((a, b), mut c) = (operands(dims), numbers(3, dims.m * dims.n, 1.0));
+            ops.matmul_add(dims, Rows::new(&a, dims.k), Rows::new(&b, dims.n), RowsMut::new(&mut c, dims.n));
+            all.add(&c);
+        }
+    });
+    let state_step = Fingerprint::of(|all| {
+        for (dk, dv) in [(1, 1), (3, 8), (5, 37), (16, 64), (7, 47), (128, 128)] {
+            let (k, q, d) = (numbers(1, dk, 1.0), numbers(2, dk, 1.0), numbers(3, dv, 1.0));
+            let (mut state, mut out) = (numbers(4, dk * dv, 1.0), vec![9.0; dv]);
+            ops.state_step(&mut state, 0.77, &k, &q, &d, &mut out);
+            all.add(&state);
+            all.add(&out);
+        }
+    });
+    [dots, matmul_add, state_step]
+}
+
+fn bits_of_elementwise_ops(ops: F32Ops) -> [u64; 3] {
+    let lens = [0, 1, 7, 8, 9, 33, 250];
+    let operands = |len| [1, 2, 3].map(|seed| numbers(seed, len, 40.0));
+    let exp = Fingerprint::of(|all| {
+        for scale in [1e-3, 1.0, 30.0, 100.0, 1e5, f32::INFINITY] {
+            for len in lens {
+                let mut x = numbers(5, len, scale);
+                x.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = -0.0);
+                let max = ops.max(&x);
+                let sum = ops.exp_sum(&mut x, if max.is_finite() { max / 2.0 } else { 1.0 });
+                all.add(&x);
+                all.add(&[max, sum]);
+            }
+        }
+    });
+    let gates = Fingerprint::of(|all| {
+        for len in lens {
+            let [a, b, c] = operands(len);
+            let mut y = a.clone();
+            ops.silu_mul(&mut y, &b);
+            all.add(&y);
+            ops.scaled_sigmoid_mul(3.1, &a, &b, &mut y);
+            all.add(&y);
+            y.copy_from_slice(&c);
+            ops.scaled_mul_silu(3.1, &a, &b, &mut y);
+            all.add(&y);
+            ops.axpby(3.1, &a, -2.7, &mut y);
+            all.add(&y);
+        }
+    });
+    let conv = Fingerprint::of(|all| {
+        for len in lens {
+            let [a, b, c] = operands(len);
+            let mut y = vec![0.0; len];
+            for taps in [1, 2, 4, 5] {
+                let inputs = &[&a[..], &b, &c, &a, &b][..taps];
+                ops.conv_silu(&numbers(4, taps * len, 1.0), inputs, &mut y);
+                all.add(&y);
+            }
+        }
+    });
+    [exp, gates, conv]
+}
+
+fn bits_of_codecs(ops: F32Ops) -> [u64; 3] {
+    let values = |scale| numbers(6, 8000, scale);
+    let encode_f16 = Fingerprint::of(|all| {
+        for scale in [1e-7, 1e-4, 1.0, 1e5, f32::MAX] {
+            let mut bytes = vec![0; 2 * 7997];
+            ops.encode_f16(&values(scale)[..7997], &mut bytes);
+            all.add_bytes(&bytes);
+        }
+    });
+    let decode_f16 = Fingerprint::of(|all| {
+        // All that are numbers.
+        let halves: Vec<u8> =
+            (0..=u16::MAX).filter(|bits| bits & 0x7FFF <= 0x7C00).flat_map(u16::to_le_bytes).collect();
+        let mut out = vec![0.0; halves.len() / 2];
+        ops.decode_f16(&halves, halves.len(), halves.len() / 2, &mut out);
+        all.add(&out);
+    });
+    let decode_q8_0 = Fingerprint::of(|all| {
+        let (mut blocks, mut out) = (vec![0; 250 * 34], vec![0.0; 8000]);
+        Format::Q8_0.encode_row(&values(3.0), &mut blocks).unwrap();
+        ops.decode_q8_0(&blocks, 2 * 34, 64, &mut out);
+        all.add(&out);
+    });
+    [encode_f16, decode_f16, decode_q8_0]
+}
+
+/// Vector instruction sets of all processors add in the same order and round alike: the numbers are
+/// those of any.
+#[test]
+fn results_have_the_same_bits_on_all_processors() {
+    for ops in Kernels::all().filter(|kernels| kernels.isa() != Isa::Scalar) {
+        assert_eq!(
+            (bits_of_products(ops), bits_of_elementwise_ops(ops), bits_of_codecs(ops)),
+            (
+                [11_106_663_852_493_213_636, 2_377_169_312_494_472_110, 3_822_640_640_985_545_026],
+                [15_310_973_814_740_941_435, 370_276_660_718_300_619, 8_152_237_757_341_872_007],
+                [12_773_125_169_896_277_452, 12_080_191_306_194_942_245, 17_393_465_005_061_512_759],
+            ),
+            "{ops:?}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The two forms against each other; the conformance suite compares them with the oracle.
 
 use super::*;
-use crate::dot::Isa;
+use crate::{Isa, Kernels};
 use ops::conformance::numbers;
 
 const SHAPE: DeltaNetShape = DeltaNetShape {
@@ -39,7 +39,7 @@ impl Data {
     fn run(&self, isa: Isa, form: Form, (start, n): (usize, usize), state: &mut [f32], out: &mut Vec<f32>) {
         let pool = super::super::ThreadPool::new(2);
         let mut memory = DeltaNetScratch::new(pool.threads());
-        let mut context = Context { pool, isa, ops: F32Ops::new(isa) };
+        let mut context = Context { pool, ops: Kernels::new(isa).unwrap() };
         let inputs = Inputs {
             shape: &SHAPE,
             n,

@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn experts_are_ranked_by_how_many_tokens_chose_them_and_the_others_follow() {
-        let mut backend = CpuBackend::new(CpuOptions { threads: 1, isa: None });
+        let mut backend = CpuBackend::new(CpuOptions { threads: 1, isa: None }).unwrap();
         let mut guess = GuessScratch::<CpuBackend> {
             x: backend.buffer(1).unwrap(),
             h: backend.buffer(1).unwrap(),

@@ -3,7 +3,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("the NEON kernels read blocks as little-endian vectors");
 
-pub(crate) mod f32_ops;
+pub(crate) mod neon;
 mod neon_blocks;
-pub(crate) mod neon_dot;
+mod neon_dot;
 mod neon_signed;

@@ -7,7 +7,26 @@ use tensor::blocks::{
     BlockQ5K, BlockQ6K, BlockQ8_0, IQ4_VALUES, MXFP4_VALUES,
 };
 
-use super::neon_dot::{Open32, Open256, half_to_f32, load_i8x16, load_u8x16};
+use super::neon::{half_to_f32, load_i8x16, load_u8x16};
+
+/// A block of 32 as integers: weight = d * code + m.
+pub(super) struct Open32 {
+    pub(super) d: f32,
+    /// Unused where code 0 is weight 0.
+    pub(super) m: f32,
+    pub(super) codes: [int8x16_t; 2],
+}
+
+/// A block of 256 as integers: weight = d * scale * code, less what there is of minima.
+pub(super) struct Open256 {
+    pub(super) d: f32,
+    pub(super) d_min: f32,
+    pub(super) codes: [int8x16_t; 16],
+    /// Of the sixteens, in order.
+    pub(super) scales: [int32x4_t; 4],
+    /// Of the even sixteens, then of the odd ones.
+    pub(super) mins: [int16x8_t; 2],
+}
 
 #[inline]
 #[target_feature(enable = "neon")]

@@ -10,99 +10,29 @@
 //! change the order of the floats' sums.
 
 use std::arch::aarch64::*;
-use std::arch::{asm, is_aarch64_feature_detected};
+use std::arch::asm;
 
 use tensor::Format;
-use tensor::blocks::HalfLe;
 
-use crate::dot::{Job, for_token_tiles};
+use super::neon::{
+    Neon, NeonDotprod, fold, halves_to_f32, load_f32x4, load_i8x16, load_i16x8, load_u8x16, load_u16x4,
+};
+use crate::dot::job::{Job, for_token_tiles};
 
-/// Whether the machine has NEON.
-pub(crate) fn is_available() -> bool {
-    is_aarch64_feature_detected!("neon")
-}
-
-/// Whether it also has the dot product instruction.
-pub(crate) fn has_dotprod() -> bool {
-    is_available() && is_aarch64_feature_detected!("dotprod")
-}
-
-/// Computes all products of the job without `sdot`: `out` is [rows, n].
-pub(crate) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
-    assert!(is_available());
-    // SAFETY: the machine has NEON, as just asserted.
-    unsafe { neon::mul_rows(job, out) }
-}
-
-/// Computes all products of the job with `sdot`: `out` is [rows, n].
-pub(crate) fn mul_rows_dotprod(job: &Job<'_>, out: &mut [f32]) {
-    assert!(has_dotprod());
-    // SAFETY: the machine has NEON and the dot product instruction, as just asserted.
-    unsafe { dotprod::mul_rows(job, out) }
-}
-
-// ---- vectors ------------------------------------------------------------------------------------
-
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn load_u8x16(bytes: &[u8; 16]) -> uint8x16_t {
-    // SAFETY: 16 bytes are readable there; the load needs no alignment.
-    unsafe { vld1q_u8(bytes.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn load_i8x16(values: &[i8; 16]) -> int8x16_t {
-    // SAFETY: 16 bytes are readable there; the load needs no alignment.
-    unsafe { vld1q_s8(values.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn load_u16x4(values: &[[u8; 2]; 4]) -> uint16x4_t {
-    // SAFETY: 8 bytes are readable there; the load needs no alignment.
-    vreinterpret_u16_u8(unsafe { vld1_u8(values.as_flattened().as_ptr()) })
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn load_i16x8(values: &[i16; 8]) -> int16x8_t {
-    // SAFETY: 16 bytes are readable there; the load needs no alignment.
-    unsafe { vld1q_s16(values.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn load_f32x4(values: &[f32; 4]) -> float32x4_t {
-    // SAFETY: 16 bytes are readable there; the load needs no alignment.
-    unsafe { vld1q_f32(values.as_ptr()) }
-}
-
-/// The conversion that every processor with NEON has; its intrinsic is newer than the compiler that
-/// the workspace asks for.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn half_to_f32(half: HalfLe) -> f32 {
-    let value: f32;
-    // SAFETY: computes a register from a register.
-    unsafe {
-        asm!("fcvt {0:s}, {1:h}", out(vreg) value, in(vreg) half.to_bits(),
-            options(pure, nomem, nostack, preserves_flags));
+impl Neon {
+    /// Computes all products of the job without `sdot`: `out` is [rows, n].
+    pub(crate) fn mul_rows(self, job: &Job<'_>, out: &mut [f32]) {
+        // SAFETY: `self` proves that the machine has NEON.
+        unsafe { neon::mul_rows(job, out) }
     }
-    value
 }
 
-/// As [`half_to_f32`], four at a time.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn halves_to_f32(halves: uint16x4_t) -> float32x4_t {
-    let values: float32x4_t;
-    // SAFETY: computes a register from a register.
-    unsafe {
-        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) values, in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags));
+impl NeonDotprod {
+    /// Computes all products of the job with `sdot`: `out` is [rows, n].
+    pub(crate) fn mul_rows(self, job: &Job<'_>, out: &mut [f32]) {
+        // SAFETY: `self` proves that the machine has NEON and the dot product instruction.
+        unsafe { dotprod::mul_rows(job, out) }
     }
-    values
 }
 
 /// Lane l: the sum of the products of bytes 4l to 4l + 3.
@@ -140,15 +70,6 @@ fn pairs(a: int16x8_t, b: int16x8_t) -> int32x4_t {
 #[target_feature(enable = "neon")]
 fn add_scaled(sums: float32x4_t, scale: f32, products: int32x4_t) -> float32x4_t {
     vaddq_f32(sums, vmulq_n_f32(vcvtq_f32_s32(products), scale))
-}
-
-/// The sum of eight lanes: halves first, then even and odd pairs.
-#[inline]
-#[target_feature(enable = "neon")]
-fn fold(low: float32x4_t, high: float32x4_t) -> f32 {
-    let four = vaddq_f32(low, high);
-    let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
-    vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
 }
 
 // ---- floats -------------------------------------------------------------------------------------
@@ -271,14 +192,6 @@ fn add_strip<const T: usize, const BYTES: usize>(
 
 // ---- blocks -------------------------------------------------------------------------------------
 
-/// A block of 32 as integers: weight = d * code + m.
-pub(super) struct Open32 {
-    pub(super) d: f32,
-    /// Unused where code 0 is weight 0.
-    pub(super) m: f32,
-    pub(super) codes: [int8x16_t; 2],
-}
-
 /// Weights of a block of 256 are d * scale * code, …
 const NO_MINS: u8 = 0;
 /// … less d * min: a fixed zero. It is subtracted in the lanes that the scalar code has it in; codes
@@ -286,17 +199,6 @@ const NO_MINS: u8 = 0;
 const FIXED_ZERO: u8 = 1;
 /// … less d_min * min.
 const SCALED_MINS: u8 = 2;
-
-/// A block of 256 as integers: weight = d * scale * code, less what there is of minima.
-pub(super) struct Open256 {
-    pub(super) d: f32,
-    pub(super) d_min: f32,
-    pub(super) codes: [int8x16_t; 16],
-    /// Of the sixteens, in order.
-    pub(super) scales: [int32x4_t; 4],
-    /// Of the even sixteens, then of the odd ones.
-    pub(super) mins: [int16x8_t; 2],
-}
 
 /// The sums of a weight row's products with one activation row, even and odd blocks apart.
 #[derive(Copy, Clone)]
@@ -316,11 +218,10 @@ macro_rules! loops {
 
         use super::super::{neon_blocks::*, neon_signed::*};
         use super::{
-            FIXED_ZERO, NO_MINS, Open32, Open256, SCALED_MINS, Sums32, add_scaled, float_tile, fold, for_token_tiles, load_i8x16, load_i16x8,
+            FIXED_ZERO, NO_MINS, SCALED_MINS, Sums32, add_scaled, float_tile, fold, for_token_tiles, load_i8x16, load_i16x8,
             pairs, $fours,
         };
-        use crate::dot::Job;
-        use crate::dot::activations::{Row32, Row256};
+        use crate::dot::job::{Job, Row32, Row256};
 
         #[target_feature(enable = $features)]
         pub(super) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {

@@ -11,8 +11,8 @@ use tensor::blocks::{
     BlockTq2_0, IQ4_VALUES,
 };
 
-use super::neon_blocks::{bits_are_set, look_up, pairs_of_bits, signed_256, widen};
-use super::neon_dot::{Open256, half_to_f32, load_i8x16, load_u8x16};
+use super::neon::{half_to_f32, load_i8x16, load_u8x16};
+use super::neon_blocks::{Open256, bits_are_set, look_up, pairs_of_bits, signed_256, widen};
 
 #[inline]
 #[target_feature(enable = "neon")]

@@ -11,48 +11,49 @@ use std::arch::x86_64::*;
 use tensor::Format;
 use tensor::blocks::{
     Block, BlockIq4Nl, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1,
-    BlockQ5K, BlockQ6K, BlockQ8_0, HalfLe, IQ4_VALUES, MXFP4_VALUES, from_bytes,
+    BlockQ5K, BlockQ6K, BlockQ8_0, IQ4_VALUES, MXFP4_VALUES, from_bytes,
 };
 
+use super::avx2::{
+    Avx2, bit_per_byte, fold, half_to_f32, load_f32x8, load_i8x16, load_i8x32, load_u8x16, load_u8x32,
+    pick_scales, prefetch,
+};
 use super::avx2_signed;
-use crate::dot::activations::{self, Row32, Row256, Sums};
-use crate::dot::{Job, for_token_tiles};
+use super::scales::{
+    Scales256, add_products_256, scales_q2_k, scales_q3_k, scales_q4_k, scales_q5_k, scales_q6_k,
+};
+use crate::dot::job::{Job, Row32, Row256, for_token_tiles};
+use crate::dot::quantise::{self, Sums};
 
-/// Whether the machine has all that this module uses.
-pub(crate) fn is_available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-}
-
-/// Computes all products of the job: `out` is [rows, n].
-pub(crate) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
-    assert!(is_available());
-    let n = job.acts.n();
-    // SAFETY: the machine has AVX2, FMA and F16C, as just asserted.
-    unsafe { mul_rows_avx2(job, n, out) }
-}
-
-/// [`activations::quantise_row`], compiled for AVX2.
-pub(crate) fn quantise_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
-    #[target_feature(enable = "avx2")]
-    fn compiled(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
-        activations::quantise_row(x, codes, scales, sums);
+impl Avx2 {
+    /// Computes all products of the job: `out` is [rows, n].
+    pub(crate) fn mul_rows(self, job: &Job<'_>, out: &mut [f32]) {
+        // SAFETY: `self` proves that the machine has AVX2, FMA and F16C.
+        unsafe { mul_rows(job, out) }
     }
-    assert!(is_available());
-    // SAFETY: the machine has AVX2, as just asserted.
-    unsafe { compiled(x, codes, scales, sums) }
+
+    /// [`quantise::quantise_row`], compiled for AVX2.
+    pub(crate) fn quantise_row(self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
+        #[target_feature(enable = "avx2")]
+        fn compiled(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: Sums<'_>) {
+            quantise::quantise_row(x, codes, scales, sums);
+        }
+        // SAFETY: `self` proves that the machine has AVX2.
+        unsafe { compiled(x, codes, scales, sums) }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn mul_rows_avx2(job: &Job<'_>, n: usize, out: &mut [f32]) {
-    for_token_tiles!(n, t => tile(job, t, out));
+fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
+    for_token_tiles!(job.acts.n(), t => tile(job, t, out));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     match job.format {
-        Format::F32 => float_rows::<T, 4>(job, t, out, |bytes| load_f32(bytes)),
-        Format::F16 => float_rows::<T, 2>(job, t, out, |bytes| load_f16(bytes)),
-        Format::BF16 => float_rows::<T, 2>(job, t, out, |bytes| load_bf16(bytes)),
+        Format::F32 => float_rows::<T, 4, false>(job, t, out),
+        Format::F16 => float_rows::<T, 2, false>(job, t, out),
+        Format::BF16 => float_rows::<T, 2, true>(job, t, out),
         Format::Q4_0 => rows_32::<T, BlockQ4_0, false>(job, t, out, |block| open_q4_0(block)),
         Format::Q4_1 => rows_32::<T, BlockQ4_1, true>(job, t, out, |block| open_q4_1(block)),
         Format::Q5_0 => rows_32::<T, BlockQ5_0, false>(job, t, out, |block| open_q5_0(block)),
@@ -69,79 +70,6 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
     }
 }
 
-// ---- vectors ------------------------------------------------------------------------------------
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load_u8x32(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: 32 bytes are readable there; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load_i8x32(codes: &[i8; 32]) -> __m256i {
-    // SAFETY: 32 bytes are readable there; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load_i16x16(values: &[i16; 16]) -> __m256i {
-    // SAFETY: 32 bytes are readable there; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load_u8x16(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes are readable there; the load needs no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load_i8x16(values: &[i8; 16]) -> __m128i {
-    // SAFETY: 16 bytes are readable there; the load needs no alignment.
-    unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_f32x8(values: &[f32; 8]) -> __m256 {
-    // SAFETY: 32 bytes are readable there; the load needs no alignment.
-    unsafe { _mm256_loadu_ps(values.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn half_to_f32(half: HalfLe) -> f32 {
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
-}
-
-/// How far ahead weights are asked for. Rows lie one after the other, but the processor's own prefetching stops
-/// at every page.
-const PREFETCH_BYTES: usize = 2048;
-
-/// Asks for the bytes that lie [`PREFETCH_BYTES`] after a block, as many as the block has. They need not exist.
-#[inline(always)]
-pub(super) fn prefetch<B>(block: &B) {
-    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(PREFETCH_BYTES);
-    for line in (0..size_of::<B>()).step_by(64) {
-        // SAFETY: a prefetch reads nothing; any address is allowed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
-    }
-}
-
-/// The sum of the lanes: halves first, then even and odd pairs.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn fold(lanes: __m256) -> f32 {
-    let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-}
-
 // ---- floats -------------------------------------------------------------------------------------
 
 /// Weights of one step: two vectors.
@@ -153,38 +81,32 @@ const STRIP_STEPS: usize = 64;
 /// Weight rows of a band.
 const BAND_ROWS: usize = 16;
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_f32(bytes: &[[u8; 4]; FLOAT_STEP]) -> [__m256; 2] {
-    let (halves, _) = bytes.as_flattened().as_chunks::<32>();
-    [_mm256_castsi256_ps(load_u8x32(&halves[0])), _mm256_castsi256_ps(load_u8x32(&halves[1]))]
-}
-
+/// Weights of `BYTES` each; two bytes are f16, or bf16 if `BF16`. No closure that the caller gives: it
+/// would not always be inlined.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn load_f16(bytes: &[[u8; 2]; FLOAT_STEP]) -> [__m256; 2] {
-    let (halves, _) = bytes.as_flattened().as_chunks::<16>();
-    [_mm256_cvtph_ps(load_u8x16(&halves[0])), _mm256_cvtph_ps(load_u8x16(&halves[1]))]
+fn load_floats<const BYTES: usize, const BF16: bool>(bytes: &[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2] {
+    let bytes = bytes.as_flattened();
+    if BYTES == 4 {
+        let eights = bytes.as_chunks::<32>().0;
+        return [_mm256_castsi256_ps(load_u8x32(&eights[0])), _mm256_castsi256_ps(load_u8x32(&eights[1]))];
+    }
+    let eights = bytes.as_chunks::<16>().0;
+    if !BF16 {
+        return [_mm256_cvtph_ps(load_u8x16(&eights[0])), _mm256_cvtph_ps(load_u8x16(&eights[1]))];
+    }
+    fill!([_mm256_setzero_ps(); 2], i => {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_u8x16(&eights[i]))))
+    })
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_bf16(bytes: &[[u8; 2]; FLOAT_STEP]) -> [__m256; 2] {
-    let (halves, _) = bytes.as_flattened().as_chunks::<16>();
-    let widen = |half: &[u8; 16]| {
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_u8x16(half))))
-    };
-    [widen(&halves[0]), widen(&halves[1])]
-}
-
-/// `BYTES` is the size of a weight, `load` makes two vectors of 16 weights.
+/// `BYTES` and `BF16`: see [`load_floats`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn float_rows<const T: usize, const BYTES: usize>(
+fn float_rows<const T: usize, const BYTES: usize, const BF16: bool>(
     job: &Job<'_>,
     t: usize,
     out: &mut [f32],
-    load: impl Fn(&[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2],
 ) {
     let n = job.acts.n();
     let acts: [&[f32]; T] = std::array::from_fn(|i| job.acts.values(t + i));
@@ -201,7 +123,7 @@ fn float_rows<const T: usize, const BYTES: usize>(
             let end = start.saturating_add(strip).min(steps);
             for (row, sums) in band.chunks_exact(job.row_bytes).zip(&mut sums) {
                 let row = &row.as_chunks::<BYTES>().0.as_chunks::<FLOAT_STEP>().0[start..end];
-                add_strip(sums, row, acts.map(|(act, _)| &act[start..end]), &load);
+                add_strip::<T, BYTES, BF16>(sums, row, acts.map(|(act, _)| &act[start..end]));
             }
             start = end;
         }
@@ -217,7 +139,7 @@ fn float_rows<const T: usize, const BYTES: usize>(
                     act[..rest.len()].copy_from_slice(rest);
                     act
                 });
-                add_strip(sums, &[step], rest.each_ref().map(std::slice::from_ref), &load);
+                add_strip::<T, BYTES, BF16>(sums, &[step], rest.each_ref().map(std::slice::from_ref));
             }
             for (out, sums) in out[t..].iter_mut().zip(sums) {
                 *out = fold(_mm256_add_ps(sums[0], sums[1]));
@@ -229,15 +151,14 @@ fn float_rows<const T: usize, const BYTES: usize>(
 /// Adds the products of some steps of one weight row with `T` activation rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_strip<const T: usize, const BYTES: usize>(
+fn add_strip<const T: usize, const BYTES: usize, const BF16: bool>(
     total: &mut [[__m256; 2]; T],
     weights: &[[[u8; BYTES]; FLOAT_STEP]],
     acts: [&[[f32; FLOAT_STEP]]; T],
-    load: impl Fn(&[[u8; BYTES]; FLOAT_STEP]) -> [__m256; 2],
 ) {
     let mut sums = *total;
     for (s, weights) in weights.iter().enumerate() {
-        let weights = load(weights);
+        let weights = load_floats::<BYTES, BF16>(weights);
         for (sums, act) in sums.iter_mut().zip(acts) {
             add_step(sums, weights, &act[s]);
         }
@@ -286,33 +207,12 @@ fn open_q4_1(block: &BlockQ4_1) -> Open32 {
     Open32 { d: half_to_f32(block.d), m: half_to_f32(block.m), codes: nibbles_32(&block.nibbles) }
 }
 
-/// Bit i in byte i, at its place in its byte of the four that each 32-bit lane of `bits` has.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn bit_per_byte(bits: __m256i) -> __m256i {
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    _mm256_and_si256(_mm256_shuffle_epi8(bits, spread), bit_places())
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn bit_places() -> __m256i {
-    _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed())
-}
-
 /// All ones in byte i where bit i is clear.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn bits_are_clear(bits: [u8; 4]) -> __m256i {
     let bits = _mm256_set1_epi32(i32::from_le_bytes(bits));
     _mm256_cmpeq_epi8(bit_per_byte(bits), _mm256_setzero_si256())
-}
-
-/// All ones in byte i where bit i is set, of the four bytes that each 32-bit lane has.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn bits_are_set(bits: __m256i) -> __m256i {
-    _mm256_cmpeq_epi8(bit_per_byte(bits), bit_places())
 }
 
 #[inline]
@@ -420,16 +320,9 @@ fn add_block_32<const ODD: usize, const OFFSET: bool>(
 
 /// A block of 256 as integers.
 struct Open256 {
-    d: f32,
-    /// Unused where the minima are subtracted as integers.
-    d_min: f32,
-    /// Unsigned codes, in order.
+    /// Unsigned, in order.
     codes: [__m256i; 8],
-    /// 16-bit scales of the sixteens: the even ones in the lower half, the odd ones in the upper
-    /// half.
-    scales: __m256i,
-    /// 16-bit minima in the same order.
-    mins: __m256i,
+    scales: Scales256,
 }
 
 #[inline]
@@ -444,14 +337,7 @@ fn open_q2_k(block: &BlockQ2K) -> Open256 {
         codes[4 * half + 2] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), three);
         codes[4 * half + 3] = _mm256_and_si256(_mm256_srli_epi16::<6>(bytes), three);
     }
-    let (both, fifteen) = (load_u8x16(&block.scales_and_mins), _mm_set1_epi8(15));
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: half_to_f32(block.d_min),
-        codes,
-        scales: even_then_odd(_mm_and_si128(both, fifteen)),
-        mins: even_then_odd(_mm_and_si128(_mm_srli_epi16::<4>(both), fifteen)),
-    }
+    Open256 { codes, scales: scales_q2_k(block) }
 }
 
 #[inline]
@@ -475,39 +361,7 @@ fn open_q3_k(block: &BlockQ3K) -> Open256 {
         join(_mm256_srli_epi16::<4>(second), _mm256_srli_epi16::<4>(high)),
         join(_mm256_srli_epi16::<6>(second), _mm256_srli_epi16::<5>(high)),
     ];
-    let scales = even_then_odd(scales_q3_k(&block.scales));
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: 0.0,
-        codes,
-        scales,
-        // The code of zero is 4 everywhere.
-        mins: _mm256_slli_epi16::<2>(scales),
-    }
-}
-
-/// Sixteen scales of six bits; see `BlockQ3K::unpacked_scales`.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn scales_q3_k(bytes: &[u8; 12]) -> __m128i {
-    let word = |i: usize| {
-        let [a, b, c, d] = bytes.as_chunks::<4>().0[i];
-        i32::from_le_bytes([a, b, c, d])
-    };
-    let nibbles = _mm_set_epi64x(0, i64::from(word(1)) << 32 | i64::from(word(0).cast_unsigned()));
-    let low = _mm_and_si128(_mm_unpacklo_epi64(nibbles, _mm_srli_epi16::<4>(nibbles)), _mm_set1_epi8(15));
-    // The shift of each word puts its pair of bits where bits 4 and 5 are.
-    let pairs = _mm_srlv_epi32(_mm_set1_epi32(word(2)), _mm_setr_epi32(0, 2, 4, 6));
-    let high = _mm_slli_epi16::<4>(_mm_and_si128(pairs, _mm_set1_epi8(3)));
-    _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
-}
-
-/// Sixteen signed bytes as 16-bit numbers, those of even places first.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn even_then_odd(bytes: __m128i) -> __m256i {
-    let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order))
+    Open256 { codes, scales: scales_q3_k(block) }
 }
 
 #[inline]
@@ -520,8 +374,7 @@ fn open_q4_k(block: &BlockQ4K) -> Open256 {
         codes[2 * j] = _mm256_and_si256(nibbles, fifteen);
         codes[2 * j + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), fifteen);
     }
-    let (scales, mins) = scales_and_mins(&block.scales);
-    Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
+    Open256 { codes, scales: scales_q4_k(block) }
 }
 
 #[inline]
@@ -545,28 +398,7 @@ fn open_q5_k(block: &BlockQ5K) -> Open256 {
         join(d, _mm256_srli_epi16::<2>(high)),
         join(_mm256_srli_epi16::<4>(d), _mm256_srli_epi16::<3>(high)),
     ];
-    let (scales, mins) = scales_and_mins(&block.scales);
-    Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
-}
-
-/// The scales and the minima of q4_K and q5_K.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn scales_and_mins(bytes: &[u8; 12]) -> (__m256i, __m256i) {
-    // Four numbers of six bits at a time, in the bytes of a word; see `BlockQ4K::scales_and_mins`.
-    let word = |i: usize| {
-        let [a, b, c, d] = bytes.as_chunks::<4>().0[i];
-        u32::from_le_bytes([a, b, c, d])
-    };
-    let (scales, mins, split) = (word(0), word(1), word(2));
-    let top_two = |word: u32| (word >> 6 & 0x0303_0303) << 4;
-    let eight = |low: u32, high: u32| {
-        let eight = u64::from(low & 0x3F3F_3F3F) | u64::from(high) << 32;
-        // A sub-block of 32 is two sixteens: both halves get the same eight.
-        _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(eight.cast_signed())))
-    };
-    let low = |split: u32| split & 0x0F0F_0F0F;
-    (eight(scales, low(split) | top_two(scales)), eight(mins, low(split >> 4) | top_two(mins)))
+    Open256 { codes, scales: scales_q5_k(block) }
 }
 
 #[inline]
@@ -587,18 +419,10 @@ fn open_q6_k(block: &BlockQ6K) -> Open256 {
         codes[4 * half + 2] = join(_mm256_srli_epi16::<4>(first), high);
         codes[4 * half + 3] = join(_mm256_srli_epi16::<4>(second), _mm256_srli_epi16::<2>(high));
     }
-    let scales = even_then_odd(load_i8x16(&block.scales));
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: 0.0,
-        codes,
-        scales,
-        // The code of zero is 32 everywhere.
-        mins: _mm256_slli_epi16::<5>(scales),
-    }
+    Open256 { codes, scales: scales_q6_k(block) }
 }
 
-/// `FIXED_ZERO`: the minima are multiples of the scales and are subtracted as integers.
+/// `FIXED_ZERO`: see [`add_products_256`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
@@ -616,31 +440,13 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
             let block = open(block);
             let products = products_256(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
-                let mins = _mm256_madd_epi16(block.mins, load_i16x16(&act.sums[b]));
-                let scale = _mm256_set1_ps(block.d * act.scales[b]);
-                let term = if FIXED_ZERO {
-                    _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_sub_epi32(products, mins)))
-                } else {
-                    let min_scale = _mm256_set1_ps(block.d_min * act.scales[b]);
-                    _mm256_sub_ps(
-                        _mm256_mul_ps(scale, _mm256_cvtepi32_ps(products)),
-                        _mm256_mul_ps(min_scale, _mm256_cvtepi32_ps(mins)),
-                    )
-                };
-                *sum = _mm256_add_ps(*sum, term);
+                add_products_256::<FIXED_ZERO>(sum, &block.scales, act, b, products);
             }
         }
         for (out, sum) in out[t..].iter_mut().zip(sums) {
             *out = fold(sum);
         }
     }
-}
-
-/// Scale 2j in all of the lower half, scale 2j + 1 in all of the upper one.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn pick_scales(scales: __m256i, j: usize) -> __m256i {
-    _mm256_shuffle_epi8(scales, _mm256_set1_epi16((j * 0x0202 + 0x0100) as i16))
 }
 
 /// Lane l: the sum over the block of `scale * code * activation` of codes 4l to 4l + 3 of each 32.
@@ -650,7 +456,7 @@ pub(super) fn pick_scales(scales: __m256i, j: usize) -> __m256i {
 fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m256i; T] {
     let mut products = [_mm256_setzero_si256(); T];
     for (j, &codes) in block.codes.iter().enumerate() {
-        let scales = pick_scales(block.scales, j);
+        let scales = pick_scales(block.scales.scales, j);
         for (product, act) in products.iter_mut().zip(acts) {
             let act = load_i8x32(&act.as_chunks::<32>().0[j]);
             let pairs = _mm256_maddubs_epi16(codes, act);

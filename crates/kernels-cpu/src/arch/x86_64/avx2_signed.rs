@@ -14,11 +14,11 @@ use tensor::blocks::{
     BlockTq2_0, IQ4_VALUES, SignedBlock, from_bytes,
 };
 
-use super::avx2_dot::{
+use super::avx2::{
     bits_are_set, fold, half_to_f32, load_i8x16, load_i8x32, load_u8x16, load_u8x32, pick_scales, prefetch,
 };
-use crate::dot::Job;
-use crate::dot::activations::Row256;
+use super::scales::add_signed_products_256;
+use crate::dot::job::{Job, Row256};
 
 /// The products of all weight rows with activation rows `t..t + T`.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -382,8 +382,7 @@ fn rows<const T: usize, B: SignedBlock>(job: &Job<'_>, t: usize, out: &mut [f32]
             let block = open(block);
             let products = products(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
-                let scale = _mm256_set1_ps(block.d * act.scales[b]);
-                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(products)));
+                add_signed_products_256(sum, block.d, act, b, products);
             }
         }
         for (out, sum) in out[t..].iter_mut().zip(sums) {

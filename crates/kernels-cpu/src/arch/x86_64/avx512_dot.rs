@@ -17,27 +17,16 @@ use tensor::blocks::{
     BlockQ5K, BlockQ6K, BlockQ8_0, HalfLe, IQ4_VALUES, MXFP4_VALUES, from_bytes,
 };
 
-use super::avx2_dot::{
-    self, even_then_odd, fold, half_to_f32, load_i8x16, load_i8x32, load_i16x16, load_u8x16, load_u8x32,
-    prefetch, scales_and_mins, scales_q3_k,
-};
+use super::avx2::{fold, half_to_f32, load_i8x32, load_u8x16, load_u8x32, prefetch};
+use super::avx512::{Avx512, add_halves, join, load_64, load_i8x64, look_up, pick_scales, twice};
 use super::avx512_signed;
-use crate::dot::activations::{Row32, Row256};
-use crate::dot::{Job, for_token_tiles};
-
-/// Whether the machine has all that this module uses.
-pub(crate) fn is_available() -> bool {
-    avx2_dot::is_available()
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vnni")
-        && is_x86_feature_detected!("gfni")
-}
+use super::scales::{
+    Scales256, add_products_256, scales_q2_k, scales_q3_k, scales_q4_k, scales_q5_k, scales_q6_k,
+};
+use crate::dot::job::{Job, Row32, Row256, for_token_tiles};
 
 /// Whether this module multiplies weights of this format, faster than AVX2 does.
-pub(crate) fn gains(format: Format) -> bool {
+fn gains(format: Format) -> bool {
     use Format::{IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4};
     use Format::{Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
     let blocks_of_32 = matches!(format, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | IQ4NL | MXFP4);
@@ -46,17 +35,20 @@ pub(crate) fn gains(format: Format) -> bool {
     blocks_of_32 || blocks_of_256 || signed
 }
 
-/// Computes all products of the job: `out` is [rows, n].
-pub(crate) fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
-    assert!(is_available());
-    let n = job.acts.n();
-    // SAFETY: the machine has all the features, as just asserted.
-    unsafe { mul_rows_avx512(job, n, out) }
+impl Avx512 {
+    /// Computes all products of the job: `out` is [rows, n].
+    pub(crate) fn mul_rows(self, job: &Job<'_>, out: &mut [f32]) {
+        if !gains(job.format) {
+            return self.avx2().mul_rows(job, out);
+        }
+        // SAFETY: `self` proves that the machine has all the features.
+        unsafe { mul_rows(job, out) }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
-fn mul_rows_avx512(job: &Job<'_>, n: usize, out: &mut [f32]) {
-    for_token_tiles!(n, t => tile(job, t, out));
+fn mul_rows(job: &Job<'_>, out: &mut [f32]) {
+    for_token_tiles!(job.acts.n(), t => tile(job, t, out));
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
@@ -79,33 +71,6 @@ fn tile<const T: usize>(job: &Job<'_>, t: usize, out: &mut [f32]) {
 }
 
 // ---- vectors ------------------------------------------------------------------------------------
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_64(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: 64 bytes are readable there; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_i8x64(codes: &[[i8; 32]; 2]) -> __m512i {
-    // SAFETY: 64 bytes are readable there; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
-}
-
-/// The same 32 bytes in both halves.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn twice(half: __m256i) -> __m512i {
-    _mm512_broadcast_i64x4(half)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn join(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
 
 /// A transform of bytes: `count` bits from bit `from` on move to bit `to` and the bits after it; the
 /// others become zero.
@@ -219,13 +184,6 @@ fn open_q5_1(even: &BlockQ5_1, odd: &BlockQ5_1) -> Open32 {
     }
 }
 
-/// Looks nibbles up in sixteen values.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn look_up(values: &[i8; 16], nibbles: __m512i) -> __m512i {
-    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_i8x16(values)), nibbles)
-}
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,f16c,gfni")]
 fn open_iq4_nl(even: &BlockIq4Nl, odd: &BlockIq4Nl) -> Open32 {
@@ -325,16 +283,9 @@ fn add_blocks_32<const OFFSET: bool>(
 
 /// A block of 256 as integers.
 struct Open256 {
-    d: f32,
-    /// Unused where the minima are subtracted as integers.
-    d_min: f32,
-    /// Unsigned codes, in order.
+    /// Unsigned, in order.
     codes: [__m512i; 4],
-    /// 16-bit scales of the sixteens: the even ones in the lower half, the odd ones in the upper
-    /// half.
-    scales: __m256i,
-    /// 16-bit minima in the same order.
-    mins: __m256i,
+    scales: Scales256,
 }
 
 #[inline]
@@ -345,14 +296,7 @@ fn open_q2_k(block: &BlockQ2K) -> Open256 {
     let (low, high) = (const { [bits(0, 2, 0), bits(2, 2, 0)] }, const { [bits(4, 2, 0), bits(6, 2, 0)] });
     let codes =
         [move_bits(first, low), move_bits(first, high), move_bits(second, low), move_bits(second, high)];
-    let (both, fifteen) = (load_u8x16(&block.scales_and_mins), _mm_set1_epi8(15));
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: half_to_f32(block.d_min),
-        codes,
-        scales: even_then_odd(_mm_and_si128(both, fifteen)),
-        mins: even_then_odd(_mm_and_si128(_mm_srli_epi16::<4>(both), fifteen)),
-    }
+    Open256 { codes, scales: scales_q2_k(block) }
 }
 
 #[inline]
@@ -370,18 +314,11 @@ fn open_q3_k(block: &BlockQ3K) -> Open256 {
             [bits(6, 1, 2), bits(7, 1, 2)],
         ]
     };
-    let codes = [(first, k_01), (first, k_23), (second, k_01), (second, k_23)];
-    let scales = even_then_odd(scales_q3_k(&block.scales));
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: 0.0,
-        codes: fill!([_mm512_setzero_si512(); 4], p => {
-            _mm512_or_si512(move_bits(codes[p].0, codes[p].1), move_bits(high, third_bits[p]))
-        }),
-        scales,
-        // The code of zero is 4 everywhere.
-        mins: _mm256_slli_epi16::<2>(scales),
-    }
+    let low = [(first, k_01), (first, k_23), (second, k_01), (second, k_23)];
+    let codes = fill!([_mm512_setzero_si512(); 4], p => {
+        _mm512_or_si512(move_bits(low[p].0, low[p].1), move_bits(high, third_bits[p]))
+    });
+    Open256 { codes, scales: scales_q3_k(block) }
 }
 
 const NIBBLES: [i64; 2] = [bits(0, 4, 0), bits(4, 4, 0)];
@@ -391,8 +328,7 @@ const NIBBLES: [i64; 2] = [bits(0, 4, 0), bits(4, 4, 0)];
 fn open_q4_k(block: &BlockQ4K) -> Open256 {
     let bytes = block.nibbles.as_chunks::<32>().0;
     let codes = fill!([_mm512_setzero_si512(); 4], p => move_bits(twice(load_u8x32(&bytes[p])), NIBBLES));
-    let (scales, mins) = scales_and_mins(&block.scales);
-    Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
+    Open256 { codes, scales: scales_q4_k(block) }
 }
 
 #[inline]
@@ -412,8 +348,7 @@ fn open_q5_k(block: &BlockQ5K) -> Open256 {
         let low = move_bits(twice(load_u8x32(&bytes[p])), NIBBLES);
         _mm512_or_si512(low, move_bits(high, fifth_bits[p]))
     });
-    let (scales, mins) = scales_and_mins(&block.scales);
-    Open256 { d: half_to_f32(block.d), d_min: half_to_f32(block.d_min), codes, scales, mins }
+    Open256 { codes, scales: scales_q5_k(block) }
 }
 
 #[inline]
@@ -430,18 +365,10 @@ fn open_q6_k(block: &BlockQ6K) -> Open256 {
         codes[2 * half] = _mm512_or_si512(move_bits(low, low_nibble), move_bits(high, top_01));
         codes[2 * half + 1] = _mm512_or_si512(move_bits(low, high_nibble), move_bits(high, top_23));
     }
-    let scales = even_then_odd(load_i8x16(&block.scales));
-    Open256 {
-        d: half_to_f32(block.d),
-        d_min: 0.0,
-        codes,
-        scales,
-        // The code of zero is 32 everywhere.
-        mins: _mm256_slli_epi16::<5>(scales),
-    }
+    Open256 { codes, scales: scales_q6_k(block) }
 }
 
-/// `FIXED_ZERO`: the minima are multiples of the scales and are subtracted as integers.
+/// `FIXED_ZERO`: see [`add_products_256`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
 fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
@@ -459,18 +386,7 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
             let block = open(block);
             let products = products_256(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
-                let mins = _mm256_madd_epi16(block.mins, load_i16x16(&act.sums[b]));
-                let scale = _mm256_set1_ps(block.d * act.scales[b]);
-                let term = if FIXED_ZERO {
-                    _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_sub_epi32(products, mins)))
-                } else {
-                    let min_scale = _mm256_set1_ps(block.d_min * act.scales[b]);
-                    _mm256_sub_ps(
-                        _mm256_mul_ps(scale, _mm256_cvtepi32_ps(products)),
-                        _mm256_mul_ps(min_scale, _mm256_cvtepi32_ps(mins)),
-                    )
-                };
-                *sum = _mm256_add_ps(*sum, term);
+                add_products_256::<FIXED_ZERO>(sum, &block.scales, act, b, products);
             }
         }
         for (out, sum) in out[t..].iter_mut().zip(sums) {
@@ -484,7 +400,7 @@ fn rows_256<const T: usize, B: Block, const FIXED_ZERO: bool>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m256i; T] {
     let mut products = [_mm512_setzero_si512(); T];
-    let all_scales = twice(block.scales);
+    let all_scales = twice(block.scales.scales);
     for (p, &codes) in block.codes.iter().enumerate() {
         let scales = pick_scales(all_scales, p);
         for (product, act) in products.iter_mut().zip(acts) {
@@ -493,19 +409,4 @@ fn products_256<const T: usize>(block: &Open256, acts: [&[i8; 256]; T]) -> [__m2
         }
     }
     fill!([_mm256_setzero_si256(); T], i => add_halves(products[i]))
-}
-
-/// Scales 4p, 4p + 1, 4p + 2 and 4p + 3, each in a quarter of the vector. `scales` has the even ones
-/// in its first and third quarter, the odd ones in the others.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn pick_scales(scales: __m512i, p: usize) -> __m512i {
-    let (lower, upper) = ((p * 0x0404 + 0x0100) as i16, (p * 0x0404 + 0x0302) as i16);
-    _mm512_shuffle_epi8(scales, join(_mm256_set1_epi16(lower), _mm256_set1_epi16(upper)))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn add_halves(sums: __m512i) -> __m256i {
-    _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums))
 }

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use tensor::blocks::iq_grids::{IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 
-use super::avx512_dot::load_64;
+use super::avx512::load_64;
 
 /// A table, in runs that one instruction looks up.
 #[repr(C, align(64))]

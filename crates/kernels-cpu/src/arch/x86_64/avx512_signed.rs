@@ -11,12 +11,12 @@ use tensor::blocks::{
     from_bytes,
 };
 
-use super::avx2_dot::{fold, half_to_f32, load_u8x16, load_u8x32, prefetch};
+use super::avx2::{fold, half_to_f32, load_u8x16, load_u8x32, prefetch};
 use super::avx2_signed::{odd_scales_of_16, odd_scales_of_32, scales_iq4_xs, set_64};
-use super::avx512_dot::{add_halves, join, load_64, load_i8x64, look_up, pick_scales, twice};
+use super::avx512::{add_halves, join, load_64, load_i8x64, look_up, pick_scales, twice};
 use super::avx512_grids;
-use crate::dot::Job;
-use crate::dot::activations::Row256;
+use super::scales::add_signed_products_256;
+use crate::dot::job::{Job, Row256};
 
 /// The products of all weight rows with activation rows `t..t + T`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,gfni")]
@@ -144,8 +144,7 @@ fn rows<const T: usize, B: SignedBlock>(job: &Job<'_>, t: usize, out: &mut [f32]
             let block = open(block);
             let products = products(&block, acts.map(|act| &act.codes[b]));
             for ((sum, act), products) in sums.iter_mut().zip(&acts).zip(products) {
-                let scale = _mm256_set1_ps(block.d * act.scales[b]);
-                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(products)));
+                add_signed_products_256(sum, block.d, act, b, products);
             }
         }
         for (out, sum) in out[t..].iter_mut().zip(sums) {
