@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::{EngineOptions, Format, Isa, KvFormat, PolicyKind};
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand};
+use engine::{EngineOptions, IoEngine, IoMode, Isa, KvFormat, PolicyKind};
+
+use crate::values::{ModelArg, QuantArgs, formats, isa, on_off, one_of, positive, presets, size};
 
 /// A mistake in the arguments that the parser cannot see by itself: exit code 2.
 #[derive(Debug)]
@@ -64,26 +67,27 @@ pub(crate) struct LoadArgs {
     /// Longest sequence in tokens [default: 4096, or the model's own limit if that is less].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) ctx: Option<usize>,
-    /// Format of keys and values: f16; q8_0, which takes about half of that and is lossy; or f32, exact.
-    #[arg(long, value_name = "f16|q8_0|f32")]
+    /// Format of keys and values; q8_0 takes about half of f16 and is lossy, f32 is exact [default:
+    /// f16].
+    #[arg(long, value_name = "FORMAT", value_parser = kv_format())]
     pub(crate) kv: Option<KvFormat>,
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
-    /// Instruction set: scalar, avx2, avx512 (with VBMI, VNNI and GFNI), neon or neon-dotprod
-    /// [default: the best of this machine]. It may change the last bits of a result.
-    #[arg(long, value_name = "NAME", value_parser = isa)]
+    /// Instruction set, of which avx512 is one with VBMI, VNNI and GFNI [default: the best of this
+    /// machine]. It may change the last bits of a result.
+    #[arg(long, value_name = "NAME", value_parser = isa())]
     pub(crate) isa: Option<Isa>,
     /// How experts are read: past the page cache, or through it.
-    #[arg(long, value_enum, default_value_t = Io::Direct)]
-    pub(crate) io: Io,
+    #[arg(long, value_name = "HOW", default_value_t = IoMode::Direct, value_parser = io_mode())]
+    pub(crate) io: IoMode,
     /// Reads in flight: threads of the pool; a ring takes four times as many.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     pub(crate) io_threads: usize,
     /// What does the reading: a pool of threads, a ring of io_uring (Linux), or auto: the pool,
     /// which was faster.
-    #[arg(long, value_enum, default_value_t = Engine::Auto)]
-    pub(crate) io_engine: Engine,
+    #[arg(long, value_name = "NAME", default_value_t = IoEngine::Auto, value_parser = io_engine())]
+    pub(crate) io_engine: IoEngine,
     /// Verify the checksum of an expert on every read, not only on the first.
     #[arg(long)]
     pub(crate) verify_reads: bool,
@@ -93,7 +97,7 @@ pub(crate) struct LoadArgs {
     pub(crate) lookahead: bool,
     /// Which expert makes room for another: the least recently used one, or the one whose next use
     /// is expected last.
-    #[arg(long, value_name = "lru|adaptive", default_value_t)]
+    #[arg(long, value_name = "POLICY", default_value_t, value_parser = policy())]
     pub(crate) policy: PolicyKind,
     /// Record the router's decisions in this file, for `simulate`.
     #[arg(long, value_name = "FILE")]
@@ -115,17 +119,21 @@ pub(crate) struct LoadArgs {
     pub(crate) chunk: Option<usize>,
 }
 
-#[derive(Copy, Clone, ValueEnum)]
-pub(crate) enum Io {
-    Direct,
-    Buffered,
+// The parsers are functions, since the derive takes no turbofish.
+fn kv_format() -> impl TypedValueParser<Value = KvFormat> {
+    one_of(KvFormat::ALL.iter().map(|format| format.name()).collect())
 }
 
-#[derive(Copy, Clone, ValueEnum)]
-pub(crate) enum Engine {
-    Auto,
-    Pread,
-    Uring,
+fn io_mode() -> impl TypedValueParser<Value = IoMode> {
+    one_of(IoMode::ALL.iter().map(|mode| mode.name()).collect())
+}
+
+fn io_engine() -> impl TypedValueParser<Value = IoEngine> {
+    one_of(IoEngine::ALL.iter().map(|engine| engine.name()).collect())
+}
+
+fn policy() -> impl TypedValueParser<Value = PolicyKind> {
+    one_of(PolicyKind::ALL.iter().map(|policy| policy.name()).collect())
 }
 
 impl LoadArgs {
@@ -139,16 +147,9 @@ impl LoadArgs {
             threads: self.threads,
             isa: self.isa,
             io_threads: Some(self.io_threads),
-            io: Some(match self.io {
-                Io::Direct => engine::IoMode::Direct,
-                Io::Buffered => engine::IoMode::Buffered,
-            }),
+            io: Some(self.io),
             lookahead: Some(self.lookahead),
-            io_engine: Some(match self.io_engine {
-                Engine::Auto => engine::IoEngine::Auto,
-                Engine::Pread => engine::IoEngine::Pread,
-                Engine::Uring => engine::IoEngine::Uring,
-            }),
+            io_engine: Some(self.io_engine),
             policy: Some(self.policy),
             trace: self.trace.clone(),
             session_cache: self.session_cache.clone(),
@@ -165,8 +166,8 @@ impl LoadArgs {
     after_help = "Ctrl-C stops after the token under way. SIGHUP gives half of the expert slots back to the system."
 )]
 pub(crate) struct RunArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// The prompt; read from standard input when absent or `-`.
     pub(crate) prompt: Option<String>,
     /// Most tokens to generate [default: until the model ends or the context is full].
@@ -196,8 +197,8 @@ pub(crate) struct RunArgs {
     input is no terminal, each line of it is a turn of the user."
 )]
 pub(crate) struct ChatArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Most tokens of an answer [default: until the model ends or the context is full].
     #[arg(short = 'n', long = "max-tokens", value_name = "N", value_parser = positive)]
     pub(crate) max_tokens: Option<usize>,
@@ -242,24 +243,17 @@ pub(crate) struct SamplingArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Formats: f32 f16 bf16 q8_0 q6_K q5_0 q4_K q4_0. A row that is no multiple of a format's block is \
-    kept in a 32-wide format of at least as many bits; inspect says where. The router stays as it is.\n\n\
-    An interrupted pack goes on where it stopped when the same command is given again."
+    after_help = format!("Formats: {}. A row that is no multiple of a format's block is kept in a 32-wide format of at \
+    least as many bits; inspect says where. The router stays as it is.\n\n\
+    An interrupted pack goes on where it stopped when the same command is given again.", formats())
 )]
 pub(crate) struct PackArgs {
     /// The checkpoint: a GGUF file or a Hugging Face directory (or a packed one, with --verify alone).
     pub(crate) source: PathBuf,
     /// The directory to write.
     pub(crate) target: Option<PathBuf>,
-    /// Format of the routed experts; other weights are kept one step finer.
-    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
-    pub(crate) quant: Format,
-    /// Format of attention, DeltaNet and the shared expert, instead of the step finer.
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub(crate) quant_dense: Option<Format>,
-    /// Format of the embedding table and the head, instead of the step finer.
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub(crate) quant_embedding: Option<Format>,
+    #[command(flatten)]
+    pub(crate) quant: QuantArgs,
     /// Read everything back and check every checksum; without a target, only check SOURCE.
     #[arg(long)]
     pub(crate) verify: bool,
@@ -273,25 +267,17 @@ pub(crate) struct PackArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Presets: qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b, and for tests small tiny\n\n\
+    after_help = format!("Presets: {}. Formats: {}.\n\n\
     The model has no tokenizer; bench and logits feed it token ids. Where --disk is less than the model takes, several \
-    layers share record files, which inspect and bench say."
+    layers share record files, which inspect and bench say.", presets(), formats())
 )]
 pub(crate) struct SynthArgs {
     /// The shape, e.g. qwen3.5-35b-a3b.
     pub(crate) preset: String,
     /// The directory to write.
     pub(crate) target: PathBuf,
-    /// Format of the routed experts.
-    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
-    pub(crate) quant: Format,
-    /// Format of attention, DeltaNet and the shared expert [default: as for pack; q4_K where that
-    /// would be too large].
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub(crate) quant_dense: Option<Format>,
-    /// Format of the embedding table and the head [default: likewise].
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub(crate) quant_embedding: Option<Format>,
+    #[command(flatten)]
+    pub(crate) quant: QuantArgs,
     /// Most disk to use, e.g. 40GiB; layers share record files where the model is larger [default:
     /// the model's size].
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -316,19 +302,20 @@ pub(crate) struct SynthArgs {
 
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Args)]
-#[command(after_help = "Keys and values are kept in f32 here, unless --kv says otherwise.")]
+#[command(
+    after_help = "Needs no tokenizer files. Keys and values are kept in f32 here, unless --kv says otherwise."
+)]
 pub(crate) struct LogitsArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`. No tokenizer
-    /// files are needed.
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Token ids, separated by commas.
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     pub(crate) tokens: Vec<u32>,
@@ -350,8 +337,8 @@ pub(crate) struct LogitsArgs {
     MODEL2 runs first and its logits wait in a temporary file: 4 bytes a token and vocabulary entry."
 )]
 pub(crate) struct EvalArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// The text: a file, UTF-8.
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,
@@ -362,7 +349,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "MODEL2")]
     pub(crate) against: Option<String>,
     /// Format of MODEL2's keys and values [default: as --kv].
-    #[arg(long, value_name = "f16|q8_0|f32", requires = "against")]
+    #[arg(long, value_name = "FORMAT", value_parser = kv_format(), requires = "against")]
     pub(crate) against_kv: Option<KvFormat>,
     /// Where MODEL2's logits wait if both models do not fit into memory [default: the cache directory].
     #[arg(long, value_name = "DIR", requires = "against")]
@@ -377,8 +364,8 @@ pub(crate) struct EvalArgs {
 #[derive(Args)]
 #[command(after_help = "What each figure means: docs/benchmarking.md.")]
 pub(crate) struct BenchArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
-    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Tokens of each prompt.
     #[arg(short = 'p', long = "prompt-tokens", value_name = "TOKENS", default_value_t = 64, value_parser = positive)]
     pub(crate) prompt_tokens: usize,
@@ -427,21 +414,14 @@ pub(crate) struct SimulateArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Presets, which need not be here: qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b tiny\n\n\
-    Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md."
+    after_help = format!("Presets, which need not be here: {}. Formats: {}.\n\n\
+    Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md.", presets(), formats())
 )]
 pub(crate) struct PlanArgs {
     /// A GGUF file, a packed directory, a Hugging Face directory, the name `demo`, or a preset.
     pub(crate) model: String,
-    /// Format of a preset's routed experts.
-    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
-    pub(crate) quant: Format,
-    /// Format of a preset's attention, DeltaNet and shared expert [default: as pack and synth choose it].
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub(crate) quant_dense: Option<Format>,
-    /// Format of a preset's embedding table and head [default: likewise].
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
-    pub(crate) quant_embedding: Option<Format>,
+    #[command(flatten)]
+    pub(crate) quant: QuantArgs,
     /// Where a preset would lie: its drive is measured with a temporary file there [default: the
     /// cache directory].
     #[arg(long, value_name = "DIR")]
@@ -457,45 +437,4 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    engine::system::parse_size(text)
-        .ok_or_else(|| "not a size; write 6GiB, 800MiB or a number of bytes".into())
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=1usize << 32).contains(number));
-    number.ok_or_else(|| "not a whole number above 0".into())
-}
-
-/// An instruction set that this machine has: asking for another must not end in a silent substitute.
-fn isa(text: &str) -> Result<Isa, String> {
-    match Isa::parse(text) {
-        Some(isa) if isa.is_available() => Ok(isa),
-        known => {
-            let here: Vec<_> =
-                Isa::ALL.iter().filter(|isa| isa.is_available()).map(|isa| isa.name()).collect();
-            let what = if known.is_some() { "not on this machine" } else { "not an instruction set" };
-            Err(format!("{what}; here it can be {}", here.join(", ")))
-        }
-    }
-}
-
-fn on_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("write on or off".into()),
-    }
-}
-
-fn format(text: &str) -> Result<Format, String> {
-    let format = Format::parse(text).map_err(|error| error.to_string())?;
-    match format.can_encode() {
-        true => Ok(format),
-        false => Err(format!(
-            "{format} can be read but not written; write q3_K, q4_K or another of the formats listed below"
-        )),
-    }
 }

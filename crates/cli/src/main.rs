@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod demo;
 mod output;
+mod values;
 
 use std::io;
 use std::process::ExitCode;

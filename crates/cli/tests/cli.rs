@@ -7,6 +7,8 @@ mod common;
 use std::fs;
 
 use common::{Dir, copy_fixture, edit_json, fails, flash_moe, json, ok, packed_fixture};
+use engine::synth::PRESETS;
+use engine::{Format, IoEngine, IoMode, Isa, KvFormat, PolicyKind};
 use serde_json::Value;
 
 #[test]
@@ -331,4 +333,32 @@ fn synth_writes_a_model_that_runs_and_lists_its_presets() {
     }
     let errors = String::from_utf8(flash_moe(&["synth", "qwen", other]).stderr).unwrap();
     assert!(errors.contains("qwen3.5-397b-a17b"), "{errors}");
+}
+
+/// The lists in the help come from the tables of the libraries, so none can be out of date.
+#[test]
+fn help_lists_all_there_is() {
+    let help = |command: &str| ok(&[command, "--help"]);
+    let lists = |text: &str, name: &str| {
+        text.split([' ', '\n', ',', '[', ']']).any(|word| word.trim_end_matches('.') == name)
+    };
+    for command in ["pack", "synth", "plan"] {
+        let text = help(command);
+        for format in Format::ALL {
+            assert_eq!(lists(&text, format.name()), format.can_encode(), "{format} in the help of {command}");
+        }
+        for preset in PRESETS.iter().filter(|_| command != "pack") {
+            assert!(lists(&text, preset.name), "{} in the help of {command}", preset.name);
+        }
+    }
+    let text = help("run");
+    let all = KvFormat::ALL
+        .iter()
+        .map(|format| format.name())
+        .chain(PolicyKind::ALL.iter().map(|kind| kind.name()));
+    let all = all.chain(IoMode::ALL.iter().map(|mode| mode.name()));
+    let all = all.chain(IoEngine::ALL.iter().map(|engine| engine.name()));
+    for name in all.chain(Isa::ALL.iter().map(|isa| isa.name())) {
+        assert!(lists(&text, name), "{name} in the help of run");
+    }
 }

@@ -4,11 +4,15 @@
 //! run that is killed leaves a trace that ends in the middle of a record at worst; the reader says so and keeps
 //! what came before.
 
+mod error;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::Demand;
+
+pub use error::TraceError;
 
 /// First bytes of a trace.
 const MAGIC: &[u8; 8] = b"FMTRACE1";
@@ -19,30 +23,6 @@ const TRACE_BYTES_MAX: u64 = 4 << 30;
 /// More layers or experts of a layer than these are not believed.
 const LAYERS_MAX: u32 = 1 << 16;
 const EXPERTS_MAX: u32 = 1 << 20;
-
-/// What went wrong with a trace.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TraceError {
-    /// The operating system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The trace.
-        path: PathBuf,
-        /// What the operating system said.
-        r#source: io::Error,
-    },
-    /// The bytes are no trace, or a damaged one.
-    #[error("{}: at offset {offset}: {reason}; record the trace again", path.display())]
-    Damaged {
-        /// The trace.
-        path: PathBuf,
-        /// Where in the file.
-        offset: usize,
-        /// What is wrong there.
-        reason: &'static str,
-    },
-}
 
 /// What a trace was recorded from.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 use ops::{Backend, KvFormat, OpError, PAGE_TOKENS};
 
+use crate::layers::delta_net::RecurrentPool;
 use crate::layers::{DeltaNetStates, KvPools};
 use crate::spec::{LayerSpec, MixerSpec};
 use crate::{ModelError, ModelSpec};
@@ -150,10 +151,4 @@ impl<B: Backend> States<B> {
             })
             .flatten()
     }
-}
-
-/// `[slots, len]`
-pub(crate) struct RecurrentPool<'a, B: Backend> {
-    pub(crate) buffer: &'a mut B::Buffer,
-    pub(crate) len: usize,
 }

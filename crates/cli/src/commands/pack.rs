@@ -24,12 +24,7 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
             }
         };
     };
-    let usual = QuantTiers::of(args.quant);
-    let tiers = QuantTiers {
-        dense: args.quant_dense.unwrap_or(usual.dense),
-        embedding: args.quant_embedding.unwrap_or(usual.embedding),
-        ..usual
-    };
+    let tiers = args.quant.over(QuantTiers::of(args.quant.quant));
     let mut options = PackOptions::default();
     options.threads = args.threads.unwrap_or(options.threads);
     options.verify = args.verify;

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use engine::QuantTiers;
 use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
 use lab::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
@@ -42,13 +41,7 @@ fn target(args: &PlanArgs) -> anyhow::Result<Target> {
         let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
         anyhow::bail!("{name}: there is no such model, and no such preset; presets are {}", known.join(", "));
     };
-    let usual = preset.tiers(args.quant);
-    let tiers = QuantTiers {
-        experts: args.quant,
-        dense: args.quant_dense.unwrap_or(usual.dense),
-        embedding: args.quant_embedding.unwrap_or(usual.embedding),
-    };
-    Ok(Target::Preset(preset, tiers))
+    Ok(Target::Preset(preset, args.quant.over(preset.tiers(args.quant.quant))))
 }
 
 fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {

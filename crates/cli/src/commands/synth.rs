@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
-use pack::QuantTiers;
 use pack::synth::{SKEW_MAX, SynthChoice, SynthOptions, plan_synth};
 
 use crate::args::{SynthArgs, Usage};
@@ -51,12 +50,7 @@ fn choice(args: &SynthArgs) -> Result<SynthChoice, Usage> {
     if !(0.0..=SKEW_MAX).contains(&args.skew) {
         return Err(Usage(format!("--skew {} is not from 0 to {SKEW_MAX}", args.skew)));
     }
-    let usual = preset.tiers(args.quant);
-    let tiers = QuantTiers {
-        dense: args.quant_dense.unwrap_or(usual.dense),
-        embedding: args.quant_embedding.unwrap_or(usual.embedding),
-        ..usual
-    };
+    let tiers = args.quant.over(preset.tiers(args.quant.quant));
     let layers = args.layers.map(|layers| u32::try_from(layers).unwrap_or(u32::MAX));
     Ok(SynthChoice { preset, tiers, seed: args.seed, skew: args.skew, layers })
 }

@@ -6,7 +6,6 @@ use crate::ModelError;
 use crate::layers::Residual;
 use crate::load::DenseLoader;
 use crate::spec::ModelSpec;
-use crate::states::RecurrentPool;
 
 /// Weights of one Gated DeltaNet layer.
 pub struct DeltaNet<B: Backend> {
@@ -29,6 +28,12 @@ pub struct DeltaNetStates<B: Backend> {
     s: B::Buffer,    // [slots, Nk, Nv / Nk, dk, dv]
     conv_len: usize, // Of one slot
     s_len: usize,
+}
+
+/// `[slots, len]`
+pub(crate) struct RecurrentPool<'a, B: Backend> {
+    pub(crate) buffer: &'a mut B::Buffer,
+    pub(crate) len: usize,
 }
 
 impl<B: Backend> DeltaNetStates<B> {

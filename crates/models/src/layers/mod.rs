@@ -2,15 +2,14 @@
 
 pub mod attention;
 pub mod delta_net;
-pub mod guess;
 pub mod mlp;
 pub mod moe;
 pub mod routing;
 
 pub use attention::{Attention, AttentionScratch, KvPools};
 pub use delta_net::{DeltaNet, DeltaNetScratch, DeltaNetStates};
-pub use guess::Upcoming;
 pub use mlp::Mlp;
+pub use moe::guess::Upcoming;
 pub use moe::{Moe, MoeScratch};
 pub use routing::{Router, Routing};
 

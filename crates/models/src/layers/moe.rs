@@ -1,10 +1,11 @@
 //! Mixture of experts: router, routed experts as they become ready, and the shared expert where
 //! there is one.
 
+pub mod guess;
+
 use ops::{Backend, Batch, Combine, NormProducts, OpError};
 
 use crate::exec::{Chosen, ExpertExec, Progress};
-use crate::layers::guess::{GuessScratch, Known, Upcoming};
 use crate::layers::routing::{Router, Routing};
 use crate::layers::{Mlp, Residual};
 use crate::load::DenseLoader;
@@ -12,6 +13,7 @@ use crate::names::{ROUTER, ROUTER_BIAS, ROUTER_CORRECTION};
 use crate::phases::Laps;
 use crate::spec::MoeSpec;
 use crate::{Failures, ModelError, ModelSpec, Phases};
+use guess::{GuessScratch, Known, Upcoming};
 
 /// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
 pub struct Moe<B: Backend> {
@@ -35,7 +37,7 @@ pub struct MoeScratch<B: Backend> {
     pub(super) shared: B::Buffer, // [n, H]
     host_logits: Vec<f32>,
     pub(super) routing: Routing,
-    pub(super) guess: GuessScratch<B>,
+    guess: GuessScratch<B>,
     pub(crate) phases: Phases,
 }
 
