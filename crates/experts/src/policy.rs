@@ -21,7 +21,8 @@ pub trait Policy: Send {
     /// `slot`, which held nothing, will hold `id`.
     fn insert(&mut self, slot: usize, id: ExpertId);
 
-    /// `slot`, which held nothing, will hold `id`, which nobody has asked for yet: [`Policy::touch`] follows if somebody does.
+    /// `slot`, which held nothing, will hold `id`, which nobody has asked for yet:
+    /// [`Policy::touch`] follows if somebody does.
     fn insert_ahead(&mut self, slot: usize, id: ExpertId) {
         self.insert(slot, id);
     }

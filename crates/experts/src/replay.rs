@@ -1,8 +1,9 @@
 //! Recorded router decisions, replayed against a policy or against the optimum, without reading anything.
 //!
-//! [`replay`] does what the store does with the same fetches in the same order (read-ahead off): the integration
-//! test `replay.rs` compares the two. [`optimum`] is what a policy that knew the future would do (Belady): of the
-//! experts that may go, the one goes whose next use is furthest away.
+//! [`replay`] does what the store does with the same fetches in the same order (read-ahead off):
+//! the integration test `replay.rs` compares the two. [`optimum`] is what a policy that knew the
+//! future would do (Belady): of the experts that may go, the one goes whose next use is furthest
+//! away.
 
 use std::collections::BTreeSet;
 
@@ -52,8 +53,8 @@ fn numbered(trace: &Trace) -> Numbered {
     Numbered { fetches, ids }
 }
 
-/// Replays a trace against a policy with `slots` slots, all of them empty at first. Fetches before `measure_from`
-/// fill the slots and are not counted.
+/// Replays a trace against a policy with `slots` slots, all of them empty at first. Fetches before
+/// `measure_from` fill the slots and are not counted.
 pub fn replay(trace: &Trace, slots: usize, policy: &mut dyn Policy, measure_from: usize) -> Replayed {
     let Numbered { fetches, ids } = numbered(trace);
     let mut cache = Cache {
@@ -137,9 +138,9 @@ impl Cache<'_> {
     }
 }
 
-/// The most hits that any policy could have had, from empty slots. Exact where every fetch fits into the slots;
-/// where one does not (a prompt chunk), it may keep the best of what was there and what came, which no real order
-/// of reads allows, so it is an upper bound.
+/// The most hits that any policy could have had, from empty slots. Exact where every fetch fits
+/// into the slots; where one does not (a prompt chunk), it may keep the best of what was there and
+/// what came, which no real order of reads allows, so it is an upper bound.
 pub fn optimum(trace: &Trace, slots: usize, measure_from: usize) -> Replayed {
     let Numbered { fetches, ids } = numbered(trace);
     let next_uses = next_uses(&fetches, ids.len());

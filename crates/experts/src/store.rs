@@ -29,7 +29,8 @@ use crate::{Demand, ExpertId, ExpertsError, Failed, Hint, Policy, PolicyKind};
 /// How an [`ExpertStore`] is set up.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Experts that fit into memory, at least 1 unless there are none. More than there are experts are not allocated.
+    /// Experts that fit into memory, at least 1 unless there are none. More than there are experts
+    /// are not allocated.
     pub slots: usize,
     /// When checksums are compared.
     pub verify: Verify,
@@ -117,7 +118,7 @@ impl ExpertStore {
     pub fn start(&mut self, demand: &Demand<'_>) -> Result<(), ExpertsError> {
         self.end();
         self.lists.check(&self.loader.layout, demand.layer, demand.experts)?;
-        self.trace.demanded(demand);
+        self.trace.demanded(demand.layer, demand.tokens, demand.experts);
         let lists = &self.lists;
         self.prefetch.settle(demand.layer, |expert| lists.named(expert), &mut self.loader);
         self.fetch.start(demand, &mut self.loader);

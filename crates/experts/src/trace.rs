@@ -1,16 +1,14 @@
 //! Router decisions on file: which experts each layer asked for, in order, for how many tokens.
 //!
-//! `docs/trace-format.md` describes the bytes. The writer streams and flushes at each turn of the layers, so a
-//! run that is killed leaves a trace that ends in the middle of a record at worst; the reader says so and keeps
-//! what came before.
+//! `docs/trace-format.md` describes the bytes. The writer streams and flushes at each turn of the
+//! layers, so a run that is killed leaves a trace that ends in the middle of a record at worst; the
+//! reader says so and keeps what came before.
 
 mod error;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-
-use crate::Demand;
 
 pub use error::TraceError;
 
@@ -75,10 +73,10 @@ impl TraceObserver {
 
     /// Records a demand. An error ends the trace and is kept for [`TraceObserver::flush`]: no demand
     /// fails because it cannot be recorded.
-    pub(crate) fn demanded(&mut self, demand: &Demand<'_>) {
+    pub(crate) fn demanded(&mut self, layer: u32, tokens: usize, experts: &[u32]) {
         let Some(writer) = &mut self.writer else { return };
-        let tokens = u32::try_from(demand.tokens).unwrap_or(u32::MAX);
-        if let Err(error) = writer.record(demand.layer, tokens, demand.experts) {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if let Err(error) = writer.record(layer, tokens, experts) {
             (self.writer, self.error) = (None, Some(error));
         }
     }

@@ -1,5 +1,5 @@
-//! Guesses read ahead, right and wrong, landed and not, with faults and few slots: every fetch still gives the right bytes,
-//! no slot leaks, nothing hangs.
+//! Guesses read ahead, right and wrong, landed and not, with faults and few slots: every fetch
+//! still gives the right bytes, no slot leaks, nothing hangs.
 #![allow(clippy::unwrap_used)]
 
 mod bank;

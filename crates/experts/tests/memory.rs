@@ -1,5 +1,5 @@
-//! Memory of slots that are given back is the system's again. In a process of its own, so that nothing else moves
-//! its resident size.
+//! Memory of slots that are given back is the system's again. In a process of its own, so that
+//! nothing else moves its resident size.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

@@ -1,23 +1,25 @@
 //! Evicts the expert whose next use is expected to be furthest away.
 //!
-//! That is what the optimal policy does with the real next use. Here it is estimated from two things that are
-//! known. First, how often an expert was used of late: two moving averages over tokens of "was used", a quick one
-//! that knows what the last tokens had in common and a slow one that knows what the text is about, both kept for
-//! experts that are not in memory as well. Second, when its layer comes again: layers take turns, so an expert of
-//! the layer that has just run cannot be of use for a whole token, one of the next layer may be at once. An expert
-//! that is used in a share p of the tokens, and whose layer is d layers away, is expected after
-//! `d + layers * (1/p - 1)` layers.
+//! That is what the optimal policy does with the real next use. Here it is estimated from two
+//! things that are known. First, how often an expert was used of late: two moving averages over
+//! tokens of "was used", a quick one that knows what the last tokens had in common and a slow one
+//! that knows what the text is about, both kept for experts that are not in memory as well. Second,
+//! when its layer comes again: layers take turns, so an expert of the layer that has just run
+//! cannot be of use for a whole token, one of the next layer may be at once. An expert that is used
+//! in a share p of the tokens, and whose layer is d layers away, is expected after `d + layers *
+//! (1/p - 1)` layers.
 //!
-//! The second part is what keeps some hits where memory holds less than one token's experts: least recently used
-//! evicts there what is needed next, and finds nothing.
+//! The second part is what keeps some hits where memory holds less than one token's experts: least
+//! recently used evicts there what is needed next, and finds nothing.
 
 use std::mem;
 
 use super::Policy;
 use crate::ExpertId;
 
-/// Tokens after which a use counts half, quick and slow. These and the share were chosen on two traces of the demo model and
-/// held on a third and on a synthetic one (docs/experiments/2026-11-cache-policies.md).
+/// Tokens after which a use counts half, quick and slow. These and the share were chosen on two
+/// traces of the demo model and held on a third and on a synthetic one
+/// (docs/experiments/2026-11-cache-policies.md).
 const HALF_LIFE_TOKENS: [f32; 2] = [8.0, 48.0];
 /// Share of the quick average in the estimate.
 const QUICK_SHARE: f32 = 0.5;
@@ -26,8 +28,9 @@ const SHARE_MIN: f32 = 1e-4;
 /// Tokens after which powers are not looked up but 0.
 const DECAY_TOKENS_MAX: usize = 1024;
 
-/// Slots for each victim that one look at all of them finds. With few slots a victim is the very furthest of the moment;
-/// with many, one of the furthest of a moment ago, which is a layer or two of some hundred off.
+/// Slots for each victim that one look at all of them finds. With few slots a victim is the very
+/// furthest of the moment; with many, one of the furthest of a moment ago, which is a layer or two
+/// of some hundred off.
 const SLOTS_PER_VICTIM: usize = 128;
 /// Most victims that one look finds.
 const VICTIMS_MAX: usize = 64;

@@ -6,8 +6,9 @@ use super::ExpertStore;
 use crate::{Demand, ExpertsError, Phase};
 
 impl ExpertStore {
-    /// Lends the memory of up to `count` slots, to measure the drive without memory beyond the budget. The experts in them
-    /// are forgotten; no statistics change. A buffer that is gone from the vector afterwards is replaced by a new one.
+    /// Lends the memory of up to `count` slots, to measure the drive without memory beyond the
+    /// budget. The experts in them are forgotten; no statistics change. A buffer that is gone from
+    /// the vector afterwards is replaced by a new one.
     ///
     /// # Errors
     /// There is no memory to replace a buffer; its slot is lost then.
@@ -40,8 +41,8 @@ impl ExpertStore {
         Ok(())
     }
 
-    /// Reads experts until the slots are full, as many of each layer, and touches those that are there already.
-    /// Returns how many experts that were. `go_on` is asked before each layer.
+    /// Reads experts until the slots are full, as many of each layer, and touches those that are
+    /// there already. Returns how many experts that were. `go_on` is asked before each layer.
     ///
     /// # Errors
     /// The first expert that could not be read.

@@ -1,7 +1,8 @@
 //! More or fewer slots between fetches.
 //!
-//! The slots with the highest numbers go, because their memory lies side by side and whole huge pages can be given
-//! back. Experts in them that are worth keeping are copied to slots that stay; the policy says which are not.
+//! The slots with the highest numbers go, because their memory lies side by side and whole huge
+//! pages can be given back. Experts in them that are worth keeping are copied to slots that stay;
+//! the policy says which are not.
 
 use storage::AlignedBuf;
 
@@ -9,8 +10,9 @@ use super::ExpertStore;
 use crate::ExpertsError;
 
 impl ExpertStore {
-    /// Sets the number of slots: at most one for each expert, and at least 1 if there is any. Memory of slots that go is returned to the
-    /// system; the experts that the policy would keep are kept. Returns the number of slots there are now.
+    /// Sets the number of slots: at most one for each expert, and at least 1 if there is any.
+    /// Memory of slots that go is returned to the system; the experts that the policy would keep
+    /// are kept. Returns the number of slots there are now.
     ///
     /// # Errors
     /// [`ExpertsError::NoSlots`] for 0; no memory for more slots, which leaves them as they were.
