@@ -137,6 +137,25 @@ impl Checkpoint {
         }
     }
 
+    /// A model of these dense tensors in one file that need not exist, for measurements: its bytes are
+    /// the storage's business.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::adopt`].
+    pub fn of_tensors(root: &Path, tensors: Vec<TensorInfo>) -> Result<Checkpoint, CheckpointError> {
+        let nothing = Checkpoint {
+            kind: Kind::HfDirectory,
+            root: root.to_path_buf(),
+            files: vec![root.to_path_buf()],
+            config: serde_json::Value::Null,
+            tensors: Vec::new(),
+            packed: None,
+            manifest: None,
+            gguf: None,
+        };
+        nothing.adopt(serde_json::Value::Null, tensors)
+    }
+
     /// What kind of checkpoint it is.
     pub fn kind(&self) -> Kind {
         self.kind

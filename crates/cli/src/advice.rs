@@ -39,6 +39,7 @@ fn lab_advice(error: &LabError) -> Option<String> {
             let enough = (prompt + decode).next_multiple_of(256);
             Some(format!("use --ctx {enough} or more, or fewer tokens"))
         }
+        LabError::StreamEnded { .. } => Some("use a larger --ctx, or a shorter prompt with --arrive".into()),
         LabError::BadStride { ctx, .. } => Some(format!("use a --stride from 1 to {ctx}, or a larger --ctx")),
         LabError::ProbeFile { .. } => Some("choose a directory with --disk-path".into()),
         LabError::ProbeFileTooLarge { needed_bytes, free_bytes, .. } => Some(format!(

@@ -384,6 +384,16 @@ pub(crate) struct BenchArgs {
     /// Seed of the random ids and of the order in which the drive is measured.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Also measure N streams that decode together, each from a prompt of its own.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) parallel: Option<usize>,
+    /// Let a prompt of so many tokens arrive while the streams decode, and measure how long they wait.
+    #[arg(long, value_name = "TOKENS", value_parser = positive)]
+    pub(crate) arrive: Option<usize>,
+    /// Also measure a conversation of two turns, the second with so many new tokens; with --session-cache after a restart
+    /// too.
+    #[arg(long, value_name = "TOKENS", value_parser = positive)]
+    pub(crate) turns: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -432,6 +442,9 @@ pub(crate) struct PlanArgs {
     /// Prompt that the prefill is forecast for, tokens.
     #[arg(short = 'p', long = "prompt-tokens", value_name = "TOKENS", default_value_t = 512, value_parser = positive)]
     pub(crate) prompt_tokens: usize,
+    /// Streams that decode together.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub(crate) parallel: usize,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

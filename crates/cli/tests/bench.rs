@@ -97,6 +97,26 @@ fn what_is_resident_is_not_read() {
 }
 
 #[test]
+fn bench_measures_streams_an_arrival_and_turns() {
+    let dir = Dir::new();
+    let model = copy_fixture("flat", dir.path());
+    let model = model.to_str().unwrap();
+    let alone = bench(model, &["--slots", "2"]);
+    assert_eq!(number(&alone, "parallel"), 1.0);
+    assert!(alone.get("total_tokens_per_s").is_none() && alone.get("turns").is_none(), "{alone}");
+    let choice = ["--slots", "2", "--ctx", "512", "--parallel", "2", "--arrive", "40", "--turns", "5"];
+    let report = bench(model, &choice);
+    assert_eq!(number(&report, "parallel"), 2.0);
+    assert!(number(&report, "total_tokens_per_s") > 0.0, "{report}");
+    assert_eq!(number(&report["arrival"], "prompt_tokens"), 40.0);
+    assert_eq!(number(&report["turns"], "second_prompt_tokens"), 15.0);
+    let table = ok(&[&["bench", model], &SHORT[..], &choice].concat());
+    for part in ["streams    2 together", "arrival    a prompt of 40", "turns      first token"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+}
+
+#[test]
 fn bench_takes_its_tokens_from_a_text() {
     let dir = Dir::new();
     let model = copy_fixture("flat", dir.path());
@@ -144,6 +164,27 @@ fn plan_forecasts_a_model_on_disk() {
     // The least that it names is enough.
     let least = report["least_memory_bytes"].to_string();
     check_forecast(&plan(model, &["--memory", &least]));
+}
+
+#[test]
+fn plan_forecasts_streams_that_decode_together() {
+    let dir = Dir::new();
+    let disk = dir.path().to_str().unwrap();
+    let [one, four] = ["1", "4"].map(|streams| {
+        plan("tiny", &["--disk-path", disk, "--memory", "64MiB", "--slots", "16", "--parallel", streams])
+    });
+    check_forecast(&four);
+    assert_eq!((number(&one, "parallel"), number(&four, "parallel")), (1.0, 4.0));
+    let rate = |report: &Value, name: &str| report["asked"]["uniform"][name].as_f64().unwrap();
+    assert_eq!(rate(&one, "total_tokens_per_s"), rate(&one, "decode_tokens_per_s"));
+    assert!((rate(&four, "total_tokens_per_s") - 4.0 * rate(&four, "decode_tokens_per_s")).abs() < 1e-3);
+    // 4 of 32 each, and all of them read once.
+    let shared = rate(&four, "expert_bytes_per_token") / rate(&one, "expert_bytes_per_token");
+    let expected = 32.0 * (1.0 - (1.0 - 4.0 / 32.0f64).powi(4)) / 16.0;
+    assert!((shared - expected).abs() < 0.02, "{shared} {expected}");
+    let kinds = four["machine"]["layer_kinds"].as_array().unwrap();
+    let layers: u64 = kinds.iter().map(|kind| kind["layers"].as_u64().unwrap()).sum();
+    assert_eq!((kinds.len(), layers), (2, 4));
 }
 
 #[test]

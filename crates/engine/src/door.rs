@@ -7,9 +7,26 @@ use storage::{AlignedBuf, FileId, Storage};
 
 pub use crate::open::{BUFFER_OVERHEAD_BYTES, Compute, Opened, open_files, open_storage};
 pub use crate::options::{ResolvedOptions, default_budget_bytes};
+use crate::plan::MemoryPlan;
 pub use crate::plan::{ModelSizes, PlanInput};
 pub use crate::runtime::Runtime;
 use crate::{Engine, EngineError};
+
+/// Loads a model as [`Engine::open`] does, without an engine around it.
+///
+/// # Errors
+/// A failed read; an expert table that makes no sense.
+pub fn load(
+    opened: &Opened,
+    options: &ResolvedOptions,
+    plan: &MemoryPlan,
+    storage: &Arc<dyn Storage>,
+) -> Result<Box<dyn Runtime>, EngineError> {
+    let files = open_files(&opened.checkpoint, storage.as_ref())?;
+    let source = crate::open::Source { opened, storage, files: &files };
+    let (runtime, _) = crate::open::load(&source, options, plan, &mut |_| ())?;
+    Ok(Box::new(runtime))
+}
 
 /// What measurements use of a loaded model.
 impl Engine {

@@ -1,31 +1,39 @@
 //! `bench`: how fast a model runs here, and how fast the drive and the memory would let it.
 //!
-//! A token cannot take less time than the drive needs for the expert bytes that were not in memory (D), nor less than the
-//! memory needs for all bytes that the token computes with (M). The roofline fraction is max(D, M) over the time that a
-//! token took: 1 is as fast as this machine can be. Both rates are measured in the same run; `docs/benchmarking.md` says how
-//! each figure comes about.
+//! A token cannot take less time than the drive needs for the expert bytes that were not in memory
+//! (D), nor less than the memory needs for all bytes that the token computes with (M). The roofline
+//! fraction is max(D, M) over the time that a token took: 1 is as fast as this machine can be. Both
+//! rates are measured in the same run; `docs/benchmarking.md` says how each figure comes about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::door::{Opened, ResolvedOptions, open_files, open_storage};
 use engine::plan::MemoryPlan;
 use engine::{Engine, EngineOptions, Loading, Request, system};
 use kernels_cpu::{CpuBackend, CpuOptions};
-use models::Phases;
 use models::synthetic::Synthetic;
+use ops::PAGE_TOKENS;
 use serde::Serialize;
 use storage::{AlignedBuf, IoMode, SplitMix64};
 
 use crate::LabError;
 use crate::facts::{Facts, Shape, distinct_records};
 use crate::figures::{median, ratio};
+use crate::mark::Mark;
+pub use crate::mark::TimeSplit;
 use crate::probe::{self, Deck, DriveProbe, Limit};
+use crate::streams::{self, Load};
+pub use crate::streams::{Arrival, Streams};
+use crate::turns::Conversation;
+pub use crate::turns::{Restarted, Turns};
 
 /// Tokens of warm-up when nobody asks for another number.
 const WARMUP_TOKENS_DEFAULT: usize = 8;
+/// Tokens that a stream may decode beyond those that are measured, at least.
+const STREAM_SLACK_TOKENS: usize = 256;
 /// One measurement of the drive.
 const DRIVE_LIMIT: Limit = Limit { time: Duration::from_millis(1000), bytes: 4 << 30 };
 /// Buffer of the memory probe: many times any cache, where the budget allows.
@@ -48,11 +56,52 @@ pub struct BenchOptions {
     pub text: Option<String>,
     /// Seed of the random ids and of the order of the drive's reads.
     pub seed: u64,
+    /// Streams that then decode together, each from a prompt of its own.
+    pub parallel: Option<usize>,
+    /// Tokens of a prompt that arrives while they do; of one stream if `parallel` is `None`.
+    pub arrive_tokens: Option<usize>,
+    /// New tokens in the second turn of a conversation.
+    pub turn_tokens: Option<usize>,
+}
+
+impl BenchOptions {
+    /// Streams that decode together, if that is measured.
+    fn streams(&self) -> Option<usize> {
+        self.parallel.or(self.arrive_tokens.map(|_| 1))
+    }
+
+    /// Tokens that a stream may decode: what is measured, and what it decodes until all others have
+    /// begun, or until the prompt that arrives is computed.
+    fn stream_tokens(&self, ctx: usize) -> usize {
+        let measured = 3 * self.decode_tokens + STREAM_SLACK_TOKENS;
+        let most = ctx.saturating_sub(self.prompt_tokens);
+        if self.arrive_tokens.is_some() { most } else { measured.min(most) }
+    }
+
+    /// What the engine must have room for.
+    fn with_room(&self, options: &EngineOptions) -> EngineOptions {
+        let Some(streams) = self.streams() else { return options.clone() };
+        let parallel = Some(streams + usize::from(self.arrive_tokens.is_some()));
+        // Of whole contexts for all of them most would stay empty.
+        let stream = (self.prompt_tokens + self.stream_tokens(usize::MAX)).next_multiple_of(PAGE_TOKENS);
+        let usual = self.arrive_tokens.is_none().then_some(streams * stream);
+        EngineOptions { parallel, kv_tokens: options.kv_tokens.or(usual), ..options.clone() }
+    }
 }
 
 impl Default for BenchOptions {
     fn default() -> Self {
-        Self { prompt_tokens: 64, decode_tokens: 64, repeats: 3, warmup_tokens: None, text: None, seed: 1 }
+        Self {
+            prompt_tokens: 64,
+            decode_tokens: 64,
+            repeats: 3,
+            warmup_tokens: None,
+            text: None,
+            seed: 1,
+            parallel: None,
+            arrive_tokens: None,
+            turn_tokens: None,
+        }
     }
 }
 
@@ -73,21 +122,6 @@ pub struct Spread {
     pub min: f64,
     /// Largest.
     pub max: f64,
-}
-
-/// Where the time of one token went, seconds.
-#[derive(Copy, Clone, Debug, Default, Serialize)]
-pub struct TimeSplit {
-    /// Computation waited because no expert was ready.
-    pub read_wait_s: f64,
-    /// Bookkeeping of the expert store: looking up, submitting reads, verifying what came.
-    pub fetch_s: f64,
-    /// Routed experts.
-    pub expert_compute_s: f64,
-    /// Mixers, norms, routers, shared experts, head.
-    pub dense_compute_s: f64,
-    /// All else.
-    pub other_s: f64,
 }
 
 /// One measured prompt and what was decoded after it.
@@ -115,7 +149,8 @@ pub struct BenchRun {
     pub prefill_split: TimeSplit,
 }
 
-/// A finished benchmark: medians over the repeats, in the units of the command-line contract. As JSON it is one flat object.
+/// A finished benchmark: medians over the repeats, in the units of the command-line contract. As
+/// JSON it is one flat object.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
     /// What was measured on, and how.
@@ -127,6 +162,12 @@ pub struct BenchReport {
     /// How fast it could have been.
     #[serde(flatten)]
     pub limits: Limits,
+    /// Several streams together.
+    #[serde(flatten)]
+    pub streams: Option<Streams>,
+    /// A conversation of two turns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Turns>,
     /// Smallest and largest over the repeats (drive and memory: over their samples).
     pub spread: BTreeMap<String, Spread>,
     /// Each repeat.
@@ -167,6 +208,8 @@ pub struct About {
     pub resident: bool,
     pub ctx: usize,
     pub chunk_tokens: usize,
+    /// Streams that decode together in the figures that say so.
+    pub parallel: usize,
 
     pub prompt_tokens: usize,
     pub decode_tokens: usize,
@@ -221,8 +264,8 @@ pub struct Limits {
     pub prefill_roofline_fraction: f64,
 }
 
-/// Measures a model. Memory stays within the budget in every phase: the drive is read into slots on loan, memory and
-/// kernels are measured while no model is loaded.
+/// Measures a model. Memory stays within the budget in every phase: the drive is read into slots on
+/// loan, memory and kernels are measured while no model is loaded.
 ///
 /// # Errors
 /// As [`Engine::open`]; a prompt that does not fit; a text without tokens.
@@ -235,7 +278,8 @@ pub fn bench(
     let opened = Opened::new(path)?;
     let block_bytes = storage::BLOCK_BYTES;
     let facts = Facts::of(&opened, block_bytes)?;
-    let resolved = ResolvedOptions::new(engine_options, &opened.config)?;
+    let mut engine_options = options.with_room(engine_options);
+    let resolved = ResolvedOptions::new(&engine_options, &opened.config)?;
     let threads = resolved.threads;
     let probe_bytes = MEMORY_PROBE_BYTES.min(resolved.memory_bytes / MEMORY_PROBE_SHARE);
     // A plan that does not fit is refused before anything is measured.
@@ -247,13 +291,18 @@ pub fn bench(
     system::reset_peak_resident();
 
     // The budget is settled here: a default taken again later would be another.
-    let mut engine_options = engine_options.clone();
     engine_options.memory_bytes = Some(resolved.memory_bytes);
-    let engine = Engine::open(path, engine_options, &mut |event| progress(BenchEvent::Loading(event)))?;
-    let measured = Bench::new(&engine, &opened, options)?.run(progress)?;
+    let open = |progress: &mut dyn FnMut(BenchEvent<'_>)| {
+        Engine::open(path, engine_options.clone(), &mut |event| progress(BenchEvent::Loading(event)))
+    };
+    let engine = open(progress)?;
+    let mut measured = Bench::new(&engine, &opened, options)?.run(resolved.pass_time_max, progress)?;
     let about = About::of(&engine, &resolved, options, &opened, &facts);
     let compute = engine.compute();
     drop(engine);
+    if let (Some((conversation, turns)), Some(_)) = (&mut measured.turns, &resolved.session_cache) {
+        conversation.go_on(&open(progress)?, turns)?;
+    }
 
     progress(BenchEvent::Step("measuring the memory, the drive beside it and the kernels"));
     let drive_computing = drive_while_computing(&opened, &resolved, &facts, threads, probe_bytes as usize)?;
@@ -265,7 +314,9 @@ pub fn bench(
     let rates = Rates::of(&figures, &measured);
     let machine = MachineRates { drive_computing, memory_probe_bytes: probe_bytes, kernels };
     let limits = Limits::of(&figures, &rates, &measured, &facts, options.prompt_tokens, machine);
-    Ok(BenchReport { about, rates, limits, spread: figures.spreads(), runs: measured.runs })
+    let Measured { runs, streams, turns, .. } = measured;
+    let turns = turns.map(|(_, turns)| turns);
+    Ok(BenchReport { about, rates, limits, streams, turns, spread: figures.spreads(), runs })
 }
 
 /// What was measured while no model was loaded.
@@ -275,7 +326,8 @@ struct MachineRates {
     kernels: BTreeMap<String, f64>,
 }
 
-/// The drive's rate while memory is read, with the experts' own records. Memory stays within the budget: the model is gone.
+/// The drive's rate while memory is read, with the experts' own records. Memory stays within the
+/// budget: the model is gone.
 fn drive_while_computing(
     opened: &Opened,
     options: &ResolvedOptions,
@@ -296,18 +348,23 @@ fn drive_while_computing(
     probe::drive_while_computing(threads, memory_bytes, &mut probe, &mut bufs, DRIVE_LIMIT)
 }
 
-/// Least time for what takes `disk_s` alone and what takes `memory_s`, when the drive gives only this share of its rate while
-/// memory is read.
+/// Least time for what takes `disk_s` alone and what takes `memory_s`, when the drive gives only
+/// this share of its rate while memory is read.
 fn both_time_s(disk_s: f64, memory_s: f64, share: f64) -> f64 {
     let share = share.clamp(0.0, 1.0);
     memory_s + (disk_s - share * memory_s).max(0.0)
 }
 
 fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), LabError> {
-    let tokens = options.prompt_tokens + options.decode_tokens;
-    if tokens > ctx {
-        let (prompt, decode) = (options.prompt_tokens, options.decode_tokens);
-        return Err(LabError::BeyondContext { prompt, decode, ctx });
+    let (prompt, decode) = (options.prompt_tokens, options.decode_tokens);
+    let second_turn = options.turn_tokens.map(|more| (prompt + decode + more, decode));
+    // A stream has decoded some tokens when the last of them begins.
+    let stream = options.streams().map(|_| (prompt, 2 * decode));
+    let arrival = options.arrive_tokens.map(|tokens| (tokens, 1));
+    for (prompt, decode) in [Some((prompt, decode)), second_turn, stream, arrival].into_iter().flatten() {
+        if prompt + decode > ctx {
+            return Err(LabError::BeyondContext { prompt, decode, ctx });
+        }
     }
     Ok(())
 }
@@ -315,7 +372,7 @@ fn check_fits(options: &BenchOptions, ctx: usize) -> Result<(), LabError> {
 /// Multiply-adds per second at best, by format, of the matrices that a prompt is multiplied with.
 fn kernel_rates(backend: &mut CpuBackend, facts: &Facts) -> BTreeMap<String, f64> {
     let mut largest: BTreeMap<tensor::Format, Shape> = BTreeMap::new();
-    for shape in facts.body().chain(facts.experts.iter().flatten().copied()).chain(facts.head()) {
+    for shape in facts.body().chain(facts.expert_shapes().flatten()).chain(facts.head()) {
         let entry = largest.entry(shape.format).or_insert(shape);
         if shape.cols * shape.rows.min(512) > entry.cols * entry.rows.min(512) {
             *entry = shape;
@@ -363,53 +420,6 @@ impl Tokens {
     }
 }
 
-/// Counters at one moment.
-#[derive(Copy, Clone)]
-struct Mark {
-    at: Instant,
-    requests: u64,
-    hits: u64,
-    bytes_read: u64,
-    bytes_wasted: u64,
-    read_wait_us: u64,
-    busy_us: u64,
-    phases: Phases,
-}
-
-impl Mark {
-    fn now(engine: &Engine) -> Result<Self, LabError> {
-        let busy_us = engine.storage().busy_us();
-        Ok(engine.with_runtime(move |runtime| {
-            let stats = runtime.store_stats();
-            Self {
-                requests: stats.requests,
-                hits: stats.hits,
-                bytes_read: stats.bytes_read,
-                bytes_wasted: runtime.lookahead_stats().bytes_wasted,
-                read_wait_us: stats.read_wait_us,
-                busy_us,
-                phases: runtime.phases(),
-                at: Instant::now(),
-            }
-        })?)
-    }
-
-    /// What happened until `end`, and where the time of each of `tokens` went.
-    fn split(&self, end: &Mark, tokens: usize) -> TimeSplit {
-        let phases = end.phases.since(&self.phases);
-        let per_token = |seconds: f64| seconds / tokens.max(1) as f64;
-        let wait = (end.read_wait_us - self.read_wait_us) as f64 / 1e6;
-        let wall = (end.at - self.at).as_secs_f64();
-        TimeSplit {
-            read_wait_s: per_token(wait),
-            fetch_s: per_token((phases.fetch.as_secs_f64() - wait).max(0.0)),
-            expert_compute_s: per_token(phases.experts.as_secs_f64()),
-            dense_compute_s: per_token(phases.dense().as_secs_f64()),
-            other_s: per_token((wall - phases.forward.as_secs_f64()).max(0.0)),
-        }
-    }
-}
-
 /// A benchmark under way.
 struct Bench<'a> {
     engine: &'a Engine,
@@ -431,6 +441,8 @@ struct Measured {
     depth: usize,
     offsets_repeated: bool,
     peak_resident_bytes: Option<u64>,
+    streams: Option<Streams>,
+    turns: Option<(Conversation, Turns)>,
 }
 
 impl<'a> Bench<'a> {
@@ -450,7 +462,11 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn run(mut self, progress: &mut dyn FnMut(BenchEvent<'_>)) -> Result<Measured, LabError> {
+    fn run(
+        mut self,
+        pass_time_max: Duration,
+        progress: &mut dyn FnMut(BenchEvent<'_>),
+    ) -> Result<Measured, LabError> {
         if self.resident {
             progress(BenchEvent::Step("measuring the drive"));
             self.measure_drive()?;
@@ -469,6 +485,20 @@ impl<'a> Bench<'a> {
             progress(BenchEvent::Step(&format!("measuring, {} of {}", repeat + 1, self.options.repeats)));
             runs.push(self.repeat()?);
         }
+        let streams = match self.options.streams() {
+            Some(count) => {
+                progress(BenchEvent::Step(&format!("measuring {count} streams together")));
+                Some(self.streams(count, pass_time_max)?)
+            }
+            None => None,
+        };
+        let turns = match self.options.turn_tokens {
+            Some(tokens) => {
+                progress(BenchEvent::Step("measuring two turns"));
+                Some(self.turns(tokens)?)
+            }
+            None => None,
+        };
         let peak_resident_bytes = system::peak_resident_bytes();
         if self.resident {
             self.measure_drive()?;
@@ -480,7 +510,30 @@ impl<'a> Bench<'a> {
             offsets_repeated: self.deck.repeated,
             drive: self.drive,
             peak_resident_bytes,
+            streams,
+            turns,
         })
+    }
+
+    /// Streams that decode together, each from a prompt of its own.
+    fn streams(&mut self, count: usize, pass_time_max: Duration) -> Result<Streams, LabError> {
+        let tokens = self.options.stream_tokens(self.engine.plan().ctx);
+        let prompt_tokens = self.options.prompt_tokens;
+        let streams =
+            (0..count).map(|_| (self.tokens.take(prompt_tokens), self.tokens.take(tokens))).collect();
+        let arrival = self.options.arrive_tokens.map(|tokens| self.tokens.take(tokens));
+        let load = Load { streams, tokens: self.options.decode_tokens, arrival, pass_time_max };
+        streams::measure(self.engine, &load)
+    }
+
+    fn turns(&mut self, more_tokens: usize) -> Result<(Conversation, Turns), LabError> {
+        let conversation = Conversation {
+            prompt: self.tokens.take(self.options.prompt_tokens),
+            answer: self.tokens.take(self.options.decode_tokens),
+            more: self.tokens.take(more_tokens),
+        };
+        let turns = conversation.run(self.engine)?;
+        Ok((conversation, turns))
     }
 
     /// Computes a prompt. No other begins as it does, so nothing of it was computed before.
@@ -491,8 +544,9 @@ impl<'a> Bench<'a> {
         Ok(prompt)
     }
 
-    /// One token at a time; which one comes from the source of tokens, not from the logits, so that a model with random
-    /// weights does not loop and hit its cache. The first is the end of a prompt that was computed but for it.
+    /// One token at a time; which one comes from the source of tokens, not from the logits, so that
+    /// a model with random weights does not loop and hit its cache. The first is the end of a
+    /// prompt that was computed but for it.
     fn decode(&mut self, mut prompt: Vec<u32>, tokens: usize) -> Result<(), LabError> {
         prompt.push(self.tokens.one());
         let forced = self.tokens.take(tokens - 1);
@@ -533,7 +587,8 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The drive's own rate: records as the experts lie, as many under way as a layer has, into slots on loan.
+    /// The drive's own rate: records as the experts lie, as many under way as a layer has, into
+    /// slots on loan.
     fn measure_drive(&mut self) -> Result<(), LabError> {
         if self.deck.is_empty() {
             return Ok(());
@@ -595,6 +650,7 @@ impl About {
             resident: plan.slots >= plan.expert_count,
             ctx: plan.ctx,
             chunk_tokens: plan.chunk_tokens,
+            parallel: options.streams().unwrap_or(1),
             plan,
             prompt_tokens: options.prompt_tokens,
             decode_tokens: options.decode_tokens,
@@ -624,13 +680,13 @@ fn median_split(splits: &[TimeSplit]) -> TimeSplit {
     }
 }
 
-/// Least time that the arithmetic of a prompt takes at the kernels' best: every weight of the layers once a token (experts
-/// K of E), the head once.
+/// Least time that the arithmetic of a prompt takes at the kernels' best: every weight of the
+/// layers once a token (experts K of E), the head once.
 fn arithmetic_s(facts: &Facts, tokens: usize, rates: &BTreeMap<String, f64>) -> f64 {
     let rate = |shape: &Shape| rates.get(shape.format.name()).copied().unwrap_or(f64::INFINITY);
     let time = |shape: Shape| ratio(shape.weights(), rate(&shape));
     let body: f64 = facts.body().map(time).sum();
-    let experts: f64 = facts.experts.iter().flatten().copied().map(time).sum();
+    let experts: f64 = facts.expert_shapes().flatten().map(time).sum();
     let k = facts.config.per_token_max() as f64;
     tokens as f64 * (body + k * experts) + facts.head().map_or(0.0, time)
 }

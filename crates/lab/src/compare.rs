@@ -1,9 +1,9 @@
-//! How far a model's predictions are from a reference's, token by token of a text: Kullback-Leibler divergence and
-//! agreement on the likeliest token.
+//! How far a model's predictions are from a reference's, token by token of a text: Kullback-Leibler
+//! divergence and agreement on the likeliest token.
 //!
-//! Both models are open at once where both fit into the budget; the reference then hands over one window's logits at a
-//! time. Otherwise it runs first and alone, and its logits wait for the other in a temporary file. They are the same f32
-//! numbers either way.
+//! Both models are open at once where both fit into the budget; the reference then hands over one
+//! window's logits at a time. Otherwise it runs first and alone, and its logits wait for the other
+//! in a temporary file. They are the same f32 numbers either way.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -41,7 +41,8 @@ pub struct CompareOptions {
 pub enum CompareEvent<'a> {
     /// A model is being opened.
     Loading(Loading<'a>),
-    /// The models take turns in memory; so many bytes of logits go to a file that is gone afterwards.
+    /// The models take turns in memory; so many bytes of logits go to a file that is gone
+    /// afterwards.
     Spilling(u64),
     /// Tokens computed, by both models together.
     Tokens {
@@ -52,7 +53,8 @@ pub enum CompareEvent<'a> {
     },
 }
 
-/// How far the model is from the reference. Divergences are those of the model from the reference, in nats for each token.
+/// How far the model is from the reference. Divergences are those of the model from the reference,
+/// in nats for each token.
 #[derive(Clone, Debug, Serialize)]
 pub struct CompareReport {
     /// Mean divergence.
@@ -102,8 +104,8 @@ pub struct CompareReport {
 /// Compares the model at `path` with the one at `reference` over `text`.
 ///
 /// # Errors
-/// Different vocabularies; a text or windows that [`crate::eval`] would refuse; anything wrong with either model; no
-/// room for the temporary file where one is needed.
+/// Different vocabularies; a text or windows that [`crate::eval`] would refuse; anything wrong with
+/// either model; no room for the temporary file where one is needed.
 pub fn compare(
     path: &Path,
     reference: &Path,
@@ -197,7 +199,8 @@ impl Shares {
         self.rows + self.least[0] + self.least[1]
     }
 
-    /// A budget for each if both fit: what it needs at least, and of the rest as its experts are large.
+    /// A budget for each if both fit: what it needs at least, and of the rest as its experts are
+    /// large.
     fn at_once(&self, budget: u64) -> Option<[u64; 2]> {
         let rest = budget.checked_sub(self.least_bytes())?;
         let wants = self.wants[0] as f64 / (self.wants[0] as f64 + self.wants[1] as f64);
@@ -276,7 +279,8 @@ impl Run<'_> {
         scores: &mut Scores,
     ) -> Result<(), LabError> {
         let failed = |source| LabError::Spill { dir: dir.into(), source };
-        // It has no name where the system allows that, so that it is gone even if this process is killed.
+        // It has no name where the system allows that, so that it is gone even if this process is
+        // killed.
         let file = tempfile::tempfile_in(dir).map_err(failed)?;
         let file = self.write_reference(paths[1], &options[1], file, dir)?;
         self.done = self.tokens.len();
@@ -341,8 +345,8 @@ struct Score {
 }
 
 impl Score {
-    /// With p the softmax of the reference's logits r and q that of the model's m, the divergence is
-    /// sum p (ln p - ln q) = sum p (r - m) - ln sum exp r + ln sum exp m.
+    /// With p the softmax of the reference's logits r and q that of the model's m, the divergence
+    /// is sum p (ln p - ln q) = sum p (r - m) - ln sum exp r + ln sum exp m.
     fn of(reference: &[f32], model: &[f32], token: usize) -> Score {
         let (top, max) = top(model);
         let (reference_top, reference_max) = self::top(reference);

@@ -34,6 +34,12 @@ pub enum LabError {
         /// Tokens of the context.
         ctx: usize,
     },
+    /// A stream that was to decode while something else was measured had no more tokens left.
+    #[error("a stream ended after {tokens} tokens while others were still being measured")]
+    StreamEnded {
+        /// Tokens that it decoded.
+        tokens: usize,
+    },
     /// A text is too short.
     #[error("the text has {tokens} tokens, at least 2 are needed")]
     TextTooShort {

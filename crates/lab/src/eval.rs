@@ -9,8 +9,8 @@ use crate::LabError;
 pub struct EvalOptions {
     /// Tokens of a window.
     pub ctx: usize,
-    /// Tokens that the window moves on; each is scored once, with at least `ctx - stride` tokens before it (but in the
-    /// first window).
+    /// Tokens that the window moves on; each is scored once, with at least `ctx - stride` tokens
+    /// before it (but in the first window).
     pub stride: usize,
 }
 

@@ -27,7 +27,8 @@ pub struct ExpertReads {
     pub experts_per_s: f64,
 }
 
-/// Measures how fast experts of a model are read, past the page cache, in random order. `None` for a model without experts.
+/// Measures how fast experts of a model are read, past the page cache, in random order. `None` for
+/// a model without experts.
 ///
 /// # Errors
 /// Anything wrong with the model; the first read that failed.

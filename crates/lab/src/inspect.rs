@@ -149,7 +149,8 @@ fn tier_sizes(opened: &Opened) -> BTreeMap<String, TierSize> {
     tiers
 }
 
-/// A synthetic model says nothing about text, and one with shared records less about disks of its size.
+/// A synthetic model says nothing about text, and one with shared records less about disks of its
+/// size.
 fn synthetic_notes(opened: &Opened) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(found) = Synthetic::of(&opened.checkpoint) {
@@ -163,7 +164,8 @@ fn synthetic_notes(opened: &Opened) -> Vec<String> {
     notes
 }
 
-/// Rows that are no multiple of a 256-wide block are kept in a 32-wide format; say which, so that nobody wonders.
+/// Rows that are no multiple of a 256-wide block are kept in a 32-wide format; say which, so that
+/// nobody wonders.
 fn fallback_notes(opened: &Opened) -> Vec<String> {
     const SUPER_BLOCK_LEN: usize = 256;
     let asked = opened.checkpoint.manifest().map_or("", |manifest| manifest.description.as_str());

@@ -1,11 +1,13 @@
-//! Measurements on an engine and on the machine below it: how fast a model runs ([`bench`]), how fast it would
-//! ([`forecast`]), how well it predicts ([`eval`], [`compare`]), its sizes ([`inspect`]).
+//! Measurements on an engine and on the machine below it: how fast a model runs ([`bench`]), how
+//! fast it would ([`forecast`]), how well it predicts ([`eval`], [`compare`]), its sizes
+//! ([`inspect`]).
 //!
 //! Nothing here is needed to serve a model.
 #![forbid(unsafe_code)]
 
 pub mod bench;
 mod compare;
+mod drive;
 mod error;
 mod eval;
 mod expert_reads;
@@ -13,10 +15,16 @@ mod facts;
 mod figures;
 pub mod forecast;
 pub mod inspect;
+mod layer_costs;
+mod mark;
 mod probe;
+mod stand_in;
+mod streams;
+mod turns;
 
 pub use compare::{CompareEvent, CompareOptions, CompareReport, compare};
 pub use error::LabError;
 pub use eval::{EvalOptions, EvalReport, eval};
 pub use expert_reads::{ExpertReads, expert_reads};
+pub use layer_costs::{LayerCost, PassCost};
 pub use models::synthetic::Synthetic;

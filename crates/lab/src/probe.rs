@@ -1,7 +1,9 @@
-//! What this machine gives: the drive at the sizes and depths of expert reads, the memory, the kernels.
+//! What this machine gives: the drive at the sizes and depths of expert reads, the memory, the
+//! kernels.
 //!
-//! Each probe takes a second or less and is repeated by its caller before and after what it is compared with, because a
-//! shared machine changes while one looks. None needs memory beyond what it is handed or told.
+//! Each probe takes a second or less and is repeated by its caller before and after what it is
+//! compared with, because a shared machine changes while one looks. None needs memory beyond what
+//! it is handed or told.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -111,8 +113,8 @@ impl DriveProbe<'_> {
         result.map(|()| sample)
     }
 
-    /// Reads as many records at once as there are buffers and waits for all, again and again, as a layer does: median
-    /// seconds of one such burst. `None` if the deck holds fewer records.
+    /// Reads as many records at once as there are buffers and waits for all, again and again, as a
+    /// layer does: median seconds of one such burst. `None` if the deck holds fewer records.
     ///
     /// # Errors
     /// As [`DriveProbe::steady`].
@@ -148,8 +150,8 @@ impl DriveProbe<'_> {
 /// Passes over the buffer that a memory probe makes.
 const MEMORY_PASSES: usize = 7;
 
-/// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which should be many times
-/// larger than any cache: one figure for each pass.
+/// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes, which
+/// should be many times larger than any cache: one figure for each pass.
 pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, LabError> {
     let (buf, share) = shared_memory(threads, bytes)?;
     let pass = |_| {
@@ -178,9 +180,9 @@ fn shared_memory(threads: usize, bytes: usize) -> Result<(AlignedBuf, usize), La
     Ok((buf, share))
 }
 
-/// Bytes per second that the drive gives while `threads` threads read memory as [`memory_rates`] does: what one can have of
-/// the drive while computing, where weights come from memory too. On some machines, virtual ones above all, that is much less
-/// than of a drive alone.
+/// Bytes per second that the drive gives while `threads` threads read memory as [`memory_rates`]
+/// does: what one can have of the drive while computing, where weights come from memory too. On
+/// some machines, virtual ones above all, that is much less than of a drive alone.
 pub(crate) fn drive_while_computing(
     threads: usize,
     bytes: usize,
@@ -218,14 +220,16 @@ fn fold(bytes: &[u8]) -> u64 {
     sums.iter().fold(0, |all, sum| all ^ sum)
 }
 
-/// Tokens of a product in which the kernels are at their best: enough that weights are decoded for many.
+/// Tokens of a product in which the kernels are at their best: enough that weights are decoded for
+/// many.
 const PEAK_TOKENS: usize = 128;
 /// Weight rows of that product: with them a matrix of any format stays in a cache.
 const PEAK_ROWS: usize = 512;
 /// Longest that one kernel is measured.
 const PEAK_TIME: Duration = Duration::from_millis(250);
 
-/// Multiply-adds per second of a product at its best: a matrix of this format and width that stays in a cache, many tokens.
+/// Multiply-adds per second of a product at its best: a matrix of this format and width that stays
+/// in a cache, many tokens.
 pub(crate) fn peak_products_per_s(backend: &mut CpuBackend, shape: Shape) -> f64 {
     products_per_s(backend, shape, PEAK_TOKENS)
 }
@@ -265,8 +269,8 @@ pub(crate) fn random_values(len: usize) -> Vec<f32> {
     (0..len).map(|_| random.below(2001) as f32 / 1000.0 - 1.0).collect()
 }
 
-/// A matrix of one random row again and again: products with it take as long as with any other. `None` if there is no such
-/// matrix or no memory for it.
+/// A matrix of one random row again and again: products with it take as long as with any other.
+/// `None` if there is no such matrix or no memory for it.
 pub(crate) fn random_matrix(shape: Shape) -> Option<HostMatrix> {
     let Shape { format, rows, cols } = shape;
     let row_bytes = format.row_bytes(cols).ok().filter(|bytes| *bytes > 0)?;

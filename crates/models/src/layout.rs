@@ -11,9 +11,8 @@ use ops::{AttentionShape, DeltaNetShape};
 
 use crate::ModelError;
 use crate::families::shown_name;
-use crate::names::{
-    POST_NORM, PUBLISHED_PREFIX, ROPE_FACTORS, ROUTER, ROUTER_BIAS, ROUTER_CORRECTION, TEXT_PREFIX,
-};
+pub use crate::names::PUBLISHED_PREFIX;
+use crate::names::{POST_NORM, ROPE_FACTORS, ROUTER, ROUTER_BIAS, ROUTER_CORRECTION, TEXT_PREFIX};
 use crate::spec::{AttentionSpec, FeedSpec, MixerSpec, ModelSpec, MoeSpec, RopeFactors};
 
 /// Tensors that belong to parts that the text model does not use, by the beginning of their names.
@@ -39,6 +38,25 @@ pub enum Tier {
     Small,
 }
 
+/// The part of a model that a dense tensor belongs to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Token embedding table.
+    Embedding,
+    /// Output head.
+    Head,
+    /// Token mixer of a layer.
+    Mixer,
+    /// Router of a layer with experts.
+    Router,
+    /// Shared expert and its gate: computed for every token while routed experts are being read.
+    SharedExpert,
+    /// MLP of a layer without experts.
+    Mlp,
+    /// Norms, and what all layers share.
+    Norm,
+}
+
 /// A dense tensor that the architecture needs.
 #[derive(Clone, Debug)]
 pub struct Expected {
@@ -48,6 +66,10 @@ pub struct Expected {
     pub shape: Vec<usize>,
     /// What it is for.
     pub tier: Tier,
+    /// The part of the model that it belongs to.
+    pub role: Role,
+    /// The layer that it belongs to, if any.
+    pub layer: Option<usize>,
 }
 
 /// The tensors of a checkpoint, sorted out: what the text model uses and what it leaves alone.
@@ -109,42 +131,57 @@ pub fn published_dense(spec: &ModelSpec) -> Vec<Expected> {
 /// Every dense tensor of the text model, in model order.
 pub(crate) fn dense_tensors(prefix: &str, spec: &ModelSpec) -> Vec<Expected> {
     let (hidden, vocab) = (spec.hidden_size, spec.vocab_size);
-    let mut list = List(Vec::new());
+    let mut list = List { tensors: Vec::new(), role: Role::Embedding, layer: None };
     list.add(format!("{prefix}embed_tokens.weight"), &[vocab, hidden], Tier::Embedding);
     for (index, layer) in spec.layers.iter().enumerate() {
         let base = format!("{prefix}layers.{index}.");
-        list.add(format!("{base}input_layernorm.weight"), &[hidden], Tier::Small);
+        list.layer = Some(index);
+        list.of(Role::Norm).add(format!("{base}input_layernorm.weight"), &[hidden], Tier::Small);
         match &layer.mixer {
-            MixerSpec::Attention(attention) => list.attention(&base, hidden, attention),
-            MixerSpec::DeltaNet(shape) => list.delta_net(&base, hidden, shape),
+            MixerSpec::Attention(attention) => list.of(Role::Mixer).attention(&base, hidden, attention),
+            MixerSpec::DeltaNet(shape) => list.of(Role::Mixer).delta_net(&base, hidden, shape),
         }
-        list.add(format!("{base}{POST_NORM}"), &[hidden], Tier::Small);
+        list.of(Role::Norm).add(format!("{base}{POST_NORM}"), &[hidden], Tier::Small);
         match &layer.feed {
             FeedSpec::Moe(moe) => list.moe(&base, hidden, moe),
-            FeedSpec::Dense(mlp) => list.mlp(&format!("{base}mlp."), hidden, mlp.inner),
+            FeedSpec::Dense(mlp) => list.of(Role::Mlp).mlp(&format!("{base}mlp."), hidden, mlp.inner),
         }
     }
+    list.layer = None;
+    list.role = Role::Norm;
     if let (RopeFactors::Stored, Some(attention)) = (&spec.rope_factors, spec.attention().next()) {
         list.add(ROPE_FACTORS.into(), &[attention.shape.rotary_dim / 2], Tier::Small);
     }
     list.add(format!("{prefix}norm.weight"), &[hidden], Tier::Small);
     if !spec.tie_word_embeddings {
-        list.add("lm_head.weight".into(), &[vocab, hidden], Tier::Head);
+        list.of(Role::Head).add("lm_head.weight".into(), &[vocab, hidden], Tier::Head);
     }
-    list.0
+    list.tensors
 }
 
 /// A list of tensors that grows part by part.
-struct List(Vec<Expected>);
+struct List {
+    tensors: Vec<Expected>,
+    /// Of those that are added.
+    role: Role,
+    layer: Option<usize>,
+}
 
 impl List {
+    /// Tensors that are added from now on are of this role.
+    fn of(&mut self, role: Role) -> &mut Self {
+        self.role = role;
+        self
+    }
+
     fn add(&mut self, name: String, shape: &[usize], tier: Tier) {
-        self.0.push(Expected { name, shape: shape.to_vec(), tier });
+        let Self { role, layer, .. } = *self;
+        self.tensors.push(Expected { name, shape: shape.to_vec(), tier, role, layer });
     }
 
     /// Router and shared expert; the routed experts are in the [`ExpertTable`].
     fn moe(&mut self, base: &str, hidden: usize, moe: &MoeSpec) {
-        self.add(format!("{base}{ROUTER}"), &[moe.experts, hidden], Tier::Router);
+        self.of(Role::Router).add(format!("{base}{ROUTER}"), &[moe.experts, hidden], Tier::Router);
         if moe.router.bias {
             self.add(format!("{base}{ROUTER_BIAS}"), &[moe.experts], Tier::Small);
         }
@@ -152,7 +189,7 @@ impl List {
             self.add(format!("{base}{ROUTER_CORRECTION}"), &[moe.experts], Tier::Small);
         }
         let Some(shared) = &moe.shared else { return };
-        self.mlp(&format!("{base}mlp.shared_expert."), hidden, shared.inner);
+        self.of(Role::SharedExpert).mlp(&format!("{base}mlp.shared_expert."), hidden, shared.inner);
         if shared.gate {
             self.add(format!("{base}mlp.shared_expert_gate.weight"), &[1, hidden], Tier::Router);
         }

@@ -5,7 +5,7 @@
 //! stands for a number, the same in both.
 
 /// Prefix of the text model in published multi-modal layouts.
-pub(crate) const PUBLISHED_PREFIX: &str = "model.language_model.";
+pub const PUBLISHED_PREFIX: &str = "model.language_model.";
 /// Prefix of text-only layouts, and of GGUF files once they are adopted.
 pub(crate) const TEXT_PREFIX: &str = "model.";
 /// Divisors of the rotary frequencies, where the checkpoint stores them: as in GGUF files.

@@ -21,7 +21,7 @@
 //!
 //! One file per mechanism of the operating system lies in `os/`; [`FaultyStorage`] is the twin that
 //! makes any of it fail or dawdle on a seeded schedule, and exists so that the layers above are
-//! tested on it.
+//! tested on it; [`GeneratedStorage`] computes its bytes.
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -31,6 +31,7 @@ mod buffer;
 mod error;
 mod faulty;
 mod file;
+mod generated;
 mod job;
 mod memory;
 mod names;
@@ -49,6 +50,7 @@ pub use buffer::AlignedBuf;
 pub use error::StorageError;
 pub use faulty::{FaultKind, FaultPlan, FaultyStorage};
 pub use file::{FileStorage, PIECE_BYTES, StorageOptions, THREADS_MAX};
+pub use generated::GeneratedStorage;
 pub use memory::{FixedMemory, MemoryProbe, MemoryUnknown, SystemMemory};
 pub use names::UnknownName;
 pub use queue::CompletionQueue;

@@ -21,6 +21,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         warmup_tokens: args.warmup,
         text: text.transpose()?,
         seed: args.seed,
+        parallel: args.parallel,
+        arrive_tokens: args.arrive,
+        turn_tokens: args.turns,
     };
     let path = super::model_path(&args.model)?;
     let mut loading = output::LoadProgress::default();
@@ -43,6 +46,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     print_rates(&mut stdout, &report)?;
     print_split(&mut stdout, &report)?;
     print_limits(&mut stdout, &report)?;
+    print_streams(&mut stdout, &report)?;
+    print_turns(&mut stdout, &report)?;
     Ok(())
 }
 
@@ -252,5 +257,54 @@ fn print_limits(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
         report.limits.prefill_disk_time_s,
         human_bytes(report.rates.prefill_expert_bytes as u64),
         report.limits.prefill_arithmetic_time_s,
+    )
+}
+
+/// Several streams together.
+fn print_streams(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    let Some(streams) = &report.streams else { return Ok(()) };
+    writeln!(
+        out,
+        "\nstreams    {} together: {:.2} tokens/s, {:.2} .. {:.2} each · {} read a token · {:.1} % hits · at most {:.3} s \
+         between two tokens of one",
+        report.about.parallel,
+        streams.total_tokens_per_s,
+        streams.stream_tokens_per_s_min,
+        streams.stream_tokens_per_s_max,
+        human_bytes(streams.streams_expert_bytes_per_token as u64),
+        100.0 * streams.streams_hit_rate,
+        streams.stream_wait_max_s,
+    )?;
+    let Some(arrival) = &streams.arrival else { return Ok(()) };
+    writeln!(
+        out,
+        "arrival    a prompt of {} tokens: first token after {:.2} s; meanwhile at most {:.3} s between two tokens of a \
+         stream (bound on a pass: {:.3} s)",
+        arrival.prompt_tokens,
+        arrival.time_to_first_token_s,
+        arrival.stream_wait_max_s,
+        arrival.pass_time_max_s,
+    )
+}
+
+fn print_turns(out: &mut impl Write, report: &BenchReport) -> io::Result<()> {
+    let Some(turns) = &report.turns else { return Ok(()) };
+    writeln!(
+        out,
+        "turns      first token after {:.3} s for {} tokens; in the second turn after {:.3} s ({:.1} %) for {}, {} reused",
+        turns.first_time_to_first_token_s,
+        turns.first_prompt_tokens,
+        turns.second_time_to_first_token_s,
+        100.0 * turns.second_over_first,
+        turns.second_prompt_tokens,
+        turns.second_reused_tokens,
+    )?;
+    let Some(restarted) = &turns.restarted else { return Ok(()) };
+    writeln!(
+        out,
+        "           after a restart {:.3} s ({:.1} %), {} reused",
+        restarted.time_to_first_token_s,
+        100.0 * restarted.over_first,
+        restarted.reused_tokens,
     )
 }

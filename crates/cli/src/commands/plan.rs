@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use engine::EngineOptions;
 use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
 use lab::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
@@ -16,7 +17,8 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         disk_dir: args.disk_path.clone().unwrap_or_else(demo::cache_dir),
         probe_file_bytes: args.probe_size,
     };
-    let found = forecast(&target(args)?, &args.load.options(), &options, &mut |what| output::note(what))?;
+    let load = EngineOptions { parallel: Some(args.parallel), ..args.load.options() };
+    let found = forecast(&target(args)?, &load, &options, &mut |what| output::note(what))?;
     let mut stdout = io::stdout().lock();
     match args.json {
         true => {
@@ -126,7 +128,7 @@ fn print_machine(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "compute    {:.2} ms a token: dense {:.2}, head {:.2}, shared experts {:.2}, routed experts {:.2}\n",
+        "compute    {:.2} ms a pass: dense {:.2}, head {:.2}, shared experts {:.2}, routed experts {:.2}\n",
         1e3 * machine.compute_s(),
         1e3 * machine.dense_compute_s,
         1e3 * machine.head_compute_s,
@@ -136,6 +138,18 @@ fn print_machine(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
 }
 
 fn print_budgets(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
+    if found.parallel > 1 {
+        writeln!(
+            out,
+            "streams    {} decode together; tokens/s are those of all. With a prompt beside them a pass takes at most {:.2} s{}",
+            found.parallel,
+            found.pass_time_max_s,
+            match found.pass_time_least_s {
+                Some(least) if least > found.pass_time_max_s => format!(", but needs {least:.2} s here"),
+                _ => String::new(),
+            }
+        )?;
+    }
     writeln!(out, "{:28} | {:^33} | {:^33}", "", "real text", "every expert as likely")?;
     writeln!(
         out,
@@ -151,10 +165,10 @@ fn print_budgets(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
             budget.slots,
             100.0 * typical.hit_rate,
             human_bytes(typical.expert_bytes_per_token as u64),
-            typical.decode_tokens_per_s,
+            typical.total_tokens_per_s,
             100.0 * uniform.hit_rate,
             human_bytes(uniform.expert_bytes_per_token as u64),
-            uniform.decode_tokens_per_s,
+            uniform.total_tokens_per_s,
             if budget.beyond_free_memory { "  more than is free here" } else { "" },
         )
     };
