@@ -12,7 +12,7 @@
 //! | iOS | `os_proc_available_memory`: what is left before the app is killed | `getrusage` |
 //! | Windows | free physical memory, less where the page file leaves less | peak working set |
 //!
-//! The calls are declared here by hand: two structures and four functions, instead of crates that
+//! The calls are declared by hand, four structures and seven functions, instead of crates that
 //! bring bindings to whole systems.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
