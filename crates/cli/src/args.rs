@@ -390,8 +390,8 @@ pub(crate) struct BenchArgs {
     /// Let a prompt of so many tokens arrive while the streams decode, and measure how long they wait.
     #[arg(long, value_name = "TOKENS", value_parser = positive)]
     pub(crate) arrive: Option<usize>,
-    /// Also measure a conversation of two turns, the second with so many new tokens; with --session-cache after a restart
-    /// too.
+    /// Also measure a conversation of two turns, the second with so many new tokens; with
+    /// --session-cache after a restart too.
     #[arg(long, value_name = "TOKENS", value_parser = positive)]
     pub(crate) turns: Option<usize>,
     /// Print one JSON object.

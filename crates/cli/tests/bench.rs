@@ -171,7 +171,7 @@ fn plan_forecasts_streams_that_decode_together() {
     let dir = Dir::new();
     let disk = dir.path().to_str().unwrap();
     let [one, four] = ["1", "4"].map(|streams| {
-        plan("tiny", &["--disk-path", disk, "--memory", "64MiB", "--slots", "16", "--parallel", streams])
+        plan("tiny", &["--disk-path", disk, "--memory", "256MiB", "--slots", "16", "--parallel", streams])
     });
     check_forecast(&four);
     assert_eq!((number(&one, "parallel"), number(&four, "parallel")), (1.0, 4.0));

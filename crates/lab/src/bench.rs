@@ -83,8 +83,8 @@ impl BenchOptions {
         let Some(streams) = self.streams() else { return options.clone() };
         let parallel = Some(streams + usize::from(self.arrive_tokens.is_some()));
         // Of whole contexts for all of them most would stay empty.
-        let stream = (self.prompt_tokens + self.stream_tokens(usize::MAX)).next_multiple_of(PAGE_TOKENS);
-        let usual = self.arrive_tokens.is_none().then_some(streams * stream);
+        let stream = || (self.prompt_tokens + self.stream_tokens(usize::MAX)).next_multiple_of(PAGE_TOKENS);
+        let usual = self.arrive_tokens.is_none().then(|| streams * stream());
         EngineOptions { parallel, kv_tokens: options.kv_tokens.or(usual), ..options.clone() }
     }
 }
