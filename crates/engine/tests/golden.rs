@@ -13,8 +13,10 @@ const ABSOLUTE_MAX: f32 = 1e-3;
 const RELATIVE_MAX: f64 = 1e-4;
 
 /// Against float64 with keys and values in half precision, in the median over positions: 1.2e-5 to
-/// 3.0e-4 when it was measured, but 1.2e-3 in `mixtral`, whose queries and keys have no norm.
-const RELATIVE_MEDIAN_MAX_F16: f64 = 2e-3;
+/// 3.0e-4 when it was measured.
+const RELATIVE_MEDIAN_MAX_F16: f64 = 1e-3;
+/// The same for `mixtral`, whose queries and keys have no norm: 1.2e-3.
+const RELATIVE_MEDIAN_MAX_F16_MIXTRAL: f64 = 2e-3;
 /// With 8-bit codes: 2.8e-4 to 9.1e-3.
 const RELATIVE_MEDIAN_MAX_Q8_0: f64 = 3e-2;
 /// The same for `qwen3moe`: 4.2e-2. Each of its layers attends and has a random router to turn.
@@ -106,8 +108,10 @@ fn rounded_keys_and_values_stay_within_their_bounds() {
             relative[relative.len() / 2]
         };
         let [exact, f16, q8_0] = [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0].map(deviation);
-        assert!(exact < f16 && f16 <= RELATIVE_MEDIAN_MAX_F16, "{}: f16 {f16:.1e}", dir.display());
-        let qwen3moe = dir.to_string_lossy().contains("qwen3moe");
+        let is = |name| dir.to_string_lossy().contains(name);
+        let most = if is("mixtral") { RELATIVE_MEDIAN_MAX_F16_MIXTRAL } else { RELATIVE_MEDIAN_MAX_F16 };
+        assert!(exact < f16 && f16 <= most, "{}: f16 {f16:.1e}", dir.display());
+        let qwen3moe = is("qwen3moe");
         let most = if qwen3moe { RELATIVE_MEDIAN_MAX_Q8_0_QWEN3MOE } else { RELATIVE_MEDIAN_MAX_Q8_0 };
         assert!(f16 < q8_0 && q8_0 <= most, "{}: q8_0 {q8_0:.1e}", dir.display());
     }
