@@ -1,14 +1,19 @@
 //! The `flash-moe` command line: arguments in, text or JSON on stdout, everything else on stderr.
 //!
-//! Exit code 0 on success, 2 for bad usage, 1 for everything else, with one line that says what was
-//! wrong, where, and what to do. A reader that closes the pipe early (`| head`) is no error.
+//! Exit code 0 on success, 2 for bad usage, 130 after Ctrl-C at a terminal, 1 for everything else,
+//! with one line that says what was wrong, where, and what to do. A reader that closes the pipe early
+//! (`| head`) is no error.
 #![forbid(unsafe_code)]
 
 mod advice;
 mod args;
 mod commands;
 mod demo;
+mod interrupt;
 mod output;
+mod prompt;
+mod shown;
+mod summary;
 mod values;
 
 use std::io;
@@ -17,6 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
+use crate::interrupt::Interrupted;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -36,9 +42,10 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            match error.downcast_ref::<args::Usage>() {
-                Some(_) => ExitCode::from(2),
-                None => ExitCode::FAILURE,
+            match () {
+                () if error.is::<args::Usage>() => ExitCode::from(2),
+                () if error.is::<Interrupted>() => ExitCode::from(Interrupted::exit_code()),
+                () => ExitCode::FAILURE,
             }
         }
     }

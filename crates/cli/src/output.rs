@@ -27,16 +27,76 @@ pub(crate) fn aside(text: &str) {
     eprintln!("{}", console::style(text).for_stderr().dim());
 }
 
-/// A bar over bytes with rate and time left; drawn only on a terminal.
+/// Prints parts of a line, with dots between them, on as many lines as the terminal needs.
+pub(crate) fn parts(parts: &[String]) {
+    folded(parts, width()).iter().for_each(|line| note(line));
+}
+
+/// As [`parts`], dim on a terminal.
+pub(crate) fn parts_aside(parts: &[String]) {
+    folded(parts, width()).iter().for_each(|line| aside(line));
+}
+
+/// Columns of the terminal, of which a line leaves the last one free; where there is none, usual ones.
+pub(crate) fn width() -> usize {
+    let term = console::Term::stderr();
+    term.size_checked().map_or(COLUMNS, |(_, columns)| usize::from(columns)).clamp(40, COLUMNS_MAX) - 1
+}
+
+const COLUMNS: usize = 80;
+/// Longer lines are hard to read.
+const COLUMNS_MAX: usize = 100;
+
+fn folded(parts: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line)
+                if console::measure_text_width(line) + 3 + console::measure_text_width(part) <= width =>
+            {
+                line.push_str(" · ");
+                line.push_str(part);
+            }
+            _ => lines.push(part.clone()),
+        }
+    }
+    lines
+}
+
+/// A time for people: `4 s`, `3 min`, `2 h 5 min`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    match (seconds / 3600, seconds.div_ceil(60)) {
+        (0, _) if seconds < 100 => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, _) if hours > 9999 => "very long".into(),
+        (hours, _) => format!("{hours} h {} min", seconds % 3600 / 60),
+    }
+}
+
+/// All of a bar of [`share_bar`].
+pub(crate) const WHOLE: u64 = 1000;
+
+/// A bar over a share of some work; its message is what stands behind the share.
+pub(crate) fn share_bar(what: &'static str) -> ProgressBar {
+    let bar = bar(what, WHOLE, "{prefix:8} [{bar:24}] {percent:>3} %  {msg}");
+    bar.set_prefix(what);
+    bar.set_message("");
+    bar.tick();
+    bar
+}
+
+/// A bar over bytes with rate and time left; drawn only on a terminal. Bars are drawn by those who
+/// move them and need no thread.
 pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
     let style =
-        "{msg:10} [{bar:32}] {binary_bytes} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+        "{msg:8} [{wide_bar}] {binary_bytes} / {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
     bar(what, total, style)
 }
 
 /// A bar over tokens.
 pub(crate) fn tokens_bar(what: &'static str, total: u64) -> ProgressBar {
-    bar(what, total, "{msg:10} [{bar:32}] {human_pos} / {human_len} tokens  {per_sec}  {eta} left")
+    bar(what, total, "{msg:8} [{wide_bar}] {human_pos} / {human_len} tokens  {per_sec}  {eta} left")
 }
 
 fn bar(what: &'static str, total: u64, style: &str) -> ProgressBar {
@@ -45,7 +105,6 @@ fn bar(what: &'static str, total: u64, style: &str) -> ProgressBar {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(what);
-    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
@@ -118,4 +177,24 @@ pub(crate) fn size(bytes: u64) -> String {
 /// The lossy options that are on, for a table.
 pub(crate) fn lossy(options: &[String]) -> String {
     if options.is_empty() { "nothing".into() } else { options.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_folded_between_parts() {
+        let parts = ["prompt 12 tokens", "first token", "5 tokens"].map(String::from);
+        assert_eq!(folded(&parts, 80), ["prompt 12 tokens · first token · 5 tokens"]);
+        assert_eq!(folded(&parts, 30), ["prompt 12 tokens · first token", "5 tokens"]);
+        assert_eq!(folded(&parts, 3), parts);
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        let of = |seconds: f64| duration(Duration::from_secs_f64(seconds));
+        assert_eq!([of(0.2), of(99.0), of(100.0), of(7500.0)], ["1 s", "99 s", "2 min", "2 h 5 min"]);
+        assert_eq!(duration(Duration::MAX), "very long");
+    }
 }

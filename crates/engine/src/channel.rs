@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{EngineError, Event};
 
@@ -18,6 +18,10 @@ const CLOSING_POLL: Duration = Duration::from_millis(20);
 
 /// An event, or the error that ended the request.
 pub(crate) type Item = Result<Event, EngineError>;
+
+/// Nothing happened in the time that a caller wanted to wait.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct StillRunning;
 
 pub(crate) struct Channel {
     queue: Mutex<Queue>,
@@ -97,19 +101,25 @@ impl Channel {
         }
     }
 
-    /// The next item, and whether there was no room before; `None` after the last one.
-    pub(crate) fn next(&self) -> Option<(Item, bool)> {
+    /// The next item, and whether there was no room before; `None` after the last one. Waits for
+    /// `time` at most, if one is given.
+    pub(crate) fn next(&self, time: Option<Duration>) -> Result<Option<(Item, bool)>, StillRunning> {
+        let until = time.map(|time| Instant::now() + time);
         let mut queue = self.lock();
         loop {
             let full = queue.items.len() >= self.capacity;
             if let Some(item) = queue.items.pop_front() {
                 self.emptied.notify_one();
-                return Some((item, full));
+                return Ok(Some((item, full)));
             }
             if queue.closed {
-                return None;
+                return Ok(None);
             }
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Err(StillRunning),
+                Some(left) => self.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
@@ -137,14 +147,14 @@ mod tests {
     #[test]
     fn progress_is_coalesced_and_the_last_item_comes_last() {
         let channel = Channel::new(false, Arc::default());
-        (1..=5).for_each(|done| channel.push(Event::Prefill { done, total: 5 }));
+        (1..=5).for_each(|done| channel.push(Event::Prefill { done, total: 5, share: 0.0 }));
         channel.push(token(7));
         channel.close(Err(EngineError::Closed));
         channel.close(Ok(token(8)));
-        assert!(matches!(channel.next(), Some((Ok(Event::Prefill { done: 5, .. }), false))));
-        assert!(matches!(channel.next(), Some((Ok(Event::Token { id: 7, .. }), _))));
-        assert!(matches!(channel.next(), Some((Err(EngineError::Closed), _))));
-        assert!(channel.next().is_none());
+        assert!(matches!(channel.next(None).unwrap(), Some((Ok(Event::Prefill { done: 5, .. }), false))));
+        assert!(matches!(channel.next(None).unwrap(), Some((Ok(Event::Token { id: 7, .. }), _))));
+        assert!(matches!(channel.next(None).unwrap(), Some((Err(EngineError::Closed), _))));
+        assert!(channel.next(None).unwrap().is_none());
     }
 
     #[test]
@@ -157,7 +167,7 @@ mod tests {
                 written.store(true, Ordering::Relaxed);
             });
             // Blocks until the first was written.
-            assert!(matches!(channel.next(), Some((Ok(Event::Token { id: 0, .. }), _))));
+            assert!(matches!(channel.next(None).unwrap(), Some((Ok(Event::Token { id: 0, .. }), _))));
             channel.cancel();
         });
         assert!(written.load(Ordering::Relaxed));

@@ -52,26 +52,19 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (lend, lent) = mpsc::sync_channel::<Vec<AlignedBuf>>(1);
         let (give_back, given_back) = mpsc::sync_channel(1);
-        std::thread::scope(|scope| {
-            let call = move |runtime: &mut dyn Runtime| {
-                runtime.lend_buffers(count, &mut |buffers| {
-                    // Whoever does not give them back gets none in exchange: the slots stay empty.
-                    if lend.send(std::mem::take(buffers)).is_ok() {
-                        *buffers = given_back.recv().unwrap_or_default();
-                    }
-                })
-            };
-            let engine = self.clone();
-            let lending = scope.spawn(move || engine.with_runtime(call));
-            if let Ok(mut buffers) = lent.recv() {
-                use_buffers(&mut buffers);
-                let _ = give_back.send(buffers);
-            }
-            match lending.join() {
-                Ok(result) => Ok(result??),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        let lending = self.handle().inbox.post(move |worker| {
+            worker.runtime.lend_buffers(count, &mut |buffers| {
+                // Whoever does not give them back gets none in exchange: the slots stay empty.
+                if lend.send(std::mem::take(buffers)).is_ok() {
+                    *buffers = given_back.recv().unwrap_or_default();
+                }
+            })
+        })?;
+        if let Ok(mut buffers) = lent.recv() {
+            use_buffers(&mut buffers);
+            let _ = give_back.send(buffers);
+        }
+        Ok(lending.recv().map_err(|_| EngineError::Closed)??)
     }
 
     /// Where it reads.

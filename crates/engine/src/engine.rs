@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use checkpoint::Checkpoint;
 use models::ModelSpec;
@@ -12,7 +13,7 @@ use sampling::GenerationDefaults;
 use storage::{FileId, IoEngine, Storage};
 use tokenizer::{Message, TemplateOptions, Tokenizer};
 
-use crate::channel::{Channel, Item};
+use crate::channel::{Channel, Item, StillRunning};
 use crate::kv_cache::KvCache;
 use crate::open::{Compute, Loading, Opened, Source, load, open_files, open_storage};
 use crate::options::ResolvedOptions;
@@ -233,7 +234,8 @@ impl Engine {
         }
         // A request for logits alone needs no room for a token.
         if tokens.len() + usize::from(request.max_tokens > 0) > ctx {
-            return Err(EngineError::PromptTooLong { prompt: tokens.len(), ctx });
+            let limit = self.config().max_position_embeddings;
+            return Err(EngineError::PromptTooLong { prompt: tokens.len(), ctx, limit });
         }
         match tokens.iter().chain(&request.forced).find(|id| **id as usize >= vocab) {
             Some(id) => Err(EngineError::TokenOutOfRange { id: *id, vocab }),
@@ -323,7 +325,8 @@ impl Handle {
             halve_slots: self.halve_slots.clone(),
             sessions: self.sessions(plan.states > 0)?,
         });
-        self.thread = Some(std::thread::spawn(move || worker.run()));
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run());
+        self.thread = Some(thread.map_err(|source| EngineError::Thread { source })?);
         Ok(())
     }
 }
@@ -343,6 +346,22 @@ impl Running {
         self.canceller.cancel();
     }
 
+    /// The next event, as the iterator gives it, if one comes within `time`.
+    ///
+    /// # Errors
+    /// [`StillRunning`] if none did.
+    pub fn next_within(&mut self, time: Duration) -> Result<Option<Item>, StillRunning> {
+        Ok(self.taken(self.canceller.channel.next(Some(time))?))
+    }
+
+    fn taken(&self, next: Option<(Item, bool)>) -> Option<Item> {
+        let (item, was_full) = next?;
+        if was_full {
+            self.canceller.inbox.poke();
+        }
+        Some(item)
+    }
+
     /// What cancels the request from elsewhere.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
@@ -353,11 +372,9 @@ impl Iterator for Running {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
-        let (item, was_full) = self.canceller.channel.next()?;
-        if was_full {
-            self.canceller.inbox.poke();
-        }
-        Some(item)
+        let next = self.canceller.channel.next(None);
+        // Without a time there is always a next item, or the end.
+        self.taken(next.ok().flatten())
     }
 }
 

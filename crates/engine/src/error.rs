@@ -42,12 +42,14 @@ pub enum EngineError {
     #[error("{0}")]
     BudgetTooSmall(Box<Shortfall>),
     /// The prompt does not leave room for a single new token.
-    #[error("the prompt has {prompt} tokens and the context holds {ctx}")]
+    #[error("the prompt has {prompt} tokens and {}", holder(*prompt, *ctx, *limit))]
     PromptTooLong {
         /// Tokens of the prompt.
         prompt: usize,
         /// Tokens of the context.
         ctx: usize,
+        /// Tokens of the longest context of this model.
+        limit: usize,
     },
     /// The context asked for is beyond what the model was made for.
     #[error("a context of {asked} tokens is beyond the model's own limit of {limit}")]
@@ -84,6 +86,12 @@ pub enum EngineError {
         /// Requests that wait.
         waiting: usize,
     },
+    /// The system starts no more threads.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The engine is closed, or its thread ended by a fault of its own.
     #[error("the engine is closed")]
     Closed,
@@ -115,6 +123,14 @@ pub enum EngineError {
         /// What went wrong.
         source: std::io::Error,
     },
+}
+
+/// What a prompt does not fit into.
+fn holder(prompt: usize, ctx: usize, limit: usize) -> String {
+    match prompt < limit {
+        true => format!("the context holds {ctx}"),
+        false => format!("the model's own limit is {limit}"),
+    }
 }
 
 /// A budget that is too small, and the least that works.

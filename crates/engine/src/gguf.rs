@@ -2,6 +2,7 @@
 
 use checkpoint::Checkpoint;
 use checkpoint::gguf::{Gguf, Metadata, Value};
+use sampling::SamplingParams;
 use serde_json::json;
 use tokenizer::GgufVocabulary;
 
@@ -94,12 +95,22 @@ pub(crate) fn generation_config(checkpoint: &Checkpoint, gguf: &Gguf, eos_token_
     let ends = vocabulary(checkpoint, gguf).map(|vocabulary| vocabulary.end_token_ids()).unwrap_or_default();
     eos.extend(ends.into_iter().filter(|id| !eos_token_ids.contains(id)));
     let mut config = json!({ "eos_token_id": eos });
+    if SAMPLING_KEYS.iter().any(|(key, _)| gguf.metadata().get(key).is_some()) {
+        // Converters write the keys that differ from what llama.cpp does by itself.
+        let usual = SamplingParams::usual();
+        let [temperature, top_p, min_p] =
+            [usual.temperature, usual.top_p, usual.min_p].map(|number| short(number.into()));
+        config["do_sample"] = true.into();
+        config["temperature"] = temperature;
+        config["top_k"] = usual.top_k.into();
+        config["top_p"] = top_p;
+        config["min_p"] = min_p;
+    }
     for (key, name) in SAMPLING_KEYS {
         let value = gguf.metadata().get(key);
         let value =
             value.and_then(|value| value.as_f64().map(short).or_else(|| value.as_u64().map(|n| json!(n))));
         if let Some(value) = value {
-            config["do_sample"] = true.into();
             config[name] = value;
         }
     }

@@ -82,6 +82,17 @@ impl<R, W> Inbox<R, W> {
         &self,
         call: impl FnOnce(&mut W) -> T + Send + 'static,
     ) -> Result<T, EngineError> {
+        self.post(call)?.recv().map_err(|_| EngineError::Closed)
+    }
+
+    /// Has `call` run on the engine's thread; its result comes by the receiver.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`].
+    pub(crate) fn post<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut W) -> T + Send + 'static,
+    ) -> Result<mpsc::Receiver<T>, EngineError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let mut letters = self.lock();
         if letters.closed {
@@ -90,8 +101,7 @@ impl<R, W> Inbox<R, W> {
         // Who waits for the result is the caller, who is still there.
         letters.calls.push_back(Box::new(move |worker| drop(sender.send(call(worker)))));
         self.arrived.notify_one();
-        drop(letters);
-        receiver.recv().map_err(|_| EngineError::Closed)
+        Ok(receiver)
     }
 
     /// Makes the worker look again.

@@ -9,14 +9,14 @@ use models::layout::{self, Layout};
 use models::load::DenseLoader;
 use models::{Model, ModelError, ModelSpec, Scratch, States};
 use sampling::GenerationDefaults;
-use storage::{FileId, FileStorage, Storage, StorageOptions};
+use storage::{BLOCK_BYTES, FileId, FileStorage, Storage, StorageOptions};
 use tokenizer::Tokenizer;
 
 use crate::backend::{ThisBackend, backend};
 use crate::options::{Input, ResolvedOptions};
 use crate::plan::{MemoryPlan, ModelSizes, PlanInput};
 use crate::runtime::Loaded;
-use crate::{EngineError, Isa, gguf};
+use crate::{EngineError, EngineOptions, Isa, gguf};
 
 /// What a dense tensor takes in memory beyond its bytes, at most.
 pub const BUFFER_OVERHEAD_BYTES: u64 = 8192;
@@ -154,6 +154,16 @@ impl Opened {
         }
         Ok(defaults)
     }
+}
+
+/// The plan with which [`crate::Engine::open`] would open a model. Reads headers only.
+///
+/// # Errors
+/// Those of `open` that do not come from loading.
+pub fn plan_for(path: &Path, options: &EngineOptions) -> Result<MemoryPlan, EngineError> {
+    let opened = Opened::new(path)?;
+    let options = ResolvedOptions::new(options, &opened.config)?;
+    opened.plan(&options, BLOCK_BYTES)
 }
 
 /// Where weights are read from.

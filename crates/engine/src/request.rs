@@ -108,6 +108,8 @@ pub enum Event {
         done: usize,
         /// Prompt tokens to compute: those that were not computed before.
         total: usize,
+        /// Share of the work that is done, by layers: a chunk may be the whole prompt.
+        share: f32,
     },
     /// A token was chosen. Its text may be empty: characters are handed out whole.
     Token {

@@ -137,7 +137,7 @@ impl SessionCache {
             }
         }
         let bytes = entries.values().map(|entry| entry.bytes).sum();
-        let writer = Some(Writer::start(dir.to_path_buf(), on_written));
+        let writer = Some(Writer::start(dir.to_path_buf(), on_written)?);
         let mut cache = Self { dir: dir.to_path_buf(), bytes_max, key, recurrent, entries, bytes, writer };
         cache.make_room(0);
         Ok(cache)
@@ -290,10 +290,10 @@ impl Drop for SessionCache {
 }
 
 impl Writer {
-    fn start(dir: PathBuf, on_written: impl Fn() + Send + 'static) -> Self {
+    fn start(dir: PathBuf, on_written: impl Fn() + Send + 'static) -> Result<Self, EngineError> {
         let (jobs, todo) = sync_channel::<(Name, Vec<u8>)>(1);
         let (report, done) = sync_channel(1);
-        let thread = std::thread::spawn(move || {
+        let write = move || {
             for (name, buffer) in todo {
                 let written = write_file(&dir, &name, &buffer);
                 if report.send((name, buffer, written)).is_err() {
@@ -301,8 +301,10 @@ impl Writer {
                 }
                 on_written();
             }
-        });
-        Self { jobs, done, thread, idle: Some(Vec::new()) }
+        };
+        let thread = std::thread::Builder::new().name("sessions".into()).spawn(write);
+        let thread = thread.map_err(|source| EngineError::Thread { source })?;
+        Ok(Self { jobs, done, thread, idle: Some(Vec::new()) })
     }
 }
 

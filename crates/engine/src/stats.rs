@@ -4,7 +4,9 @@ use experts::StoreStats;
 use serde::Serialize;
 
 /// Statistics of one generation. Times in seconds, sizes in bytes, rates per second. Expert figures
-/// count every pass that the request took part in; requests that ran beside it share them.
+/// count every pass that the request took part in; requests that ran beside it share them. A figure
+/// of something that did not happen, of decoding say in a request that was cancelled in its prompt,
+/// is `None`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RunStats {
     /// Tokens of the prompt that were computed.
@@ -16,19 +18,19 @@ pub struct RunStats {
     /// Time before it was the request's turn.
     pub waited_s: f64,
     /// From the start of the request to the first token.
-    pub time_to_first_token_s: f64,
-    /// Prompt tokens per second.
-    pub prefill_tokens_per_s: f64,
-    /// Generated tokens per second after the first; 0 when there were fewer than two.
-    pub decode_tokens_per_s: f64,
+    pub time_to_first_token_s: Option<f64>,
+    /// Prompt tokens per second, of a whole prompt.
+    pub prefill_tokens_per_s: Option<f64>,
+    /// Generated tokens per second after the first, of two or more.
+    pub decode_tokens_per_s: Option<f64>,
     /// Bytes read from disk for experts in prefill.
-    pub prefill_expert_bytes_read: u64,
+    pub prefill_expert_bytes_read: Option<u64>,
     /// Bytes read from disk for experts in decode.
-    pub decode_expert_bytes_read: u64,
+    pub decode_expert_bytes_read: Option<u64>,
     /// Expert bytes read per decoded token.
-    pub expert_bytes_per_token: f64,
+    pub expert_bytes_per_token: Option<f64>,
     /// Share of expert requests in decode that were in memory.
-    pub hit_rate: f64,
+    pub hit_rate: Option<f64>,
     /// Time that the computation waited for reads.
     pub read_wait_s: f64,
     /// Expert slots in memory.

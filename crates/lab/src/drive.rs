@@ -1,12 +1,12 @@
 //! What the drive gives for the experts of a model, on its own files or on a temporary one.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use engine::door::{Opened, open_files};
-use storage::{AlignedBuf, SplitMix64, Storage};
+use storage::{AlignedBuf, FileId, SplitMix64, Storage};
 
 use crate::LabError;
 use crate::facts::{Facts, Record, distinct_records};
@@ -57,8 +57,7 @@ impl Drive {
                 Self::measure_deck("the model's own files".into(), deck, facts, storage, memory)
             }
             Source::Temporary(dir, bytes) => {
-                let file = ProbeFile::write(dir, bytes)?;
-                let id = storage.open(&file.path)?;
+                let id = write_probe_file(dir, bytes, storage)?;
                 let record = |at: u64| -> Record { vec![(id, at * facts.slot_bytes, facts.slot_bytes)] };
                 let records = bytes / facts.slot_bytes.max(1);
                 let deck = Deck::new((0..records).map(record).collect(), 1);
@@ -114,42 +113,69 @@ impl Drive {
     }
 }
 
-/// A file of random bytes that is gone when it is dropped.
-struct ProbeFile {
-    path: PathBuf,
+/// How the names of files begin that drives are measured with.
+const PROBE_PREFIX: &str = "flash-moe-probe-";
+/// A file of that name which is older was left by a process that was killed, seconds.
+const PROBE_STALE_S: u64 = 60;
+
+/// A file of random bytes without a name: it loses it when the storage has opened it and before
+/// anything is written, so that nothing is left however the process ends.
+fn write_probe_file(dir: &Path, bytes: u64, storage: &dyn Storage) -> Result<FileId, LabError> {
+    let failed = |source| LabError::ProbeFile { path: dir.join(PROBE_PREFIX), source };
+    fs::create_dir_all(dir).map_err(failed)?;
+    remove_stale(dir);
+    if let Some(free_bytes) = storage::free_disk_bytes(dir).filter(|free| bytes > *free) {
+        return Err(LabError::ProbeFileTooLarge { dir: dir.into(), needed_bytes: bytes, free_bytes });
+    }
+    let named = tempfile::Builder::new().prefix(PROBE_PREFIX).tempfile_in(dir).map_err(failed)?;
+    // The storage takes the length when it opens the file.
+    named.as_file().set_len(bytes).map_err(failed)?;
+    let id = storage.open(named.path())?;
+    let (mut file, path) = named.into_parts();
+    path.close().map_err(failed)?;
+    let mut random = SplitMix64::new(1);
+    let mut block = vec![0u8; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        // What a drive could compress would not be measured.
+        block.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.next_u64().to_le_bytes()));
+        let len = left.min(block.len() as u64);
+        file.write_all(&block[..len as usize]).map_err(failed)?;
+        left -= len;
+    }
+    file.sync_all().map_err(failed)?;
+    Ok(id)
 }
 
-impl ProbeFile {
-    fn write(dir: &Path, bytes: u64) -> Result<Self, LabError> {
-        let path = dir.join(format!("flash-moe-probe-{}.tmp", std::process::id()));
-        let failed = |source| LabError::ProbeFile { path: path.clone(), source };
-        fs::create_dir_all(dir).map_err(failed)?;
-        if let Some(free) = storage::free_disk_bytes(dir).filter(|free| bytes > *free) {
-            return Err(LabError::ProbeFileTooLarge {
-                dir: dir.into(),
-                needed_bytes: bytes,
-                free_bytes: free,
-            });
+/// Removes files of processes that were killed before they could take the name away.
+fn remove_stale(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let named = entry.file_name().to_string_lossy().starts_with(PROBE_PREFIX);
+        let age = entry.metadata().ok().and_then(|file| file.modified().ok()?.elapsed().ok());
+        if named && age.is_some_and(|age| age.as_secs() > PROBE_STALE_S) {
+            let _ = fs::remove_file(entry.path());
         }
-        let mut file = File::create(&path).map_err(failed)?;
-        let probe = Self { path: path.clone() };
-        let mut random = SplitMix64::new(1);
-        let mut block = vec![0u8; 1 << 20];
-        let mut left = bytes;
-        while left > 0 {
-            // What a drive could compress would not be measured.
-            block.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.next_u64().to_le_bytes()));
-            let len = left.min(block.len() as u64);
-            file.write_all(&block[..len as usize]).map_err(failed)?;
-            left -= len;
-        }
-        file.sync_all().map_err(failed)?;
-        Ok(probe)
     }
 }
 
-impl Drop for ProbeFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use storage::{FileStorage, StorageOptions};
+
+    use super::*;
+
+    #[test]
+    fn the_probe_file_has_no_name_and_stale_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let stale = fs::File::create(dir.path().join("flash-moe-probe-77.tmp")).unwrap();
+        stale.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        let storage = FileStorage::new(StorageOptions::default()).unwrap();
+        let file = write_probe_file(dir.path(), 3 << 20, storage.as_ref()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let (buf, start) = storage.read_range(file, 2 << 20, 1 << 20).unwrap();
+        assert!(buf[start..][..1 << 20].iter().any(|byte| *byte != 0));
     }
 }

@@ -6,8 +6,8 @@
 //! it is handed or told.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -157,9 +157,7 @@ pub(crate) fn memory_rates(threads: usize, bytes: usize) -> Result<Vec<f64>, Lab
     let pass = |_| {
         let started = Instant::now();
         thread::scope(|scope| {
-            buf.chunks(share).for_each(|part| {
-                scope.spawn(move || black_box(fold(part)));
-            });
+            buf.chunks(share).for_each(|part| beside(scope, move || _ = black_box(fold(part))));
         });
         buf.len() as f64 / started.elapsed().as_secs_f64()
     };
@@ -171,13 +169,19 @@ fn shared_memory(threads: usize, bytes: usize) -> Result<(AlignedBuf, usize), La
     let threads = threads.max(1);
     let share = (bytes / threads).next_multiple_of(storage::BLOCK_BYTES);
     let mut buf = AlignedBuf::new(share * threads)?;
-    thread::scope(|scope| {
-        buf.chunks_mut(share).for_each(|part| {
-            // Written, so that it is memory and not the system's page of zeros.
-            scope.spawn(move || part.fill(1));
-        });
-    });
+    // Written, so that it is memory and not the system's page of zeros.
+    let parts = Mutex::new(buf.chunks_mut(share));
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let fill = || std::iter::from_fn(next).for_each(|part| part.fill(1));
+    thread::scope(|scope| (0..threads).for_each(|_| beside(scope, fill)));
     Ok((buf, share))
+}
+
+/// Does the work in another thread, or here if the system gives none.
+fn beside<'scope>(scope: &'scope thread::Scope<'scope, '_>, work: impl FnOnce() + Copy + Send + 'scope) {
+    if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+        work();
+    }
 }
 
 /// Bytes per second that the drive gives while `threads` threads read memory as [`memory_rates`]
@@ -195,7 +199,8 @@ pub(crate) fn drive_while_computing(
     let sample = thread::scope(|scope| {
         for part in buf.chunks(share) {
             let stop = &stop;
-            scope.spawn(move || {
+            // Without this thread there is less beside the reads, as there will be in a run.
+            let _ = thread::Builder::new().spawn_scoped(scope, move || {
                 let mut lines = part.chunks(64 << 10).cycle();
                 while !stop.load(Ordering::Relaxed) {
                     black_box(lines.next().map(fold));

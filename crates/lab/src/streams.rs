@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use engine::{Canceller, Engine, Event, Request, Running};
+use engine::{Canceller, Engine, EngineError, Event, Request, Running};
 use serde::Serialize;
 
 use crate::LabError;
@@ -82,7 +82,11 @@ pub(crate) fn measure(engine: &Engine, load: &Load) -> Result<Streams, LabError>
     thread::scope(|scope| {
         for (stream, running) in running.into_iter().enumerate() {
             let (board, engine) = (&board, engine);
-            scope.spawn(move || board.follow(engine, load, stream, running));
+            let follow = move || board.follow(engine, load, stream, running);
+            if let Err(source) = thread::Builder::new().spawn_scoped(scope, follow) {
+                cancellers.iter().for_each(Canceller::cancel);
+                return Err(EngineError::Thread { source }.into());
+            }
         }
         // Every stream tells how it ended, so something always comes.
         let window = told.recv().unwrap_or(Err(LabError::StreamEnded { tokens: 0 }));
@@ -126,7 +130,7 @@ fn await_arrival(begin: Instant, running: Running, load: &Load, noted: &Noted) -
     for event in running {
         if let Event::Finished(generation) = event? {
             (prompt_tokens, first_token_s) =
-                (generation.prompt.len(), generation.stats.time_to_first_token_s);
+                (generation.prompt.len(), generation.stats.time_to_first_token_s.unwrap_or_default());
         }
     }
     let end = begin + Duration::from_secs_f64(first_token_s);

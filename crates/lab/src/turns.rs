@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use engine::{Engine, Generation, Request};
+use engine::{Engine, Generation, Request, RunStats};
 use serde::Serialize;
 
 use crate::LabError;
@@ -61,11 +61,11 @@ impl Conversation {
         let second = answer(engine, &self.second_prompt(), &self.answer)?.stats;
         Ok(Turns {
             first_prompt_tokens: self.prompt.len(),
-            first_time_to_first_token_s: first.time_to_first_token_s,
+            first_time_to_first_token_s: first_token_s(&first),
             second_prompt_tokens: second.prompt_tokens + second.reused_tokens,
             second_reused_tokens: second.reused_tokens,
-            second_time_to_first_token_s: second.time_to_first_token_s,
-            second_over_first: ratio(second.time_to_first_token_s, first.time_to_first_token_s),
+            second_time_to_first_token_s: first_token_s(&second),
+            second_over_first: ratio(first_token_s(&second), first_token_s(&first)),
             restarted: None,
         })
     }
@@ -78,8 +78,8 @@ impl Conversation {
         let stats = answer(engine, &self.second_prompt(), &self.answer[..1])?.stats;
         turns.restarted = Some(Restarted {
             reused_tokens: stats.reused_tokens,
-            time_to_first_token_s: stats.time_to_first_token_s,
-            over_first: ratio(stats.time_to_first_token_s, turns.first_time_to_first_token_s),
+            time_to_first_token_s: first_token_s(&stats),
+            over_first: ratio(first_token_s(&stats), turns.first_time_to_first_token_s),
         });
         Ok(())
     }
@@ -89,4 +89,9 @@ fn answer(engine: &Engine, prompt: &[u32], forced: &[u32]) -> Result<Generation,
     let (max_tokens, stop_ids, forced) = (forced.len(), Vec::new(), forced.to_vec());
     let request = Request { max_tokens, stop_ids, forced, ..engine.request(prompt) };
     Ok(engine.generate(request, |_| ControlFlow::Continue(()))?)
+}
+
+/// Every turn here has a first token.
+fn first_token_s(stats: &RunStats) -> f64 {
+    stats.time_to_first_token_s.unwrap_or_default()
 }

@@ -29,6 +29,12 @@ pub enum PackError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The system starts no more threads.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A read of the source failed or ended early.
     #[error("{path}: {item} at offset {offset}: cannot read {expected} bytes: {source}")]
     Read {

@@ -28,6 +28,7 @@ mod pipeline;
 mod plan;
 pub mod synth;
 mod target;
+mod threads;
 mod transcode;
 mod verify;
 

@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use checkpoint::manifest::Checksum;
@@ -57,12 +58,19 @@ pub(crate) fn run(
     std::thread::scope(|scope| {
         let (chunk_sender, chunk_receiver) = channel();
         let (unit_sender, unit_receiver) = channel();
-        for _ in 0..threads {
+        let thread = |source| PackError::Thread { source };
+        let commit = move || commit(job, &unit_receiver, journal);
+        let committer = Builder::new().spawn_scoped(scope, commit).map_err(thread)?;
+        for worker in 0..threads {
             let (feed, room, sender) = (&feed, &room, chunk_sender.clone());
-            scope.spawn(move || work(job, feed, room, &sender));
+            match Builder::new().spawn_scoped(scope, move || work(job, feed, room, &sender)) {
+                Ok(_) => {}
+                // Fewer are slower, and that is all. The committer ends with its sender.
+                Err(_) if worker > 0 => break,
+                Err(source) => return Err(thread(source)),
+            }
         }
         drop(chunk_sender);
-        let committer = scope.spawn(move || commit(job, &unit_receiver, journal));
         let sequenced = sequence(job, &feed, &chunk_receiver, &unit_sender, checksums);
         feed.stop();
         drop(unit_sender);

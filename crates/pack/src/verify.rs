@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::disk::{FilePool, read_exact_at, wont_need};
 use super::error::PackError;
 use super::plan::PackProgress;
+use super::threads;
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,24 +84,19 @@ pub(crate) fn verify_manifest(
     let next = AtomicUsize::new(0);
     let advance = Mutex::new(0u64);
     let bad = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut buffer = Vec::new();
-                let read = |bytes| {
-                    let mut total = advance.lock().unwrap_or_else(PoisonError::into_inner);
-                    *total += bytes;
-                    progress.advance(bytes);
-                };
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(check) = checks.get(index) else { return };
-                    if let Err(found) = check.run(&pool, &mut buffer, &read) {
-                        bad.lock().unwrap_or_else(PoisonError::into_inner).push((index, found));
-                    }
-                }
-            });
+    threads::side_by_side(0, || {
+        let mut buffer = Vec::new();
+        let read = |bytes| {
+            let mut total = advance.lock().unwrap_or_else(PoisonError::into_inner);
+            *total += bytes;
+            progress.advance(bytes);
+        };
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(check) = checks.get(index) else { return };
+            if let Err(found) = check.run(&pool, &mut buffer, &read) {
+                bad.lock().unwrap_or_else(PoisonError::into_inner).push((index, found));
+            }
         }
     });
     let mut bad = bad.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -13,6 +13,18 @@ pub const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Most end tokens that are accepted. Real models have one to five.
 pub const EOS_TOKEN_IDS_MAX: usize = 256;
 
+/// Entries that say how to sample.
+const SAMPLING_ENTRIES: [&str; 8] = [
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+];
+
 /// What `generation_config.json` says: how to sample and where to stop.
 ///
 /// `do_sample` that is false or absent means greedy, as in transformers; the filters are kept, so
@@ -31,8 +43,10 @@ pub const EOS_TOKEN_IDS_MAX: usize = 256;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationDefaults {
-    /// How to sample, inside the ranges of [`SamplingParams::validate`].
+    /// How to sample, inside the ranges of [`SamplingParams::validate`]; greedy if nothing is said.
     pub params: SamplingParams,
+    /// Whether anything is said about it.
+    pub says_how: bool,
     /// Tokens that end the generation, in the file's order, without repeats.
     pub eos_token_ids: Vec<u32>,
 }
@@ -93,9 +107,17 @@ impl GenerationDefaults {
             }
             other => other,
         })?;
-        let mut defaults = Self { params, eos_token_ids: Vec::new() };
+        let says_how =
+            SAMPLING_ENTRIES.iter().any(|key| value.get(key).is_some_and(|entry| !entry.is_null()));
+        let mut defaults = Self { params, says_how, eos_token_ids: Vec::new() };
         defaults.add_eos(&entries)?;
         Ok(defaults)
+    }
+
+    /// How to sample for people: as the model wishes, or in the usual way if it says nothing. Greedy
+    /// text of small models goes in circles.
+    pub fn for_people(&self) -> SamplingParams {
+        if self.says_how { self.params } else { SamplingParams::usual() }
     }
 
     /// Adds the end tokens of a `config.json` (`eos_token_id`, there or in `text_config`) to those

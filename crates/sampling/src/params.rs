@@ -64,6 +64,12 @@ impl SamplingParams {
         }
     }
 
+    /// What engines of the field use for models that say nothing: temperature 0.8, top-k 40, top-p
+    /// 0.95, min-p 0.05.
+    pub const fn usual() -> Self {
+        Self { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, ..Self::greedy() }
+    }
+
     /// Whether the most likely token is always chosen.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0

@@ -27,6 +27,22 @@ fn without_do_sample_it_is_greedy_and_keeps_the_filters() {
 }
 
 #[test]
+fn a_model_that_says_nothing_is_sampled_in_the_usual_way() {
+    for json in ["{}", r#"{"eos_token_id": 2, "temperature": null}"#] {
+        let defaults = GenerationDefaults::parse(json.as_bytes()).unwrap();
+        let usual = defaults.for_people();
+        assert!(!defaults.says_how && defaults.params.is_greedy());
+        assert_eq!((usual.temperature, usual.top_k, usual.top_p, usual.min_p), (0.8, 40, 0.95, 0.05));
+    }
+    // One that says anything is taken at its word, also if that is to be greedy.
+    for json in [r#"{"do_sample": false}"#, r#"{"top_k": 20}"#] {
+        let defaults = GenerationDefaults::parse(json.as_bytes()).unwrap();
+        assert_eq!(defaults.for_people(), defaults.params);
+        assert!(defaults.says_how && defaults.params.is_greedy());
+    }
+}
+
+#[test]
 fn nulls_and_minus_one_are_off() {
     let json = br#"{"do_sample": true, "temperature": null, "top_k": -1, "top_p": null,
         "eos_token_id": null, "repetition_penalty": 1.1}"#;

@@ -2,19 +2,18 @@
 
 use std::io::{self, BufRead, IsTerminal};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use engine::{
-    Canceller, Conversation, Engine, EngineError, Event, FinishReason, Generation, Input, TemplateOptions,
-};
+use engine::{Conversation, Engine, EngineError, Event, FinishReason, Generation, Input, TemplateOptions};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::run::{Shown, print_summary, set_sampling, shrink_on_hangup, take_events};
+use super::run::shrink_on_hangup;
 use crate::args::ChatArgs;
+use crate::interrupt::Interrupt;
 use crate::output;
+use crate::shown::{Shown, take_events};
+use crate::summary::{self, Sampled, Stopped};
 
 const HELP: &str = "\
 /reset          forget what was said (also /clear)
@@ -24,9 +23,9 @@ const HELP: &str = "\
 A line that ends in \\ goes on in the next; one that begins with // is said with a single /. Ctrl-C stops an answer.";
 
 pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::install()?;
     let engine = super::open(&args.model, &args.load, Input::Chat)?;
     shrink_on_hangup(&engine)?;
-    let interrupt = Interrupt::install()?;
     let mut input = Lines::new()?;
     let conversation = Conversation::new(args.system.as_deref());
     let mut chat = Chat { args, engine, conversation, interrupt, last: None };
@@ -103,78 +102,30 @@ fn edited(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// What Ctrl-C does, which depends on what is going on.
-#[derive(Clone)]
-struct Interrupt {
-    /// [`IDLE`], [`PROMPT`] or [`ANSWER`].
-    phase: Arc<AtomicU8>,
-    asked: Arc<AtomicBool>,
-    /// Of the answer under way.
-    canceller: Arc<Mutex<Option<Canceller>>>,
-}
-
-/// Nothing is computed: Ctrl-C ends the process. (In the line editor it is a key and clears the line.)
-const IDLE: u8 = 0;
-/// The prompt is computed: Ctrl-C stops within the layer.
-const PROMPT: u8 = 1;
-/// Tokens are generated: Ctrl-C stops after the one under way, so that nothing need be computed
-/// again; twice, at once.
-const ANSWER: u8 = 2;
-
-impl Interrupt {
-    fn install() -> anyhow::Result<Self> {
-        let interrupt = Self { phase: Arc::default(), asked: Arc::default(), canceller: Arc::default() };
-        let handler = interrupt.clone();
-        ctrlc::set_handler(move || {
-            let again = handler.asked.swap(true, Ordering::Relaxed);
-            match (handler.phase.load(Ordering::Relaxed), again) {
-                (ANSWER, false) => {}
-                (ANSWER, true) | (PROMPT, false) => match handler.lock().take() {
-                    Some(canceller) => canceller.cancel(),
-                    None => std::process::exit(1),
-                },
-                _ => std::process::exit(1),
-            }
-        })
-        .context("cannot handle Ctrl-C")?;
-        Ok(interrupt)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Canceller>> {
-        self.canceller.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, phase: u8) {
-        self.phase.store(phase, Ordering::Relaxed);
-    }
-
-    fn begin(&self, canceller: Canceller) {
-        self.asked.store(false, Ordering::Relaxed);
-        *self.lock() = Some(canceller);
-        self.enter(PROMPT);
-    }
-
-    fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
-    }
-}
-
 struct Chat<'a> {
     args: &'a ChatArgs,
     engine: Engine,
     conversation: Conversation,
     interrupt: Interrupt,
-    last: Option<Generation>,
+    last: Option<Answer>,
+}
+
+/// What `/stats` tells of.
+struct Answer {
+    generation: Generation,
+    sampled: Sampled,
+    stopped: Stopped,
 }
 
 impl Chat<'_> {
     fn greet(&self) {
         let (config, ctx) = (self.engine.config(), self.engine.plan().ctx);
         let name = config.family;
-        output::aside(&format!(
-            "{}: {name}, context of {ctx} tokens. /help lists commands.",
-            self.args.model
-        ));
+        output::parts_aside(&[
+            format!("{}: {name}", self.args.model),
+            format!("context of {ctx} tokens"),
+            "/help lists commands".into(),
+        ]);
     }
 
     /// A turn or a command.
@@ -197,7 +148,7 @@ impl Chat<'_> {
             "reset" | "clear" => self.start_over(self.args.system.clone()),
             "system" => self.start_over(Some(rest.trim().to_string()).filter(|text| !text.is_empty())),
             "stats" => match &self.last {
-                Some(last) => print_summary(last),
+                Some(last) => summary::print(&last.generation, &last.sampled, Some(last.stopped)),
                 None => output::note("nothing was answered yet"),
             },
             _ => output::note(&format!("there is no command /{name}; /help lists them")),
@@ -215,60 +166,68 @@ impl Chat<'_> {
 
     fn turn(&mut self, text: &str) -> anyhow::Result<()> {
         let options = TemplateOptions { enable_thinking: self.args.thinking, ..TemplateOptions::default() };
-        let request = self.conversation.request(&self.engine, text, &options).map_err(with_advice);
-        let mut request = request?;
-        set_sampling(&self.args.sampling, &mut request);
+        let request = self.conversation.request(&self.engine, text, &options);
+        let mut request = request.map_err(|error| self.with_advice(error))?;
+        let sampled = Sampled::choose(&self.args.sampling, self.engine.defaults(), &mut request);
         request.max_tokens = self.args.max_tokens.unwrap_or(request.max_tokens);
         let mut shown = Shown::new(true);
-        let interrupt = self.interrupt.clone();
-        let running = self.engine.submit(request).map_err(with_advice)?;
-        interrupt.begin(running.canceller());
+        let interrupt = &self.interrupt;
+        interrupt.listen();
+        let running = self.engine.submit(request).map_err(|error| self.with_advice(error))?;
+        let canceller = running.canceller();
+        let (mut answering, mut asked) = (false, false);
         let generation = take_events(running, |event| {
-            if let Event::Token { .. } = event {
-                interrupt.enter(ANSWER);
+            if interrupt.take() {
+                interrupt.once_more();
+                // A prompt is given up at once. An answer ends after the token under way, so that
+                // nothing need be computed again; the second time, at once.
+                if !answering || asked {
+                    canceller.cancel();
+                }
+                asked = true;
             }
+            answering |= matches!(event, Some(Event::Token { .. }));
             let flow = shown.on(event);
-            if interrupt.asked() { ControlFlow::Break(()) } else { flow }
+            if asked && event.is_some() { ControlFlow::Break(()) } else { flow }
         });
-        interrupt.enter(IDLE);
+        interrupt.idle();
         shown.finish();
         let generation = generation?;
         shown.result()?;
-        self.summary(&generation);
+        let stopped = Stopped { share: shown.prompt_share(), seconds: shown.elapsed().as_secs_f64() };
+        self.summary(&generation, stopped);
         // A prompt that was given up was never said.
         if generation.finish_reason != FinishReason::Cancelled || !generation.tokens.is_empty() {
             self.conversation.answered(text, &generation);
         }
-        self.last = Some(generation);
+        self.last = Some(Answer { generation, sampled, stopped });
         Ok(())
     }
 
-    /// One line of figures.
-    fn summary(&self, generation: &Generation) {
-        let (stats, ctx, prompt) = (&generation.stats, self.engine.plan().ctx, generation.prompt.len());
-        let used = prompt + generation.tokens.len();
-        let mut line = format!(
-            "{} new of {prompt} prompt tokens at {:.1}/s · {} tokens at {:.1}/s · context {used} of {ctx}",
-            stats.prompt_tokens,
-            stats.prefill_tokens_per_s,
-            stats.generated_tokens,
-            stats.decode_tokens_per_s,
-        );
+    /// Some figures.
+    fn summary(&self, generation: &Generation, stopped: Stopped) {
+        let (ctx, prompt) = (self.engine.plan().ctx, generation.prompt.len());
+        let mut parts = summary::speed(generation, Some(stopped));
+        if let Some(rate) = generation.stats.prefill_tokens_per_s {
+            let new = generation.stats.prompt_tokens;
+            parts[0] = format!("{new} new of {prompt} prompt tokens at {rate:.1}/s");
+        }
+        parts.push(format!("context {} of {ctx}", prompt + generation.tokens.len()));
         match generation.finish_reason {
-            FinishReason::Length => line.push_str(" · stopped by -n"),
-            FinishReason::Cancelled => line.push_str(" · stopped"),
+            FinishReason::Length => parts.push("stopped by -n".into()),
+            FinishReason::Cancelled => parts.push("stopped".into()),
             FinishReason::Context => {
-                line.push_str(" · the context is full: /reset, or restart with more --ctx")
+                parts.push("the context is full: /reset, or restart with more --ctx".into())
             }
             _ => {}
         }
-        output::aside(&line);
+        output::parts_aside(&parts);
     }
-}
 
-/// A conversation that has outgrown its context can go on in two ways.
-fn with_advice(error: EngineError) -> anyhow::Error {
-    let full = matches!(error, EngineError::PromptTooLong { .. });
-    let error = anyhow::Error::from(error);
-    if full { error.context("the conversation is too long; /reset starts a new one") } else { error }
+    /// A conversation that has outgrown its context can go on in two ways.
+    fn with_advice(&self, error: EngineError) -> anyhow::Error {
+        let full = matches!(error, EngineError::PromptTooLong { .. });
+        let error = super::trial(&self.args.model, &self.args.load).advise(error);
+        if full { error.context("the conversation is too long; /reset starts a new one") } else { error }
+    }
 }

@@ -13,8 +13,10 @@ pub(crate) mod synth;
 
 use std::path::PathBuf;
 
+use engine::system::{self, human_bytes};
 use engine::{Engine, EngineOptions, Input};
 
+use crate::advice::Trial;
 use crate::args::LoadArgs;
 use crate::{demo, output};
 
@@ -26,12 +28,30 @@ pub(crate) fn model_path(model: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// A command on a model, for its errors.
+pub(crate) fn trial(model: &str, load: &LoadArgs) -> Trial {
+    Trial { path: model_path(model).unwrap_or_else(|_| model.into()), options: load.options() }
+}
+
 /// Opens a model for requests made of `input` and shows the progress.
 pub(crate) fn open(model: &str, load: &LoadArgs, input: Input) -> anyhow::Result<Engine> {
     let path = model_path(model)?;
     let mut progress = output::LoadProgress::default();
-    let options = EngineOptions { input, ..load.options() };
+    let options = EngineOptions { input, ..options(load) };
     let engine = Engine::open(&path, options, &mut |event| progress.on(event));
     progress.finish();
-    Ok(engine?)
+    engine.map_err(|error| trial(model, load).advise(error))
+}
+
+/// The options that a model is opened with. A budget beyond what this machine has is spoken of.
+pub(crate) fn options(load: &LoadArgs) -> EngineOptions {
+    let free = system::available_memory_bytes();
+    if let (Some(memory), Some(free)) = (load.memory, free.filter(|free| load.memory > Some(*free))) {
+        let (memory, free) = (human_bytes(memory), human_bytes(free));
+        output::note(&format!(
+            "warning: --memory {memory} is more than the {free} that are free here; if the model takes it, the system \
+             swaps or ends the process"
+        ));
+    }
+    load.options()
 }

@@ -86,6 +86,19 @@ fn no_files_use_each_other_in_a_circle() {
 }
 
 #[test]
+fn threads_are_started_by_those_who_can_be_refused_one() {
+    let mut found = Vec::new();
+    for source in SOURCES.values().flatten().filter(|source| !source.path.contains("/tests")) {
+        let code = source.code.split("mod tests").next().unwrap_or_default();
+        let panics = ["thread::spawn(", "scope.spawn(", "s.spawn(|", "enable_steady_tick("];
+        found.extend(
+            panics.iter().filter(|call| code.contains(*call)).map(|call| format!("{} {call}", source.path)),
+        );
+    }
+    assert_none(&found, "calls that panic where the system starts no more threads, instead of a `Builder`");
+}
+
+#[test]
 fn messages_of_libraries_name_no_option_of_the_command_line() {
     let mut found = Vec::new();
     for source in SOURCES.iter().filter(|(name, _)| *name != COMMAND_LINE).flat_map(|(_, s)| s) {

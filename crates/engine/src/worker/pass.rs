@@ -193,8 +193,9 @@ impl Pass {
     fn report_progress(&self, layers: usize, all: usize) {
         let Some(range) = &self.layers else { return };
         let through = range.end.min(range.start + layers);
-        for Progress { channel, total, done, rows, .. } in self.progress.iter().filter(|_| through > 0) {
-            channel.push(Event::Prefill { done: done + rows * through / all, total: *total });
+        for &Progress { ref channel, total, done, rows, .. } in &self.progress {
+            let work = (done * all + rows * through) as f32 / (total * all).max(1) as f32;
+            channel.push(Event::Prefill { done: done + rows * through / all, total, share: work });
         }
     }
 

@@ -1,7 +1,7 @@
 //! One request on the engine's thread.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ops::DELTA_BLOCK_TOKENS;
 use sampling::{Sampler, SamplingError};
@@ -47,6 +47,7 @@ struct Times {
     admitted: Option<Instant>,
     prompt_done: Option<Instant>,
     first_token: Option<Instant>,
+    last_token: Option<Instant>,
     at_start: Counters,
     at_decode: Counters,
 }
@@ -94,6 +95,7 @@ impl Sequence {
                 admitted: None,
                 prompt_done: None,
                 first_token: None,
+                last_token: None,
                 at_start: Counters::default(),
                 at_decode: Counters::default(),
             },
@@ -141,7 +143,7 @@ impl Sequence {
     /// Tells the caller how much of the prompt is computed.
     pub(crate) fn report_progress(&self) {
         let (done, total) = (self.computed - self.held.reused, self.prompt_len - self.held.reused);
-        self.channel.push(Event::Prefill { done, total });
+        self.channel.push(Event::Prefill { done, total, share: done as f32 / total.max(1) as f32 });
     }
 
     pub(crate) fn prompt_done(&mut self, counters: Counters) {
@@ -190,7 +192,8 @@ impl Sequence {
         if generated >= self.request.max_tokens {
             return Ok(Some(FinishReason::Length));
         }
-        self.times.first_token.get_or_insert_with(Instant::now);
+        self.times.last_token = Some(Instant::now());
+        self.times.first_token = self.times.first_token.or(self.times.last_token);
         let forced = generated < self.request.forced.len();
         if !forced && self.request.stop_ids.contains(&id) {
             return Ok(Some(FinishReason::Stop));
@@ -243,35 +246,37 @@ impl Sequence {
 
     fn stats(&self, end: Counters, about: &RunStats) -> RunStats {
         let times = &self.times;
-        let now = Instant::now();
-        let since = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
-            (Some(from), Some(to)) => (to - from).as_secs_f64(),
-            _ => Duration::ZERO.as_secs_f64(),
+        let since = |from: Option<Instant>, to: Option<Instant>| Some((to? - from?).as_secs_f64());
+        let per_second = |count: usize, seconds: Option<f64>| {
+            seconds.filter(|seconds| count > 0 && *seconds > 0.0).map(|seconds| count as f64 / seconds)
         };
-        let per_second =
-            |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         // The first token comes out of prefill; each further one is a step.
         let steps = self.generated().len().saturating_sub(1);
         let prompt_tokens = self.computed.min(self.prompt_len).saturating_sub(self.held.reused);
-        let (prefill, decode) = (times.at_decode.since(&times.at_start), end.since(&times.at_decode));
+        let decoded = times.prompt_done.map(|_| end.since(&times.at_decode));
+        // Until the prompt is done all that was read was read for it.
+        let prompt_end = if times.prompt_done.is_some() { times.at_decode } else { end };
+        let prefilled = times.admitted.map(|_| prompt_end.since(&times.at_start));
+        let waited = since(Some(times.submitted), times.admitted.or_else(|| Some(Instant::now())));
         RunStats {
             prompt_tokens,
             reused_tokens: self.held.reused,
             generated_tokens: self.generated().len(),
-            waited_s: since(Some(times.submitted), times.admitted),
+            waited_s: waited.unwrap_or_default(),
             time_to_first_token_s: since(Some(times.submitted), times.first_token),
             prefill_tokens_per_s: per_second(prompt_tokens, since(times.admitted, times.prompt_done)),
-            decode_tokens_per_s: per_second(steps, since(times.first_token, Some(now))),
-            prefill_expert_bytes_read: prefill.bytes_read,
-            decode_expert_bytes_read: decode.bytes_read,
-            expert_bytes_per_token: if steps > 0 { decode.bytes_read as f64 / steps as f64 } else { 0.0 },
-            hit_rate: match decode.requests {
-                // A model without experts misses none.
-                0 if about.experts_per_token == 0 => 1.0,
-                0 => 0.0,
-                requests => decode.hits as f64 / requests as f64,
-            },
-            read_wait_s: end.since(&times.at_start).read_wait_us as f64 / 1e6,
+            decode_tokens_per_s: per_second(steps, since(times.first_token, times.last_token)),
+            prefill_expert_bytes_read: prefilled.map(|counters| counters.bytes_read),
+            decode_expert_bytes_read: decoded.map(|counters| counters.bytes_read),
+            expert_bytes_per_token: decoded
+                .filter(|_| steps > 0)
+                .map(|counters| counters.bytes_read as f64 / steps as f64),
+            // A model without experts misses none.
+            hit_rate: decoded.filter(|_| steps > 0).map(|counters| match counters.requests {
+                0 => 1.0,
+                requests => counters.hits as f64 / requests as f64,
+            }),
+            read_wait_s: times.admitted.map_or(0.0, |_| end.since(&times.at_start).read_wait_us as f64 / 1e6),
             peak_resident_bytes: system::peak_resident_bytes(),
             ..about.clone()
         }

@@ -12,6 +12,7 @@ use tensor::{Format, TensorError};
 
 use super::plan::{Band, Fill, SynthPlan};
 use super::rng::Rng;
+use crate::threads;
 
 /// Weights of one distribution in one format.
 pub(crate) struct Pool {
@@ -75,14 +76,10 @@ impl Pools {
         let keys = keys(plan);
         let next = AtomicUsize::new(0);
         let made = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(keys.len()) {
-                scope.spawn(|| {
-                    while let Some(&key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let pool = Pool::new(plan.seed, key, plan.pool_weights);
-                        made.lock().unwrap_or_else(PoisonError::into_inner).push((key, pool));
-                    }
-                });
+        threads::side_by_side(threads.min(keys.len()).max(1), || {
+            while let Some(&key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let pool = Pool::new(plan.seed, key, plan.pool_weights);
+                made.lock().unwrap_or_else(PoisonError::into_inner).push((key, pool));
             }
         });
         let made = made.into_inner().unwrap_or_else(PoisonError::into_inner);

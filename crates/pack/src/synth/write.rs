@@ -17,7 +17,7 @@ use super::plan::{Band, Fill, SynthPlan, SynthTensor};
 use super::pool::{PoolKey, Pools};
 use super::rng::Rng;
 use crate::disk;
-use crate::{PackError, PackProgress};
+use crate::{PackError, PackProgress, threads};
 
 /// The container's data files, open for writing.
 pub(crate) struct Files {
@@ -107,19 +107,10 @@ pub(crate) fn run(
         Ok(done)
     };
     let mut checksums = vec![0; layout.units.len()];
-    std::thread::scope(|scope| {
-        let guarded = || work().inspect_err(|_| failed.store(true, Ordering::Relaxed));
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(guarded)).collect();
-        let mut result = Ok(());
-        for worker in workers {
-            // A panic of a worker is a bug and goes on as one.
-            match worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-                Ok(done) => done.into_iter().for_each(|(index, checksum)| checksums[index] = checksum),
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        result
-    })?;
+    let guarded = || work().inspect_err(|_| failed.store(true, Ordering::Relaxed));
+    for done in threads::side_by_side(threads, guarded) {
+        done?.into_iter().for_each(|(index, checksum)| checksums[index] = checksum);
+    }
     Ok(checksums)
 }
 

@@ -160,7 +160,7 @@ fn prompt(seed: u32, len: usize) -> Vec<u32> {
 /// The end of a request that has ended.
 fn last(channel: &Channel) -> Result<Generation, EngineError> {
     loop {
-        match channel.next().expect("the last item ends the loop").0? {
+        match channel.next(None).unwrap().expect("the last item ends the loop").0? {
             Event::Finished(generation) => return Ok(*generation),
             _ => continue,
         }
@@ -241,7 +241,7 @@ fn a_long_context_does_not_keep_others_from_running() {
         // Readers keep up.
         for channel in large.iter().chain([&small]).filter(|channel| !channel.has_room()) {
             while !channel.has_room() {
-                channel.next();
+                channel.next(None).unwrap();
             }
         }
     }
@@ -259,7 +259,7 @@ fn a_reader_that_is_slow_holds_up_nobody_else() {
     let mut taken = 0;
     while rig.step() {
         while !quick.has_room() {
-            quick.next();
+            quick.next(None).unwrap();
             taken += 1;
         }
     }
@@ -272,7 +272,7 @@ fn a_reader_that_is_slow_holds_up_nobody_else() {
     while rig.worker.running.len() == 1 {
         while slow.has_room() && rig.step() {}
         if rig.worker.running.len() == 1 {
-            slow.next();
+            slow.next(None).unwrap();
             events += 1;
         }
     }
@@ -335,7 +335,7 @@ fn penalties_do_not_add_up_from_request_to_request() {
     for _ in 0..3 {
         let channel = rig.submit(one.clone());
         rig.run();
-        let mut events = std::iter::from_fn(|| channel.next()).map(|item| item.0.unwrap());
+        let mut events = std::iter::from_fn(|| channel.next(None).unwrap()).map(|item| item.0.unwrap());
         let logits = events.find_map(|event| match event {
             Event::Logits { logits, .. } => Some(logits),
             _ => None,
@@ -384,7 +384,7 @@ fn all_rows_of_logits_come_in_order() {
     let channel = rig.submit(all);
     let reader = std::thread::spawn(move || {
         let mut positions = Vec::new();
-        while let Some((item, _)) = channel.next() {
+        while let Some((item, _)) = channel.next(None).unwrap() {
             match item.unwrap() {
                 Event::Logits { position, .. } => positions.push(position),
                 Event::Finished(generation) => assert_eq!(generation.tokens[..2], [5, 6]),
