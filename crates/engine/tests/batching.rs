@@ -196,7 +196,7 @@ fn too_many_requests_and_too_long_ones_are_refused_with_figures() {
     let engine = Arc::new(open(&fixture("published"), choice));
     let request = |tokens: usize| greedy(&engine, &vec![1; tokens], 5, Logits::None);
     let error = engine.submit(request(64)).err().unwrap();
-    assert!(matches!(error, EngineError::PromptTooLong { prompt: 64, ctx: 64 }), "{error}");
+    assert!(matches!(error, EngineError::PromptTooLong { prompt: 64, ctx: 64, .. }), "{error}");
     assert!(matches!(engine.submit(request(0)).err().unwrap(), EngineError::EmptyPrompt));
     let bad = Request { forced: vec![1 << 30], ..request(3) };
     assert!(matches!(engine.submit(bad).err().unwrap(), EngineError::TokenOutOfRange { .. }));
