@@ -1,8 +1,10 @@
 //! Embeds the demo model, so that the name `demo` works from any directory and from an installed binary, offline.
 //!
-//! Writes `demo_files.rs`: a table of (file name, bytes) of the files in `models/demo` that a model directory needs.
+//! Writes `demo_files.rs`: a table of (file name, bytes) of the files in `models/demo` that a model
+//! directory needs, and a number that tells them from other versions.
 
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -17,7 +19,16 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed={}", demo.display());
     let mut names = model_files(&demo)?;
     names.sort();
-    let mut table = String::from(
+    // The program would bring all of it into memory to find out.
+    let mut hash = DefaultHasher::new();
+    for name in &names {
+        (name, fs::read(demo.join(name))?).hash(&mut hash);
+    }
+    let mut table = format!(
+        "/// Tells this demo model from others.\npub(crate) const FINGERPRINT: u64 = {:#018x};\n\n",
+        hash.finish()
+    );
+    table.push_str(
         "/// Name and bytes of each file of the demo model.\npub(crate) static FILES: &[(&str, &[u8])] = &[\n",
     );
     for name in names {

@@ -163,3 +163,29 @@ fn a_killed_plan_leaves_no_file() {
     child.wait().unwrap();
     assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
 }
+
+/// The budget bounds the process also on the first run, which has to make the demo model.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_demo_stays_within_its_budget_also_on_its_first_run() {
+    let cache = Dir::new();
+    // A directory of a process that was killed.
+    let left = cache.path().join("demo-work-77");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("lock"), "").unwrap();
+    let run = |memory: &str| {
+        let args =
+            ["run", "demo", "Once upon a time", "-n", "8", "--temp", "0", "--json", "--memory", memory];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flash-moe"));
+        command.args(args).env("FLASH_MOE_CACHE", cache.path()).stdin(Stdio::null()).output().unwrap()
+    };
+    for memory in [48u64 << 20, 60 << 20] {
+        let output = run(&memory.to_string());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let peak = report["peak_resident_bytes"].as_u64().unwrap();
+        assert!(peak <= memory, "a peak of {peak} bytes with a budget of {memory}");
+    }
+    assert!(!left.exists(), "what a killed process left is removed");
+    assert_eq!(files(cache.path()).len(), 1, "only the model is left");
+}
