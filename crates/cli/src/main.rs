@@ -9,6 +9,7 @@ mod advice;
 mod args;
 mod commands;
 mod demo;
+mod habits;
 mod interrupt;
 mod output;
 mod prompt;
@@ -19,13 +20,11 @@ mod values;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::args::{Cli, Command};
+use crate::args::Command;
 use crate::interrupt::Interrupted;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match habits::parse().command {
         Command::Run(args) => commands::run::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
         Command::Pack(args) => commands::pack::run(&args),
