@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs, io};
 
 /// Files that the packed demo needs; the model card and the training scripts stay in the repository.
@@ -14,6 +15,7 @@ fn is_model_file(name: &str) -> bool {
 }
 
 fn main() -> io::Result<()> {
+    tell_version();
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let demo = manifest.join("../../models/demo");
     println!("cargo::rerun-if-changed={}", demo.display());
@@ -38,6 +40,26 @@ fn main() -> io::Result<()> {
     table.push_str("];\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     fs::write(out.join("demo_files.rs"), table)
+}
+
+/// Target and, for a release, commit; in development the binary is not linked anew at each commit.
+fn tell_version() {
+    println!("cargo::rustc-env=BUILD_TARGET={}", env::var("TARGET").unwrap_or_default());
+    if env::var("PROFILE").as_deref() != Ok("release") {
+        return;
+    }
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+        String::from_utf8(output.stdout).ok().map(|text| text.trim().to_string())
+    };
+    // A source archive has no history: then the version says so.
+    let Some(commit) = git(&["describe", "--always", "--dirty", "--abbrev=12"]) else { return };
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
+    for file in ["logs/HEAD", "index"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
 }
 
 fn model_files(demo: &Path) -> io::Result<Vec<String>> {

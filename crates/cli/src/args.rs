@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use engine::{EngineOptions, IoEngine, IoMode, Isa, KvFormat, PolicyKind};
 
 use crate::values::{ModelArg, QuantArgs, formats, isa, on_off, one_of, positive, presets, size};
+use crate::version;
 
 /// A mistake in the arguments that the parser cannot see by itself: exit code 2.
 #[derive(Debug)]
@@ -26,9 +27,16 @@ impl std::error::Error for Usage {}
 /// asks for them. Streaming never changes the answer: the model's own number of experts, every read
 /// checked.
 #[derive(Parser)]
-#[command(name = "flash-moe", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Try it:  flash-moe run demo \"Once upon a time\"")]
+#[command(name = "flash-moe", version, long_version = version::long())]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Try it:  flash-moe run demo \"Once upon a time\"\n\n\
+    Every option can be set by a variable (FLASH_MOE_MEMORY=6GiB for --memory 6GiB) or in a config file, \
+    $FLASH_MOE_CONFIG or flash-moe/config.toml in the user's config directory: `memory = \"6GiB\"`, or under \
+    `[run]` for one command. The command line wins, then the variable.")]
 pub(crate) struct Cli {
+    /// Say what happens inside, on stderr: -v opening and plan, -vv passes, -vvv layers; or set RUST_LOG.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -55,6 +63,27 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Say whether a model will run here and how fast, before it is loaded or downloaded.
     Plan(PlanArgs),
+    /// Print a script that completes commands and options in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command into a directory.
+    Man(ManArgs),
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "bash: flash-moe completions bash > ~/.local/share/bash-completion/completions/flash-moe\n\
+    zsh:  flash-moe completions zsh > DIR/_flash-moe, DIR one of $fpath\n\
+    fish: flash-moe completions fish > ~/.config/fish/completions/flash-moe.fish"
+)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub(crate) struct ManArgs {
+    /// Directory for the pages, such as ~/.local/share/man/man1; the program's page on stdout without.
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// How a model is opened: the same for every command that loads one.

@@ -1,7 +1,7 @@
 //! Options and commands that people know from other programs, and what they are here.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, Parser};
+use clap::{Command, CommandFactory};
 
 use crate::args::Cli;
 
@@ -39,26 +39,12 @@ const VERBS: [(&[&str], &str); 6] = [
     (&["cli", "generate", "complete"], "run"),
 ];
 
-/// What the user typed. Ends the process where that makes no sense, with advice for habits of other
-/// programs.
-#[allow(clippy::print_stderr)] // The parser prints there, too.
-pub(crate) fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| {
-        if let Some(hint) = hint(&error, std::env::args().nth(1).as_deref()) {
-            let _ = error.print();
-            eprintln!("\n  tip: {hint}");
-            std::process::exit(error.exit_code());
-        }
-        error.exit()
-    })
-}
-
 fn find<'a>(table: &[(&[&str], &'a str)], name: &str) -> Option<&'a str> {
     table.iter().find(|(names, _)| names.contains(&name)).map(|(_, here)| *here)
 }
 
 /// Advice for an error of the parser, in the subcommand of that name.
-fn hint(error: &clap::Error, subcommand: Option<&str>) -> Option<String> {
+pub(crate) fn hint(error: &clap::Error, subcommand: Option<&str>) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -98,6 +84,8 @@ fn option_hint(name: &str, command: &Command) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn hint_for(line: &str) -> Option<String> {

@@ -11,32 +11,24 @@ mod commands;
 mod demo;
 mod habits;
 mod interrupt;
+mod log;
 mod output;
+mod parse;
 mod prompt;
+mod settings;
 mod shown;
 mod summary;
 mod values;
+mod version;
 
 use std::io;
 use std::process::ExitCode;
 
-use crate::args::Command;
+use crate::args::{Cli, Command};
 use crate::interrupt::Interrupted;
 
 fn main() -> ExitCode {
-    let result = match habits::parse().command {
-        Command::Run(args) => commands::run::run(&args),
-        Command::Chat(args) => commands::chat::run(&args),
-        Command::Pack(args) => commands::pack::run(&args),
-        Command::Synth(args) => commands::synth::run(&args),
-        Command::Inspect(args) => commands::inspect::run(&args),
-        Command::Logits(args) => commands::logits::run(&args),
-        Command::Eval(args) => commands::eval::run(&args),
-        Command::Simulate(args) => commands::simulate::run(&args),
-        Command::Bench(args) => commands::bench::run(&args),
-        Command::Plan(args) => commands::plan::run(&args),
-    };
-    match result {
+    match parse::parse().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,6 +39,24 @@ fn main() -> ExitCode {
                 () => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    log::start(cli.verbose)?;
+    match cli.command {
+        Command::Run(args) => commands::run::run(&args),
+        Command::Chat(args) => commands::chat::run(&args),
+        Command::Pack(args) => commands::pack::run(&args),
+        Command::Synth(args) => commands::synth::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Logits(args) => commands::logits::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Simulate(args) => commands::simulate::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Completions(args) => commands::shell::completions(&args),
+        Command::Man(args) => commands::shell::man(&args),
     }
 }
 

@@ -81,7 +81,9 @@ impl Engine {
             progress(Loading::EngineFallback(&reason));
         }
         let source = Source { opened: &opened, storage: &storage, files: &files };
-        let (runtime, compute) = load(&source, &options, &plan, progress)?;
+        tracing::info!(?plan, "memory");
+        let (runtime, compute) =
+            tracing::info_span!("load").in_scope(|| load(&source, &options, &plan, progress))?;
         let mut handle = Handle {
             inbox: Arc::new(Inbox::new(options.queue)),
             opened,

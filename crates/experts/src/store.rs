@@ -122,6 +122,12 @@ impl ExpertStore {
         let lists = &self.lists;
         self.prefetch.settle(demand.layer, |expert| lists.named(expert), &mut self.loader);
         self.fetch.start(demand, &mut self.loader);
+        tracing::trace!(
+            layer = demand.layer,
+            experts = demand.experts.len(),
+            resident = self.fetch.resident_left(),
+            "fetch"
+        );
         self.prefetch.forget_joined(&self.loader);
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use models::{ModelError, PromptPart, Step};
 use ops::{PAGE_TOKENS, Phase, Rows};
+use tracing::{Span, field};
 
 use super::{Sequence, Worker};
 use crate::channel::Channel;
@@ -213,6 +214,8 @@ impl Worker {
     /// Runs the pass; samples from its logits as they come.
     pub(super) fn run_pass(&mut self) {
         let started = Instant::now();
+        let (span, before) = (self.pass_span(), self.counters());
+        let _entered = span.enter();
         let ticks = Cell::new(0);
         let Self { runtime, pass, running, .. } = self;
         let cancel = || {
@@ -229,6 +232,7 @@ impl Worker {
         let result = runtime.forward(&pass.step(), &cancel, &mut sink);
         let part = pass.layers.as_ref().map(|layers| (pass.prompt_tokens.len(), layers.len()));
         let decoding = !pass.rows.is_empty();
+        self.record_reads(&span, before);
         match result {
             Ok(failures) => {
                 self.pace.note(started.elapsed(), decoding, part);
@@ -239,6 +243,29 @@ impl Worker {
             }
             Err(error) => self.fail_all(error),
         }
+    }
+
+    /// A pass for those who look for the reason of a slow run: its rows, layers and, at its end, its reads.
+    fn pass_span(&self) -> Span {
+        let layers = self.pass.layers.clone().unwrap_or(0..self.limits.layers);
+        tracing::debug_span!(
+            "pass",
+            decode_rows = self.pass.rows.len(),
+            prompt_rows = self.pass.prompt_tokens.len(),
+            prompt_layers = ?self.pass.layers.as_ref().map(|_| layers),
+            experts_resident = field::Empty,
+            experts_missing = field::Empty,
+            read_bytes = field::Empty,
+            read_wait_us = field::Empty,
+        )
+    }
+
+    fn record_reads(&self, span: &Span, before: Counters) {
+        let after = self.counters();
+        span.record("experts_resident", after.hits - before.hits);
+        span.record("experts_missing", after.requests - before.requests - (after.hits - before.hits));
+        span.record("read_bytes", after.bytes_read - before.bytes_read);
+        span.record("read_wait_us", after.read_wait_us - before.read_wait_us);
     }
 
     /// Fails the sequence of an entry of `rows` or `prompt_rows`.
