@@ -474,6 +474,9 @@ pub(crate) struct PlanArgs {
     /// Streams that decode together.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub(crate) parallel: usize,
+    /// Print what the answer is made from: sizes, measurements, a table of budgets.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) details: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

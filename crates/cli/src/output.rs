@@ -63,6 +63,23 @@ fn folded(parts: &[String], width: usize) -> Vec<String> {
     lines
 }
 
+/// A text in lines for the terminal, broken between words.
+pub(crate) fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line)
+                if console::measure_text_width(line) + 1 + console::measure_text_width(word) <= width() =>
+            {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
+}
+
 /// A time for people: `4 s`, `3 min`, `2 h 5 min`.
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));

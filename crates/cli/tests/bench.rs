@@ -125,7 +125,10 @@ fn bench_takes_its_tokens_from_a_text() {
     let text = dir.path().join("text.txt");
     let model = model.to_str().unwrap();
     fails(&["bench", model, "--text", text.to_str().unwrap()], &["text.txt"]);
-    fails(&["bench", model, "-p", "4000", "-n", "4000"], &["--ctx"]);
+    // The model's own limit is 4096: no context helps here, and one does there.
+    let refused = fails(&["bench", model, "-p", "4000", "-n", "4000"], &["use fewer tokens"]);
+    assert!(!refused.contains("--ctx"), "{refused}");
+    fails(&["bench", model, "-p", "200", "-n", "200", "--ctx", "256"], &["use --ctx 768"]);
     fails(&["bench", model, "--memory", "20KiB"], &["--memory"]);
     assert_eq!(flash_moe(&["bench", model, "-n", "0"]).status.code(), Some(2));
 }
@@ -208,7 +211,15 @@ fn plan_says_what_does_not_fit() {
     let args = ["plan", "tiny", "--disk-path", disk, "--probe-size", "4MiB", "--memory", "1MiB"];
     let output = flash_moe(&args);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("does not fit"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("does not fit into 1.00 MiB of memory"));
+    // One sentence is the answer; what it is made from is there for those who ask.
+    let enough = ["plan", "tiny", "--disk-path", disk, "--probe-size", "4MiB", "--memory", "256MiB"];
+    let sentence = ok(&enough).replace('\n', " ");
+    for part in ["tiny at q4_K", "will run here in 256.0 MiB", "tokens/s", "of disk", "are free."] {
+        assert!(sentence.contains(part), "{part} in {sentence}");
+    }
+    let details = ok(&[&enough[..], &["--details"]].concat());
+    assert!(details.contains("real text") && details.contains("drive "), "{details}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("at least"));
     let output = flash_moe(&[&args[..], &["--json"]].concat());
     assert_eq!(output.status.code(), Some(1));

@@ -184,6 +184,9 @@ pub struct Forecast {
     pub fits: bool,
     pub memory_budget_bytes: u64,
     pub least_memory_bytes: u64,
+    /// Disk that a model takes which is not here yet, and what is free where it would lie.
+    pub disk_needed_bytes: Option<u64>,
+    pub disk_free_bytes: Option<u64>,
     /// Why it does not fit.
     pub reason: Option<String>,
     pub plan: Option<MemoryPlan>,
@@ -257,6 +260,12 @@ fn facts(target: &Target) -> Result<(Facts, ModelSizes), LabError> {
     }
 }
 
+/// Why a disk is too small, if it is.
+fn no_disk(dir: &Path, needed: u64, free: u64) -> Option<String> {
+    let [needs, has] = [needed, free].map(system::human_bytes);
+    (needed > free).then(|| format!("{}: the model takes {needs} of disk, and {has} are free", dir.display()))
+}
+
 /// What a forecast is computed from.
 struct Model<'a> {
     facts: &'a Facts,
@@ -282,7 +291,10 @@ impl Model<'_> {
     fn forecast(&self, target: &Target, options: &ForecastOptions) -> Forecast {
         let (facts, config, input) = (self.facts, &self.facts.config, self.input);
         let plan = MemoryPlan::new(input);
+        let disk_needed = matches!(target, Target::Preset(..)).then(|| self.weight_bytes());
+        let disk_free = disk_needed.and_then(|_| storage::free_disk_bytes(&options.disk_dir));
         let reason = plan.as_ref().err().map(ToString::to_string);
+        let reason = reason.or_else(|| no_disk(&options.disk_dir, disk_needed?, disk_free?));
         let plan = plan.ok();
         let touched = facts.expert_bytes_per_token();
         let dense_bytes_per_token = facts.dense_bytes_per_token();
@@ -303,7 +315,9 @@ impl Model<'_> {
             lookahead: self.lookahead,
             parallel: self.passes.streams,
             formats: facts.formats(),
-            fits: plan.is_some(),
+            fits: reason.is_none(),
+            disk_needed_bytes: disk_needed,
+            disk_free_bytes: disk_free,
             memory_budget_bytes: input.budget_bytes,
             least_memory_bytes: MemoryPlan::least_budget_bytes(input).unwrap_or_default(),
             reason,
@@ -323,6 +337,12 @@ impl Model<'_> {
             budgets: self.budgets(),
             knee_memory_bytes: self.knee(),
         }
+    }
+
+    /// Weights of all kinds, as they would lie on a disk.
+    fn weight_bytes(&self) -> u64 {
+        let dense: u64 = self.facts.dense.iter().map(|dense| dense.bytes).sum();
+        dense + (self.facts.expert_bytes() * self.facts.expert_count as f64) as u64
     }
 
     /// Time that memory takes for all bytes that a pass computes with.
@@ -596,5 +616,13 @@ mod tests {
         assert_eq!(binomial(3, 0.0), [1.0, 0.0, 0.0, 0.0]);
         let mean: f64 = binomial(8, 0.3).iter().enumerate().map(|(misses, p)| misses as f64 * p).sum();
         assert!((mean - 2.4).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_named_with_both_sizes() {
+        let dir = Path::new("somewhere");
+        assert_eq!(no_disk(dir, 5 << 30, 5 << 30), None);
+        let reason = no_disk(dir, 6 << 30, 5 << 30).unwrap_or_default();
+        assert!(reason.contains("6.00 GiB") && reason.contains("5.00 GiB"), "{reason}");
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     };
     let path = super::model_path(&args.model)?;
     let mut loading = output::LoadProgress::default();
-    let report = bench(&path, &args.load.options(), &options, &mut |event| match event {
+    let report = bench(&path, &super::options(&args.load), &options, &mut |event| match event {
         BenchEvent::Loading(event) => loading.on(event),
         BenchEvent::Step(what) => {
             loading.finish();
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         _ => {}
     });
     loading.finish();
-    let report = report?;
+    let report = report.map_err(|error| super::trial(&args.model, &args.load).advise(error))?;
     let mut stdout = io::stdout().lock();
     if args.json {
         serde_json::to_writer(&mut stdout, &report).map_err(io::Error::from)?;

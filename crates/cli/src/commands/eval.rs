@@ -50,7 +50,7 @@ fn run_eval(args: &EvalArgs, text: &str, options: &EvalOptions) -> anyhow::Resul
     let mut bar = Bar::default();
     let report = eval(&engine, text, options, &mut |done, total| bar.set(done, total));
     bar.finish();
-    Ok(report?)
+    report.map_err(|error| super::trial(&args.model, &args.load).advise(error))
 }
 
 fn run_comparison(
@@ -64,7 +64,7 @@ fn run_comparison(
     let options = CompareOptions { eval, reference_kv: args.against_kv, spill_dir };
     let (mut loading, mut bar) = (output::LoadProgress::default(), Bar::default());
     let report =
-        compare(&model, &reference, text, &args.load.options(), &options, &mut |event| match event {
+        compare(&model, &reference, text, &super::options(&args.load), &options, &mut |event| match event {
             CompareEvent::Loading(event) => {
                 bar.finish();
                 loading.on(event);
@@ -82,7 +82,7 @@ fn run_comparison(
         });
     loading.finish();
     bar.finish();
-    Ok(report?)
+    report.map_err(|error| super::trial(&args.model, &args.load).advise(error))
 }
 
 /// A bar over tokens that begins with the first of them.

@@ -26,7 +26,8 @@ pub(crate) fn run(args: &LogitsArgs) -> anyhow::Result<()> {
         ..engine.request(prompt)
     };
     let mut logits = Vec::new();
-    for event in engine.submit(request)? {
+    let running = engine.submit(request);
+    for event in running.map_err(|error| super::trial(&args.model, &load).advise(error))? {
         if let Event::Logits { logits: row, .. } = event? {
             logits = row;
         }

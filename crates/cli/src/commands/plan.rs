@@ -17,7 +17,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         disk_dir: args.disk_path.clone().unwrap_or_else(demo::cache_dir),
         probe_file_bytes: args.probe_size,
     };
-    let load = EngineOptions { parallel: Some(args.parallel), ..args.load.options() };
+    let load = EngineOptions { parallel: Some(args.parallel), ..super::options(&args.load) };
     let found = forecast(&target(args)?, &load, &options, &mut |what| output::note(what))?;
     let mut stdout = io::stdout().lock();
     match args.json {
@@ -25,12 +25,56 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
             serde_json::to_writer(&mut stdout, &found).map_err(io::Error::from)?;
             writeln!(stdout)?;
         }
-        false => print(&mut stdout, &found)?,
+        false => {
+            if args.details {
+                print(&mut stdout, &found)?;
+                writeln!(stdout)?;
+            }
+            for line in output::wrapped(&sentence(&found)) {
+                writeln!(stdout, "{line}")?;
+            }
+        }
     }
     match &found.reason {
         Some(reason) => anyhow::bail!("{reason}"),
         None => Ok(()),
     }
+}
+
+/// What a newcomer wants to know.
+fn sentence(found: &Forecast) -> String {
+    let formats = found.formats.get("experts").or_else(|| found.formats.get("dense"));
+    let formats: Vec<&str> = formats.into_iter().flatten().map(String::as_str).collect();
+    let name = format!("{} at {}", found.model, formats.join(" and "));
+    let budget = human_bytes(found.memory_budget_bytes);
+    let Some(asked) = &found.asked else {
+        let least = human_bytes(found.least_memory_bytes);
+        return format!("{name} does not fit into {budget} of memory; it needs at least {least}.");
+    };
+    let rate = asked.typical.total_tokens_per_s;
+    let disk = match (found.disk_needed_bytes.map(human_bytes), found.disk_free_bytes.map(human_bytes)) {
+        (Some(needed), Some(free)) => format!("it needs {needed} of disk, {free} are free"),
+        (Some(needed), None) => format!("it needs {needed} of disk"),
+        (None, _) => "it is on this machine already".into(),
+    };
+    if !found.fits {
+        return format!("{name} does not fit on this disk: {disk}.");
+    }
+    // More memory is spoken of where it is there and makes a difference.
+    let more = found.budgets.iter().find(|budget| {
+        let faster = budget.typical.total_tokens_per_s > 1.2 * rate;
+        budget.memory_bytes > asked.memory_bytes && faster && !budget.beyond_free_memory
+    });
+    let more = more.map_or_else(String::new, |more| {
+        let (memory, rate) = (human_bytes(more.memory_bytes), tokens_per_s(more.typical.total_tokens_per_s));
+        format!(" {memory} would give {rate};")
+    });
+    format!("{name} will run here in {budget} at about {} tokens/s;{more} {disk}.", tokens_per_s(rate))
+}
+
+/// A forecast is no better than two digits.
+fn tokens_per_s(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 /// What lies on the disk goes before a preset of the same name.
