@@ -69,10 +69,16 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let opened = Opened::new(path)?;
         let options = ResolvedOptions::new(&options, &opened.config)?;
-        let (storage, defaults) = (open_storage(&options)?, opened.generation_defaults()?);
+        let (storage, mut defaults) = (open_storage(&options)?, opened.generation_defaults()?);
         let plan = opened.plan(&options, storage.block_bytes())?;
         progress(Loading::Planned(&plan));
         let tokenizer = opened.tokenizer_for(options.input)?;
+        for id in tokenizer.iter().flat_map(|tokenizer| tokenizer.end_token_ids()) {
+            // The vocabulary may have tokens that the model has not.
+            if (id as usize) < opened.config.vocab_size && !defaults.eos_token_ids.contains(&id) {
+                defaults.eos_token_ids.push(id);
+            }
+        }
         let files = open_files(&opened.checkpoint, storage.as_ref())?;
         if let Some(reason) = storage.fallback_reason() {
             progress(Loading::IoFallback(&reason));

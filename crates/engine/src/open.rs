@@ -116,11 +116,10 @@ impl Opened {
         if let Some(gguf) = checkpoint.gguf() {
             return Ok(Tokenizer::from_gguf(&gguf::vocabulary(checkpoint, gguf)?)?);
         }
-        let file = |name: &str| checkpoint.aux_file(name);
-        let json = file("tokenizer.json")
-            .ok_or_else(|| EngineError::NoTokenizer { path: checkpoint.root().into() })?;
-        let (config, template) = (file("tokenizer_config.json"), file("chat_template.jinja"));
-        Ok(Tokenizer::from_files(&json, config.as_deref(), template.as_deref())?)
+        if checkpoint.aux_file("tokenizer.json").is_none() {
+            return Err(EngineError::NoTokenizer { path: checkpoint.root().into() });
+        }
+        Ok(Tokenizer::from_directory(checkpoint.root())?)
     }
 
     /// The tokenizer, if requests can do with what there is.

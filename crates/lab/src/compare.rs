@@ -17,7 +17,7 @@ use ops::KvFormat;
 use serde::Serialize;
 
 use crate::LabError;
-use crate::eval::{EvalOptions, Sums, Window, score};
+use crate::eval::{EvalOptions, Prefix, Sums, Window, score};
 
 /// Pieces in which the file is written and read.
 const SPILL_BUFFER_BYTES: usize = 1 << 20;
@@ -117,7 +117,10 @@ pub fn compare(
     let started = Instant::now();
     let opened = [Opened::new(path)?, Opened::new(reference)?];
     let tokens = common_tokens([path, reference], &opened, text)?;
-    let windows = options.eval.windows(tokens.len())?;
+    let prefix = |opened: &Opened| Ok::<_, LabError>(opened.tokenizer()?.text_prefix()?);
+    let prefixes = [prefix(&opened[0])?, prefix(&opened[1])?];
+    let lengths = prefixes.each_ref().map(Vec::len);
+    let windows = options.eval.windows(tokens.len(), Prefix::of(&lengths))?;
     let vocab = opened[0].config.vocab_size;
     // The budget is settled once: a default taken again later would be another.
     let budget = engine_options.memory_bytes.unwrap_or_else(default_budget_bytes);
@@ -129,7 +132,7 @@ pub fn compare(
         Ok::<_, LabError>(PlanInput::new(&opened.config, opened.sizes(storage::BLOCK_BYTES)?, &options))
     };
     let shares = Shares::new([&input(0)?, &input(1)?], options.eval.ctx, vocab)?;
-    let mut run = Run { tokens: &tokens, windows: &windows, done: 0, progress };
+    let mut run = Run { prefixes: &prefixes, tokens: &tokens, windows: &windows, done: 0, progress };
     let mut scores = Scores::default();
     let spilled_bytes = match shares.at_once(budget) {
         Some(budgets) => {
@@ -137,7 +140,8 @@ pub fn compare(
             None
         }
         None => {
-            let bytes = (tokens.len() - 1) as u64 * vocab as u64 * size_of::<f32>() as u64;
+            let rows: usize = windows.iter().map(Window::scored).sum();
+            let bytes = rows as u64 * vocab as u64 * size_of::<f32>() as u64;
             check_spill(&options.spill_dir, bytes, shares.least_bytes())?;
             (run.progress)(CompareEvent::Spilling(bytes));
             run.one_after_the_other([path, reference], &choices, &options.spill_dir, &mut scores)?;
@@ -225,6 +229,8 @@ fn check_spill(dir: &Path, needed: u64, least: u64) -> Result<(), LabError> {
 
 /// A comparison under way.
 struct Run<'a> {
+    /// What goes before each window, of the model and of the reference.
+    prefixes: &'a [Vec<u32>; 2],
     tokens: &'a [u32],
     windows: &'a [Window],
     /// Tokens computed by models that are done.
@@ -257,11 +263,11 @@ impl Run<'_> {
         let mut rows: Vec<f32> = Vec::new();
         for window in self.windows {
             rows.clear();
-            score(&reference, self.tokens, window, &mut |_, logits| {
+            score(&reference, (&self.prefixes[1], self.tokens), window, &mut |_, logits| {
                 rows.extend_from_slice(logits);
             })?;
             let mut expected = rows.chunks_exact(vocab);
-            score(&model, self.tokens, window, &mut |token, logits| {
+            score(&model, (&self.prefixes[0], self.tokens), window, &mut |token, logits| {
                 if let Some(expected) = expected.next() {
                     scores.add(expected, logits, token as usize);
                 }
@@ -290,7 +296,7 @@ impl Run<'_> {
         let mut expected = vec![0.0; model.config().vocab_size];
         for window in self.windows {
             let mut result = Ok(());
-            score(&model, self.tokens, window, &mut |token, logits| {
+            score(&model, (&self.prefixes[0], self.tokens), window, &mut |token, logits| {
                 if result.is_ok() {
                     result = read_row(&mut file, &mut bytes, &mut expected);
                     scores.add(&expected, logits, token as usize);
@@ -315,7 +321,7 @@ impl Run<'_> {
         let mut out = BufWriter::with_capacity(SPILL_BUFFER_BYTES, file);
         for window in self.windows {
             let mut result = Ok(());
-            score(&reference, self.tokens, window, &mut |_, logits| {
+            score(&reference, (&self.prefixes[1], self.tokens), window, &mut |_, logits| {
                 if result.is_ok() {
                     result = logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
                 }

@@ -25,7 +25,7 @@ pub struct EvalReport {
     pub nll_error_nats: f64,
     /// Bits per byte of the text, which does not depend on the tokenizer.
     pub bits_per_byte: f64,
-    /// Tokens scored: all but the first.
+    /// Tokens scored: all, but the first where no beginning-of-text token precedes it.
     pub tokens: usize,
     /// Window, tokens.
     pub ctx: usize,
@@ -48,24 +48,52 @@ pub(crate) struct Window {
     scored_from: usize,
 }
 
+impl Window {
+    /// Tokens that are scored.
+    pub(crate) fn scored(&self) -> usize {
+        self.end.saturating_sub(self.scored_from)
+    }
+}
+
+/// What goes before windows of a text.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Prefix {
+    /// Tokens, at most.
+    pub(crate) room: usize,
+    /// Whether there is one for every model that takes part.
+    pub(crate) always: bool,
+}
+
+impl Prefix {
+    /// Of models that put so many tokens before a text.
+    pub(crate) fn of(lengths: &[usize]) -> Prefix {
+        let room = lengths.iter().copied().max().unwrap_or(0);
+        Prefix { room, always: lengths.iter().all(|length| *length > 0) }
+    }
+}
+
 impl EvalOptions {
-    /// The windows of a text of so many tokens. Each token but the first is scored in one of them.
+    /// The windows of a text of so many tokens, before each of which `prefix` tokens go (the
+    /// beginning-of-text token). Each token is scored in one of them, if anything precedes it.
     ///
     /// # Errors
     /// A text of fewer than two tokens, a stride of 0 or beyond the window.
-    pub(crate) fn windows(&self, tokens: usize) -> Result<Vec<Window>, LabError> {
+    pub(crate) fn windows(&self, tokens: usize, prefix: Prefix) -> Result<Vec<Window>, LabError> {
         let EvalOptions { ctx, stride } = *self;
-        if stride == 0 || stride > ctx {
+        if stride == 0 || stride > ctx || prefix.room >= ctx {
             return Err(LabError::BadStride { stride, ctx });
         }
-        if tokens < 2 {
+        let first = usize::from(!prefix.always);
+        if tokens <= first {
             return Err(LabError::TextTooShort { tokens });
         }
+        let ctx = ctx - prefix.room;
         let mut windows = Vec::new();
-        let mut scored_from = 1; // The first token has nothing before it.
-        for begin in (0..tokens).step_by(stride) {
+        let mut scored_from = 0;
+        for begin in (0..tokens).step_by(stride.min(ctx)) {
             let end = tokens.min(begin + ctx);
-            windows.push(Window { begin, end, scored_from });
+            // Without a prefix the first token of a window has nothing before it.
+            windows.push(Window { begin, end, scored_from: scored_from.max(begin + first) });
             scored_from = end;
             if end == tokens {
                 break;
@@ -75,7 +103,8 @@ impl EvalOptions {
     }
 }
 
-/// Perplexity of `text`, tokenised as a whole (special tokens in it are recognised).
+/// Perplexity of `text`, tokenised as a whole (special tokens in it are recognised). Where the model
+/// puts a beginning-of-text token before texts, each window has it.
 ///
 /// # Errors
 /// A text of fewer than two tokens, a stride of 0 or beyond the window, a failed read.
@@ -87,10 +116,11 @@ pub fn eval(
 ) -> Result<EvalReport, LabError> {
     let started = std::time::Instant::now();
     let tokens = engine.tokenizer()?.encode(text, false)?;
-    let windows = options.windows(tokens.len())?;
+    let prefix = engine.tokenizer()?.text_prefix()?;
+    let windows = options.windows(tokens.len(), Prefix::of(&[prefix.len()]))?;
     let mut sums = Sums::default();
     for window in &windows {
-        score(engine, &tokens, window, &mut |token, logits| {
+        score(engine, (&prefix, &tokens), window, &mut |token, logits| {
             sums.add(nll(logits, token as usize));
         })?;
         progress(window.end, tokens.len());
@@ -112,18 +142,21 @@ pub fn eval(
 }
 
 /// Hands each token of a window that is scored to `sink`, in order, with the logits before it.
+/// `text` is what goes before each window, and the tokens.
 pub(crate) fn score(
     engine: &Engine,
-    tokens: &[u32],
+    (prefix, tokens): (&[u32], &[u32]),
     window: &Window,
     sink: &mut dyn FnMut(u32, &[f32]),
 ) -> Result<(), LabError> {
     let Window { begin, end, scored_from } = *window;
-    let request = Request { logits: Logits::All, max_tokens: 0, ..engine.request(&tokens[begin..end]) };
+    let prompt = [prefix, &tokens[begin..end]].concat();
+    let request = Request { logits: Logits::All, max_tokens: 0, ..engine.request(&prompt[..]) };
     for event in engine.submit(request)? {
         if let Event::Logits { position, logits } = event? {
-            let next = begin + position + 1;
-            if (scored_from..end).contains(&next) {
+            // Less what belongs to the prefix.
+            let next = (begin + position + 1).checked_sub(prefix.len());
+            if let Some(next) = next.filter(|next| (scored_from..end).contains(next)) {
                 sink(tokens[next], &logits);
             }
         }
@@ -176,10 +209,26 @@ mod tests {
     }
 
     #[test]
+    fn with_a_prefix_each_token_is_scored_once() {
+        for (ctx, stride) in [(4, 2), (5, 5), (3, 1), (64, 32)] {
+            for tokens in 1..40 {
+                let windows = EvalOptions { ctx, stride }.windows(tokens, Prefix::of(&[1])).unwrap();
+                let scored: Vec<usize> = windows.iter().flat_map(|w| w.scored_from..w.end).collect();
+                assert_eq!(scored, (0..tokens).collect::<Vec<_>>(), "{tokens} tokens, {ctx}, {stride}");
+                assert!(windows.iter().all(|w| w.end - w.begin < ctx));
+            }
+        }
+        // One model of two has one: nothing is scored that either cannot predict.
+        let windows = EvalOptions { ctx: 4, stride: 2 }.windows(9, Prefix::of(&[0, 1])).unwrap();
+        assert!(windows.iter().all(|w| w.scored_from > w.begin && w.end - w.begin < 4));
+        assert!(EvalOptions { ctx: 1, stride: 1 }.windows(9, Prefix::of(&[1])).is_err());
+    }
+
+    #[test]
     fn each_token_but_the_first_is_scored_once() {
         for (ctx, stride) in [(4, 2), (5, 5), (3, 1), (7, 3), (64, 32)] {
             for tokens in 2..40 {
-                let windows = EvalOptions { ctx, stride }.windows(tokens).unwrap();
+                let windows = EvalOptions { ctx, stride }.windows(tokens, Prefix::default()).unwrap();
                 let scored: Vec<usize> =
                     windows.iter().flat_map(|w| w.scored_from.max(w.begin + 1)..w.end).collect();
                 // Where windows do not overlap nothing precedes the first token of each.
@@ -188,8 +237,8 @@ mod tests {
                 assert!(windows.iter().all(|w| w.end - w.begin <= ctx));
             }
         }
-        assert!(EvalOptions { ctx: 4, stride: 5 }.windows(9).is_err());
-        assert!(EvalOptions { ctx: 4, stride: 0 }.windows(9).is_err());
-        assert!(EvalOptions { ctx: 4, stride: 4 }.windows(1).is_err());
+        assert!(EvalOptions { ctx: 4, stride: 5 }.windows(9, Prefix::default()).is_err());
+        assert!(EvalOptions { ctx: 4, stride: 0 }.windows(9, Prefix::default()).is_err());
+        assert!(EvalOptions { ctx: 4, stride: 4 }.windows(1, Prefix::default()).is_err());
     }
 }

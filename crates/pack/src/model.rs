@@ -11,12 +11,13 @@ use crate::error::PackError;
 use crate::plan::{DenseItem, LayerItem, PackPlan};
 
 /// Files that travel with the weights.
-const AUX_FILES: [&str; 9] = [
+const AUX_FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
     "LICENSE",

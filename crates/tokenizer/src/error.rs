@@ -88,6 +88,12 @@ pub enum TokenizerError {
         /// What is wrong there.
         what: String,
     },
+    /// The template wrote nothing, so there is no prompt.
+    #[error(
+        "the model's chat template makes an empty prompt of these messages; give the prompt as it is, \
+         without the template"
+    )]
+    EmptyRendering,
     /// The template itself refused the messages with `raise_exception`.
     #[error("the model's chat template refuses these messages: {message}")]
     Refused {

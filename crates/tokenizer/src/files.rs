@@ -14,6 +14,14 @@ pub const TOKENIZER_CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// are 1 to 30 kB.
 pub const CHAT_TEMPLATE_BYTES_MAX: u64 = 256 << 10;
 
+/// The JSON of a file of at most `limit` bytes.
+pub(crate) fn read_json(path: &Path, limit: u64) -> Result<serde_json::Value, TokenizerError> {
+    serde_json::from_slice(&read(path, limit)?).map_err(|error| TokenizerError::Malformed {
+        path: path.to_owned(),
+        what: crate::error::one_line(&error.to_string()),
+    })
+}
+
 /// A whole file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TokenizerError> {
     let io = |source| TokenizerError::Io { path: path.to_owned(), source };

@@ -8,11 +8,13 @@
 mod pre_tokenizers;
 mod sentence_piece;
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::companions::{DUPLICATES, END_TEXTS, end_ids};
 use crate::error::one_line;
 use crate::{Tokenizer, TokenizerError};
 use pre_tokenizers::PreTokenizer;
@@ -60,19 +62,6 @@ const UNUSED: i64 = 5;
 const BYTE: i64 = 6;
 /// Ids that SentencePiece vocabularies have where the file names none.
 const SENTENCE_PIECE_IDS: [(&str, u32); 3] = [("unk_token", 0), ("bos_token", 1), ("eos_token", 2)];
-/// Texts of tokens that end a turn or a text in every family that has them.
-const END_TEXTS: [&str; 10] = [
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|return|>",
-    "</s>",
-    "<｜end▁of▁sentence｜>",
-    "[EOT]",
-];
 
 impl Tokenizer {
     /// Makes a tokenizer from the metadata of a GGUF file.
@@ -115,16 +104,26 @@ impl GgufVocabulary {
         if self.merges.is_empty() {
             return Err(self.malformed("tokenizer.ggml.merges is missing or empty"));
         }
-        let merges = self.merges.iter().map(|merge| self.pair(merge)).collect::<Result<_, _>>()?;
+        let included = self.in_vocabulary();
+        let texts = self.tokens.iter().zip(&included).filter(|(_, included)| **included);
+        let texts: HashSet<&str> = texts.map(|(token, _)| token.as_str()).collect();
+        let mut merges = Vec::with_capacity(self.merges.len());
+        let mut joined = String::new();
+        for merge in &self.merges {
+            let (left, right) = self.pair(merge)?;
+            joined.clear();
+            joined.extend([left, right]);
+            // A merge that no token comes of merges nothing.
+            if [left, right, &joined].iter().all(|text| texts.contains(text)) {
+                merges.push((left, right));
+            }
+        }
         Ok(Content {
             normalizer: pre.nfc.then(|| json!({"type": "NFC"})),
             pre_tokenizer: Some(pre.json()),
             post_processor: self.template(pre.add_bos).or_else(|| Some(byte_level(false))),
             decoder: byte_level(true),
-            model: Model {
-                ignore_merges: pre.ignore_merges,
-                ..Model::new(&self.tokens, self.in_vocabulary(), merges)
-            },
+            model: Model { ignore_merges: pre.ignore_merges, ..Model::new(&self.tokens, included, merges) },
         })
     }
 
@@ -146,18 +145,47 @@ impl GgufVocabulary {
                 config.insert("chat_template".to_owned(), templates.iter().map(entry).collect());
             }
         }
+        let duplicates = self.duplicates();
+        if !duplicates.is_empty() {
+            let pairs = duplicates.iter().map(|(id, known)| (id.to_string(), (*known).into()));
+            config.insert(DUPLICATES.to_owned(), Value::Object(pairs.collect()));
+        }
         Value::Object(config)
     }
 
-    /// Control tokens that end a turn or a text by what they are called. Files name one or two end
-    /// tokens; models use more.
-    pub fn end_token_ids(&self) -> Vec<u32> {
-        let is_end = |id: &u32| {
-            let index = *id as usize;
-            self.token_type(index) == CONTROL
-                && self.tokens.get(index).is_some_and(|token| END_TEXTS.contains(&token.as_str()))
+    /// Ids whose text another id has, to that id: a control token's, else the first. Files of some
+    /// families list a token twice; a text then has one id, and both ids have the text.
+    fn duplicates(&self) -> std::collections::BTreeMap<usize, usize> {
+        let rank = |id: usize| match self.token_type(id) {
+            CONTROL => 0,
+            USER_DEFINED => 1,
+            _ => 2,
         };
-        (0..self.tokens.len() as u32).filter(is_end).collect()
+        let used = || (0..self.tokens.len()).filter(|id| self.token_type(*id) != UNUSED);
+        let mut best: HashMap<&str, usize> = HashMap::with_capacity(self.tokens.len());
+        for id in used() {
+            let known = best.entry(self.tokens[id].as_str()).or_insert(id);
+            if rank(id) < rank(*known) {
+                *known = id;
+            }
+        }
+        let other = |id: usize| best.get(self.tokens[id].as_str()).map(|known| (id, *known));
+        used().filter_map(other).filter(|(id, known)| id != known).collect()
+    }
+
+    /// Tokens that end a turn or a text by what they are called, whatever type the file gives them.
+    /// Files name one or two end tokens; models use more.
+    pub fn end_token_ids(&self) -> Vec<u32> {
+        let mut found: HashMap<&str, Vec<u32>> = HashMap::new();
+        for (id, token) in self.tokens.iter().enumerate() {
+            if END_TEXTS.contains(&token.as_str()) && self.token_type(id) == CONTROL {
+                found.entry(token).or_default().push(id as u32);
+            }
+        }
+        let first = end_ids(|text| found.get(text).map(|ids| ids[0]));
+        let mut ids: Vec<u32> = found.into_values().filter(|ids| first.contains(&ids[0])).flatten().collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn unsupported(&self, key: &str, got: &str, known: String) -> TokenizerError {
@@ -174,14 +202,32 @@ impl GgufVocabulary {
     }
 
     fn token_type(&self, id: usize) -> i64 {
-        self.token_types.get(id).copied().unwrap_or(NORMAL)
+        let said = self.token_types.get(id).copied().unwrap_or(NORMAL);
+        let is_end = |token: &String| END_TEXTS.contains(&token.as_str()) && !self.is_merged(token);
+        match said {
+            CONTROL => CONTROL,
+            _ if self.tokens.get(id).is_some_and(is_end) => CONTROL,
+            other => other,
+        }
+    }
+
+    /// Whether a token comes of merging, and so of ordinary text (`</s>` is HTML in some).
+    fn is_merged(&self, token: &str) -> bool {
+        let is_it = |merge: &String| {
+            merge.len() == token.len() + 1
+                && merge
+                    .split_once(' ')
+                    .and_then(|(left, right)| token.strip_prefix(left).map(|t| t == right))
+                    == Some(true)
+        };
+        self.merges.iter().any(is_it)
     }
 
     fn is_added(&self, id: usize) -> bool {
         matches!(self.token_type(id), CONTROL | USER_DEFINED)
     }
 
-    /// Lengths that agree and tokens that can be told apart.
+    /// Lengths that agree.
     fn check(&self) -> Result<(), TokenizerError> {
         if self.tokens.is_empty() {
             return Err(self.malformed("tokenizer.ggml.tokens is missing or empty"));
@@ -191,14 +237,6 @@ impl GgufVocabulary {
             return Err(
                 self.malformed(&format!("tokenizer.ggml.token_type has {types} entries for {tokens} tokens"))
             );
-        }
-        let mut seen = std::collections::HashSet::with_capacity(tokens);
-        for (id, token) in self.tokens.iter().enumerate() {
-            if self.token_type(id) != UNUSED && !seen.insert(token.as_str()) {
-                return Err(
-                    self.malformed(&format!("token {token:?} is listed twice in tokenizer.ggml.tokens"))
-                );
-            }
         }
         Ok(())
     }
@@ -221,14 +259,17 @@ impl GgufVocabulary {
             normalized: false,
             special: self.token_type(id) == CONTROL,
         };
-        self.tokens.iter().enumerate().filter(|(id, _)| self.is_added(*id)).map(token).collect()
+        let duplicates = self.duplicates();
+        let wanted = |(id, _): &(usize, &String)| self.is_added(*id) && !duplicates.contains_key(id);
+        self.tokens.iter().enumerate().filter(wanted).map(token).collect()
     }
 
     /// Which tokens belong to the model's vocabulary. Tokens that were added behind it stay out, as in
     /// the file that the model came from; elsewhere they must be in, for only so do they get their id.
     fn in_vocabulary(&self) -> Vec<bool> {
         let len = self.tokens.len();
-        let unused = |id: usize| self.token_type(id) == UNUSED;
+        let duplicates = self.duplicates();
+        let unused = |id: usize| self.token_type(id) == UNUSED || duplicates.contains_key(&id);
         let end = (0..len).rev().find(|id| !self.is_added(*id) && !unused(*id)).map_or(0, |id| id + 1);
         let added_end = (end..len).find(|id| unused(*id)).unwrap_or(len);
         let behind = !(0..end).any(unused) && (added_end..len).all(unused);
@@ -427,11 +468,9 @@ mod tests {
         check(&|v| v.pre = "viking".into(), "`tokenizer.ggml.pre` is \"viking\"");
         check(&|v| v.tokens.clear(), "tokens is missing or empty");
         check(&|v| v.token_types.truncate(2), "token_type has 2 entries for 6 tokens");
-        check(&|v| v.tokens[1] = "a".into(), "\"a\" is listed twice");
         check(&|v| v.merges.clear(), "merges is missing or empty");
         check(&|v| v.merges[0] = "ab".into(), "merge \"ab\"");
         check(&|v| v.merges[0] = "a b ab".into(), "merge \"a b ab\"");
-        check(&|v| v.merges[0] = "a x".into(), "");
     }
 
     #[test]
@@ -440,6 +479,32 @@ mod tests {
         vocabulary.tokens[0] = "</s>".into();
         vocabulary.tokens[3] = "<|im_end|>".into();
         vocabulary.tokens[4] = "<|endoftext|>".into();
-        assert_eq!(vocabulary.end_token_ids(), [3]);
+        assert_eq!(vocabulary.end_token_ids(), [0, 3, 4]);
+        // Ordinary text that looks like one.
+        vocabulary.merges.push("</ s>".into());
+        assert_eq!(vocabulary.end_token_ids(), [3, 4]);
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        assert_eq!(tokenizer.encode("<|endoftext|>b", false).unwrap(), [4, 1]);
+        assert!(tokenizer.is_special(4));
+    }
+
+    #[test]
+    fn a_token_may_be_listed_twice() {
+        for (types, known) in [([1, 1, 1, 1, 3, 5], 1), ([1, 1, 1, 3, 3, 5], 3), ([1, 1, 1, 4, 3, 5], 3)] {
+            let mut vocabulary = vocabulary(&types);
+            vocabulary.tokens[3] = "b".into();
+            let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+            assert_eq!(tokenizer.decode(&[1, 3], false).unwrap(), "bb", "{types:?}");
+            assert_eq!(tokenizer.encode("b", false).unwrap(), [known], "{types:?}");
+            assert_eq!(tokenizer.encode("<y>", false).unwrap(), [4], "{types:?}");
+        }
+    }
+
+    #[test]
+    fn a_merge_that_makes_no_token_is_skipped() {
+        let mut vocabulary = vocabulary(&[1, 1, 1, 3, 4, 5]);
+        vocabulary.merges.splice(0..0, ["a x".into(), "b a".into()]);
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        assert_eq!(tokenizer.encode("bab", false).unwrap(), [1, 2]);
     }
 }

@@ -57,6 +57,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod companions;
 mod control;
 mod error;
 mod files;

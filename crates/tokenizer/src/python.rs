@@ -245,6 +245,17 @@ pub(crate) fn is_sequence(value: &Value) -> bool {
     )
 }
 
+/// The test `iterable`: what a loop can go over, which none and namespaces are not.
+pub(crate) fn is_iterable(value: &Value) -> bool {
+    let namespace = value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"));
+    match value.kind() {
+        ValueKind::Seq | ValueKind::String | ValueKind::Iterable | ValueKind::Bytes => true,
+        ValueKind::Undefined => true,
+        ValueKind::Map => !namespace,
+        _ => false,
+    }
+}
+
 /// Python's methods on values: a few more string methods than minijinja-contrib has, then its.
 pub(crate) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(result) = value.as_str().and_then(|text| string_method(text, name, args)) {

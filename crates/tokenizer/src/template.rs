@@ -93,14 +93,19 @@ impl ChatTemplates {
         Ok(this)
     }
 
-    /// Adds a template; one of the same name is replaced.
+    /// Adds a template; one of the same name is replaced. One that says nothing is none. Line ends
+    /// become LF, as Jinja reads a source.
     pub(crate) fn add(&mut self, name: &str, source: &str, path: &Path) -> Result<(), TokenizerError> {
         if source.len() as u64 > CHAT_TEMPLATE_BYTES_MAX {
             let limit = CHAT_TEMPLATE_BYTES_MAX;
             return Err(TokenizerError::TooLarge { path: path.to_owned(), limit });
         }
+        if source.trim().is_empty() {
+            return Ok(());
+        }
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
         self.templates.retain(|(known, _)| known != name);
-        self.templates.push((name.to_owned(), without_generation_tags(source)));
+        self.templates.push((name.to_owned(), without_generation_tags(&source)));
         Ok(())
     }
 
@@ -269,6 +274,7 @@ fn environment(now_s: Option<i64>) -> Environment<'static> {
     // Not in transformers' templates, and indents so much that a nested value takes gigabytes.
     env.remove_filter("pprint");
     env.add_test("sequence", python::is_sequence);
+    env.add_test("iterable", python::is_iterable);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", move |format: &str| {
         time::strftime(format, now_s.unwrap_or_else(utc_now_s))

@@ -1,15 +1,21 @@
 //! The tokenizer of a model: `tokenizer.json` and what belongs to it.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
-use tokenizers::{AddedVocabulary, DecoderWrapper, Model as _, NormalizerWrapper, PreTokenizer as _};
+use tokenizers::{
+    AddedToken, AddedVocabulary, DecoderWrapper, Model as _, NormalizerWrapper, PreTokenizer as _,
+};
 
+use crate::companions::{Companions, END_TEXTS, end_ids};
 use crate::control::Breaker;
 use crate::error::one_line;
-use crate::files::{CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX, read};
-use crate::template::ChatTemplates;
+use crate::files::{
+    CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX, read, read_json,
+};
+use crate::template::{ChatTemplates, TEMPLATES_MAX};
 use crate::{Message, TemplateOptions, TokenizerError};
 
 /// A model's tokenizer with its chat template. Immutable: share it between threads.
@@ -20,6 +26,8 @@ pub struct Tokenizer {
     plain: AddedVocabulary,
     /// The texts of the special tokens.
     control: Vec<String>,
+    /// Ids whose text another id has, to that id: a text has one id, an id has a text.
+    same_as: HashMap<u32, u32>,
     decoding: Decoding,
     templates: ChatTemplates,
 }
@@ -82,35 +90,66 @@ impl Tokenizer {
         tokenizer_config: Option<&Path>,
         chat_template_jinja: Option<&Path>,
     ) -> Result<Self, TokenizerError> {
+        let companions = Companions::read(tokenizer_config, None, None)?;
+        Self::from_parts(tokenizer_json, tokenizer_config, chat_template_jinja, &companions)
+    }
+
+    fn from_parts(
+        tokenizer_json: &Path,
+        tokenizer_config: Option<&Path>,
+        chat_template_jinja: Option<&Path>,
+        companions: &Companions,
+    ) -> Result<Self, TokenizerError> {
         let bytes = read(tokenizer_json, TOKENIZER_BYTES_MAX)?;
         check_syntax(&bytes).map_err(|e| malformed(tokenizer_json, &e))?;
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| malformed(tokenizer_json, &e))?;
-        let mut templates = ChatTemplates::default();
-        if let Some(path) = tokenizer_config {
-            let bytes = read(path, TOKENIZER_CONFIG_BYTES_MAX)?;
-            let config: Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
-            templates = ChatTemplates::from_config(&config, path)?;
-        }
+        let mut templates =
+            ChatTemplates::from_config(&companions.config, tokenizer_config.unwrap_or(tokenizer_json))?;
         if let Some(path) = chat_template_jinja {
             let source =
                 String::from_utf8(read(path, CHAT_TEMPLATE_BYTES_MAX)?).map_err(|e| malformed(path, &e))?;
             templates.add_default(&source, path)?;
         }
-        Self::new(inner, templates).map_err(|e| malformed(tokenizer_json, &e))
+        Self::new(inner, templates, companions).map_err(|e| malformed(tokenizer_json, &e))
     }
 
-    /// Makes a tokenizer from the files of a model directory, as [`Self::from_files`].
+    /// Makes a tokenizer from all files of a model directory that transformers makes it from: those of
+    /// [`Self::from_files`], and `special_tokens_map.json`, `added_tokens.json`, `chat_template.json`
+    /// (where there is no other template) and `additional_chat_templates/NAME.jinja`.
     ///
     /// # Errors
     /// As [`Self::from_files`]; a missing `tokenizer.json` is [`TokenizerError::Io`].
     pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
-        let config = directory.join("tokenizer_config.json");
-        let template = directory.join("chat_template.jinja");
-        Self::from_files(
-            &directory.join("tokenizer.json"),
-            config.exists().then_some(config.as_path()),
-            template.exists().then_some(template.as_path()),
-        )
+        let file = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        let (config, template) = (file("tokenizer_config.json"), file("chat_template.jinja"));
+        let (map, added) = (file("special_tokens_map.json"), file("added_tokens.json"));
+        let companions = Companions::read(config.as_deref(), map.as_deref(), added.as_deref())?;
+        let json = directory.join("tokenizer.json");
+        let mut this = Self::from_parts(&json, config.as_deref(), template.as_deref(), &companions)?;
+        if let Some(path) = file("chat_template.json").filter(|_| !this.has_chat_template()) {
+            let found = read_json(&path, TOKENIZER_CONFIG_BYTES_MAX)?;
+            if let Some(source) = found.get("chat_template").and_then(Value::as_str) {
+                this.templates.add_default(source, &path)?;
+            }
+        }
+        this.add_named_templates(&directory.join("additional_chat_templates"))?;
+        Ok(this)
+    }
+
+    fn add_named_templates(&mut self, directory: &Path) -> Result<(), TokenizerError> {
+        // There is usually none.
+        let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
+        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "jinja"));
+        paths.sort();
+        for path in paths.iter().take(TEMPLATES_MAX) {
+            let source =
+                String::from_utf8(read(path, CHAT_TEMPLATE_BYTES_MAX)?).map_err(|e| malformed(path, &e))?;
+            if let Some(name) = path.file_stem().and_then(|name| name.to_str()) {
+                self.templates.add(name, &source, path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a tokenizer from the content of a `tokenizer.json` and a `tokenizer_config.json` that
@@ -122,10 +161,16 @@ impl Tokenizer {
     ) -> Result<Self, TokenizerError> {
         let inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(|e| malformed(path, &e))?;
         let templates = ChatTemplates::from_config(tokenizer_config, path)?;
-        Self::new(inner, templates).map_err(|e| malformed(path, &e))
+        let companions = Companions { config: tokenizer_config.clone(), ..Companions::default() };
+        Self::new(inner, templates, &companions).map_err(|e| malformed(path, &e))
     }
 
-    fn new(mut inner: tokenizers::Tokenizer, templates: ChatTemplates) -> Result<Self, tokenizers::Error> {
+    fn new(
+        mut inner: tokenizers::Tokenizer,
+        templates: ChatTemplates,
+        companions: &Companions,
+    ) -> Result<Self, tokenizers::Error> {
+        let same_as = add_tokens(&mut inner, companions);
         inner.with_padding(None);
         inner.with_truncation(None)?;
         let mut plain = inner.get_added_vocabulary().clone();
@@ -133,7 +178,7 @@ impl Tokenizer {
         let added = inner.get_added_vocabulary().get_added_tokens_decoder();
         let control = added.values().filter(|token| token.special).map(|t| t.content.clone()).collect();
         let decoding = Decoding::of(inner.get_decoder());
-        Ok(Self { inner, plain, control, decoding, templates })
+        Ok(Self { inner, plain, control, same_as, decoding, templates })
     }
 
     /// The ids of a text. Special tokens in the text are recognised, as rendered templates need;
@@ -179,14 +224,16 @@ impl Tokenizer {
             let text = bytes.strip_prefix(b" ").filter(|_| drop_space).unwrap_or(&bytes);
             return Ok(String::from_utf8_lossy(text).into_owned());
         }
+        let ids: Vec<u32> = ids.iter().map(|id| self.known_id(*id)).collect();
         self.inner
-            .decode(ids, skip_special)
+            .decode(&ids, skip_special)
             .map_err(|error| TokenizerError::Decode { count: ids.len(), what: one_line(&error.to_string()) })
     }
 
     /// The bytes that a token stands for inside a text, or `None` outside the vocabulary. They may
     /// be part of a character. For SentencePiece conversions the leading space is there.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let id = self.known_id(id);
         let token = self.token(id)?;
         // Added tokens are text, even DeepSeek's `ü`, whose character stands for a byte in others.
         if self.inner.get_added_vocabulary().simple_id_to_token(id).is_some() {
@@ -205,7 +252,42 @@ impl Tokenizer {
 
     /// A token as the vocabulary writes it.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.inner.id_to_token(self.known_id(id))
+    }
+
+    /// The id by which the vocabulary knows the text of this one.
+    fn known_id(&self, id: u32) -> u32 {
+        self.same_as.get(&id).copied().unwrap_or(id)
+    }
+
+    /// The ids of tokens that end a turn or a text by what they are called, whatever else the files
+    /// say of them.
+    pub fn end_token_ids(&self) -> Vec<u32> {
+        let added = self.inner.get_added_vocabulary();
+        let mut ids = end_ids(|text| {
+            added
+                .token_to_id(text, self.inner.get_model())
+                .filter(|id| added.simple_id_to_token(*id).is_some())
+        });
+        ids.extend(
+            self.same_as
+                .iter()
+                .filter(|(_, known)| ids.contains(known))
+                .map(|(id, _)| *id)
+                .collect::<Vec<_>>(),
+        );
+        ids
+    }
+
+    /// The ids that are put before every text, such as the beginning-of-text token.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn text_prefix(&self) -> Result<Vec<u32>, TokenizerError> {
+        let (mut whole, bare) = (self.encode("a", true)?, self.encode("a", false)?);
+        let prefix = whole.windows(bare.len().max(1)).position(|ids| ids == bare).unwrap_or(0);
+        whole.truncate(prefix);
+        Ok(whole)
     }
 
     /// The id of a token as the vocabulary writes it, for instance `<|im_end|>`.
@@ -216,13 +298,13 @@ impl Tokenizer {
     /// Whether an id is a special token, which is no part of the text.
     pub fn is_special(&self, id: u32) -> bool {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
-        added.get(&id).is_some_and(|token| token.special)
+        added.get(&self.known_id(id)).is_some_and(|token| token.special)
     }
 
     /// How many tokens there are, added ones included. The model's `vocab_size` is often larger:
     /// it is padded.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner.get_vocab_size(true) + self.same_as.len()
     }
 
     /// Whether the model has a chat template.
@@ -269,7 +351,11 @@ impl Tokenizer {
         if !breaker.found() {
             // The usual case, and exactly what transformers does.
             let text = self.templates.render(messages, options)?;
-            return self.encode(&text, false);
+            return if text.is_empty() {
+                Err(TokenizerError::EmptyRendering)
+            } else {
+                self.encode(&text, false)
+            };
         }
         let mut options = options.clone();
         options.tools = Some(tools).filter(|tools| !tools.is_null());
@@ -277,6 +363,9 @@ impl Tokenizer {
             options.extra = extra;
         }
         let text = self.templates.render(messages, &options)?;
+        if text.is_empty() {
+            return Err(TokenizerError::EmptyRendering);
+        }
         self.encode_marked(&text, &breaker)
     }
 
@@ -303,6 +392,38 @@ impl Tokenizer {
     pub(crate) fn decoding(&self) -> Decoding {
         self.decoding
     }
+}
+
+/// Adds the tokens of the companion files, and makes end-of-turn tokens control tokens. Returns the
+/// ids whose text another id has.
+fn add_tokens(inner: &mut tokenizers::Tokenizer, companions: &Companions) -> HashMap<u32, u32> {
+    let tokens = companions.tokens();
+    let known = inner.get_added_vocabulary().get_added_tokens_decoder().values();
+    let mut seen: HashSet<String> = known.map(|token| token.content.clone()).collect();
+    let mut missing: Vec<AddedToken> = tokens.iter().map(|(_, token)| token.clone()).collect();
+    missing.retain(|token| seen.insert(token.content.clone()));
+    inner.add_tokens(&missing);
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder().clone();
+    let ends = added.values().filter(|t| !t.special && END_TEXTS.contains(&t.content.as_str()));
+    let ends: Vec<AddedToken> = ends.map(|t| AddedToken { special: true, ..t.clone() }).collect();
+    // In a vocabulary alone it is text, unless nobody writes such text.
+    let hidden = END_TEXTS.iter().filter(|text| text.starts_with("<|") || text.starts_with("<｜"));
+    let hidden: Vec<AddedToken> = hidden
+        .filter(|text| inner.token_to_id(text).is_some_and(|id| !added.contains_key(&id)))
+        .map(|text| AddedToken::from(*text, true))
+        .collect();
+    inner.add_special_tokens(&[ends, hidden].concat());
+    let mut same_as = companions.duplicates();
+    for (id, token) in tokens {
+        if let (Some(id), Some(known)) = (id, inner.token_to_id(&token.content))
+            && id != known
+            && inner.id_to_token(id).is_none()
+        {
+            same_as.insert(id, known);
+        }
+    }
+    same_as.retain(|id, known| inner.id_to_token(*id).is_none() && inner.id_to_token(*known).is_some());
+    same_as
 }
 
 fn malformed(path: &Path, error: &dyn std::fmt::Display) -> TokenizerError {

@@ -242,3 +242,34 @@ fn broken_files_are_named() {
     let missing = tokenizer::Tokenizer::from_directory(std::path::Path::new("no-such-model"));
     named(missing.unwrap_err(), "cannot read");
 }
+
+#[test]
+fn line_ends_of_a_source_are_jinjas() {
+    let lf = "{% if true %}\na{% endif %}\nb{{ '\\r\\n' }}{{ x }}";
+    let mut options = TemplateOptions::default();
+    options.extra.insert("x".into(), "c\r\nd".into());
+    for source in [lf.to_owned(), lf.replace('\n', "\r\n"), lf.replace('\n', "\r")] {
+        assert_eq!(render(&source, &options).unwrap(), "ab\r\nc\r\nd", "{source:?}");
+    }
+}
+
+#[test]
+fn an_empty_template_is_none() {
+    for source in ["", " \r\n"] {
+        let tokenizer = with_config(&json!({"chat_template": source}));
+        assert!(!tokenizer.has_chat_template(), "{source:?}");
+    }
+    let tokenizer = with_config(&json!({"chat_template": "{% if false %}x{% endif %}"}));
+    let error = tokenizer.encode_chat(&[Message::user("hi")], &TemplateOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("chat template makes an empty prompt"), "{error}");
+}
+
+#[test]
+fn none_and_namespaces_are_not_iterable() {
+    let source = "{% for v in [none, 'a', [1], [], {'a': 1}, 3, true, namespace(a=1), 1.5, (1,)] %}\
+                  {{ v is iterable }} {% endfor %}{{ nope is iterable }} {{ range(2) is iterable }} \
+                  {{ [none, [1]] | select('iterable') | list }}";
+    let expected = "False True True True True False False False False True True True [[1]]";
+    assert_eq!(plain(source).unwrap(), expected);
+    assert_eq!(plain("{% if tools is iterable and tools | length > 0 %}a{% endif %}b").unwrap(), "b");
+}
