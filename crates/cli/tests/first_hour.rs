@@ -189,3 +189,19 @@ fn the_demo_stays_within_its_budget_also_on_its_first_run() {
     assert!(!left.exists(), "what a killed process left is removed");
     assert_eq!(files(cache.path()).len(), 1, "only the model is left");
 }
+
+#[test]
+fn a_head_of_the_checkpoint_counts_whatever_a_flag_says() {
+    let dir = Dir::new();
+    let [own, tied] = ["own", "tied"].map(|name| dir.path().join(name));
+    for path in [&own, &tied] {
+        copy_dir(&fixture("../dense/llama"), path);
+    }
+    let logits = |path: &std::path::Path| {
+        common::json(&["logits", path.to_str().unwrap(), "--tokens", "1,2,3", "--json"])["logits"].clone()
+    };
+    common::edit_json(&tied.join("config.json"), |config| config["tie_word_embeddings"] = true.into());
+    let has_head = common::ok(&["inspect", own.to_str().unwrap(), "--json"]).contains("head");
+    assert!(has_head);
+    assert_eq!(logits(&tied), logits(&own));
+}

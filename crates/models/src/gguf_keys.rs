@@ -151,6 +151,7 @@ impl<'a> Keys<'a> {
             "eos_token_id": self.eos_token_ids()?,
         });
         json[WeightForm::KEY] = WeightForm::GGUF.into();
+        self.refuse(COMPUTATION_KEYS)?;
         if json["vocab_size"].is_null() {
             let (path, first) = (self.path().to_path_buf(), "token_embd.weight".to_string());
             return Err(ModelError::MissingTensors { path, count: 1, first });
@@ -166,12 +167,19 @@ impl<'a> Keys<'a> {
         let experts = self.count("expert_count", None, EXPERTS_MAX)?;
         json[key] = experts.into();
         json["num_experts_per_tok"] = self.count("expert_used_count", None, experts)?.into();
-        // Zeros, and a factor of 1, are how files say that there is no such thing.
-        for (key, neutral) in ROUTER_KEYS {
-            let number = |value: &Value| value.as_f64().or_else(|| value.as_u64().map(|n| n as f64));
-            if let Some(value) =
-                self.get(key).filter(|value| number(value).is_none_or(|n| n != 0.0 && n != *neutral))
-            {
+        self.refuse(ROUTER_KEYS)
+    }
+
+    /// Refuses keys that change the computation in a way that is not built. Zeros, and the number that
+    /// changes nothing, are how files say that there is no such thing.
+    fn refuse(&self, keys: &[(&str, f64)]) -> Result<(), ModelError> {
+        let number = |value: &Value| {
+            let flag = value.as_bool().map(|flag| f64::from(u8::from(flag)));
+            value.as_f64().or_else(|| value.as_u64().map(|n| n as f64)).or(flag)
+        };
+        let changes = |value: &&Value, neutral: f64| number(value).is_none_or(|n| n != 0.0 && n != neutral);
+        for (key, neutral) in keys {
+            if let Some(value) = self.get(key).filter(|value| changes(value, *neutral)) {
                 return Err(self.bad(key, value, format!("{neutral}, 0 or nothing")));
             }
         }
@@ -205,13 +213,19 @@ impl<'a> Keys<'a> {
             "rope_theta": self.number("rope.freq_base", Some(ROPE_FREQ_BASE_DEFAULT))?,
             "partial_rotary_factor": self.rotary_factor(head_dim)?,
         });
+        // Files without a type mean linear scaling if they have a factor, which older ones call otherwise.
+        let key =
+            ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| self.get(key).is_some());
+        let is_zero = |key: &&str| self.get(key).and_then(Value::as_f64) == Some(0.0);
+        let key = key.filter(|key| !is_zero(key));
         match self.get("rope.scaling.type") {
-            None => {}
             Some(value) if value.as_str() == Some("none") => {}
-            Some(value) if value.as_str() == Some("linear") => {
+            None if key.is_none() => {}
+            value if value.is_none_or(|value| value.as_str() == Some("linear")) => {
                 rope["rope_type"] = "linear".into();
-                rope["factor"] = self.number("rope.scaling.factor", None)?.into();
+                rope["factor"] = self.number(key.unwrap_or("rope.scaling.factor"), None)?.into();
             }
+            None => {}
             Some(value) => {
                 let expected = "none or linear (other scaled rotary embeddings are not supported yet)";
                 return Err(self.bad("rope.scaling.type", value, expected));
@@ -283,6 +297,22 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Numbers that change what every layer computes, with the value that changes nothing.
+const COMPUTATION_KEYS: &[(&str, f64)] = &[
+    ("attn_logit_softcapping", 0.0),
+    ("router_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("logit_scale", 1.0),
+    ("embedding_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("attention.scale", 0.0),
+    ("attention.output_scale", 1.0),
+    ("attention.temperature_length", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("use_parallel_residual", 0.0),
+    ("rope.scaling.attn_factor", 1.0),
+];
 /// Keys of routers, with the value besides 0 that those have which are computed.
 const ROUTER_KEYS: &[(&str, f64)] =
     &[("expert_gating_func", 1.0), ("expert_weights_scale", 1.0), ("expert_group_count", 1.0)];

@@ -54,6 +54,34 @@ pub fn read_config(path: &Path, json: &Value) -> Result<ModelSpec, ModelError> {
 /// A GGUF file of an unknown architecture; metadata that is missing or out of range, naming the
 /// key.
 pub fn adopt(checkpoint: Checkpoint) -> Result<Checkpoint, ModelError> {
+    let checkpoint = adopt_names(checkpoint)?;
+    match with_own_head(&checkpoint) {
+        Some(config) => {
+            let tensors = checkpoint.tensors().cloned().collect();
+            Ok(checkpoint.adopt(config, tensors)?)
+        }
+        None => Ok(checkpoint),
+    }
+}
+
+/// The configuration of a checkpoint that has a head of its own although a flag says that the embedding is
+/// the head: the tensor counts, as in transformers.
+fn with_own_head(checkpoint: &Checkpoint) -> Option<Value> {
+    const FLAG: &str = "tie_word_embeddings";
+    checkpoint.tensor(HEAD)?;
+    let mut config = checkpoint.config().clone();
+    let mut changed = false;
+    for section in ["", "/text_config"] {
+        let flag = config.pointer_mut(section).and_then(|section| section.get_mut(FLAG));
+        if let Some(flag) = flag.filter(|flag| **flag == Value::Bool(true)) {
+            *flag = false.into();
+            changed = true;
+        }
+    }
+    changed.then_some(config)
+}
+
+fn adopt_names(checkpoint: Checkpoint) -> Result<Checkpoint, ModelError> {
     let (json, tensors) = match checkpoint.kind() {
         Kind::Gguf => adopt_gguf(&checkpoint)?,
         Kind::HfDirectory => {
@@ -68,6 +96,9 @@ pub fn adopt(checkpoint: Checkpoint) -> Result<Checkpoint, ModelError> {
     };
     Ok(checkpoint.adopt(json, tensors)?)
 }
+
+/// The output head.
+const HEAD: &str = "lm_head.weight";
 
 /// The name of one of our tensors where the checkpoint's user can look for it.
 pub(crate) fn shown_name(checkpoint: &Checkpoint, name: &str) -> String {
