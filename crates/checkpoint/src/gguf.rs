@@ -25,6 +25,7 @@ pub use parse::{
 
 use crate::error::{CheckpointError, EntryError, GgufError, shown};
 use crate::hf::SHARDS_MAX;
+use crate::read::file_exists;
 use crate::table::TensorInfo;
 use parse::Header;
 
@@ -108,7 +109,7 @@ fn read_shard(
     number: usize,
     of_first: &Metadata,
 ) -> Result<Header, CheckpointError> {
-    if !path.is_file() {
+    if !file_exists(path)? {
         return Err(CheckpointError::new(
             path,
             GgufError::ShardMissing { first: first.to_path_buf(), count: split.count },

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{CheckpointError, EntryError, FileError, SafetensorsError, shown};
-use crate::read::{is_plain_name, read_small};
+use crate::read::{file_exists, is_plain_name, read_small};
 use crate::safetensors::{NAME_BYTES_MAX, TENSORS_MAX, read_header};
 use crate::table::TensorInfo;
 
@@ -37,7 +37,7 @@ pub(crate) struct Shards {
 /// Reads the index and all headers of `directory`.
 pub(crate) fn open(directory: &Path) -> Result<Shards, CheckpointError> {
     let index_path = directory.join(INDEX);
-    let mut shards = if index_path.is_file() {
+    let mut shards = if file_exists(&index_path)? {
         open_indexed(directory, &index_path)?
     } else {
         let path = directory.join(SINGLE);
@@ -55,7 +55,7 @@ fn open_indexed(directory: &Path, index_path: &Path) -> Result<Shards, Checkpoin
     let mut tensors = Vec::new();
     for (file, (shard, claim)) in names.iter().enumerate() {
         let path = directory.join(shard);
-        if !path.is_file() {
+        if !file_exists(&path)? {
             return Err(CheckpointError::new(
                 path,
                 SafetensorsError::MissingShard {

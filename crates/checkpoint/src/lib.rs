@@ -40,7 +40,7 @@ pub use error::{
 pub use gguf::Gguf;
 pub use hf::{INDEX_BYTES_MAX, SHARDS_MAX};
 pub use manifest::Manifest;
-pub use read::CONFIG_BYTES_MAX;
+pub use read::{CONFIG_BYTES_MAX, file_exists};
 pub use resolve::PackedExperts;
 pub use safetensors::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX};
 pub use table::{ExpertPart, ExpertTable, Extent, LayerExperts, TensorInfo};
@@ -199,9 +199,15 @@ impl Checkpoint {
 
     /// A small file beside the weights (`tokenizer.json`, `chat_template.jinja`, …), if present. A
     /// GGUF file has none: what lies beside it may belong to another model.
-    pub fn aux_file(&self, name: &str) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// See [`file_exists`]: a link to nothing is not the absence of the file.
+    pub fn aux_file(&self, name: &str) -> Result<Option<PathBuf>, CheckpointError> {
         let path = self.root.join(name);
-        (read::is_plain_name(name) && path.is_file()).then_some(path)
+        if self.kind == Kind::Gguf || !read::is_plain_name(name) {
+            return Ok(None);
+        }
+        Ok(file_exists(&path)?.then_some(path))
     }
 
     /// All tensors, sorted by name; of a packed container the dense ones.
@@ -233,28 +239,25 @@ impl Checkpoint {
 
 /// Finds out what lies at `path`, from names and a few first bytes.
 fn detect(path: &Path) -> Result<Kind, CheckpointError> {
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CheckpointError::new(path, FileError::NotFound));
-        }
-        Err(e) => return Err(CheckpointError::io(path, "open the model", e)),
-    };
+    if !read::exists(path)? {
+        return Err(CheckpointError::new(path, FileError::NotFound));
+    }
+    let metadata = std::fs::metadata(path).map_err(|e| CheckpointError::io(path, "open the model", e))?;
     if !metadata.is_dir() {
         return match is_gguf(path) {
             true => Ok(Kind::Gguf),
             false => Err(not_a_directory(path)),
         };
     }
-    let has = |name: &str| path.join(name).is_file();
-    let has_weights = has(hf::INDEX) || has(hf::SINGLE);
-    if packed::has_manifest(path) || (has(manifest::MANIFEST) && has(manifest::DENSE)) {
+    let has = |name: &str| file_exists(&path.join(name));
+    if has(manifest::MANIFEST)? && (packed::has_manifest(path) || has(manifest::DENSE)?) {
         return Ok(Kind::Packed);
     }
-    if has(manifest::JOURNAL) {
+    if has(manifest::JOURNAL)? {
         return Err(packed::incomplete(path));
     }
-    match (has(manifest::CONFIG), has_weights) {
+    let has_weights = has(hf::INDEX)? || has(hf::SINGLE)?;
+    match (has(manifest::CONFIG)?, has_weights) {
         (true, true) => Ok(Kind::HfDirectory),
         (false, true) => Err(CheckpointError::new(
             path.join(manifest::CONFIG),

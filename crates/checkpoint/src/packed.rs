@@ -20,7 +20,7 @@ use crate::checksum::Checksum;
 use crate::error::{CheckpointError, FileError, PackedError, shown};
 use crate::journal::{JournalHead, parse_journal_line};
 use crate::manifest::{AUX_BYTES_MAX, FileEntry, JOURNAL, MANIFEST, MANIFEST_START, Manifest};
-use crate::read::read_small;
+use crate::read::{file_exists, read_small};
 use crate::resolve::{Resolved, resolve};
 
 /// Longest first line of a journal that is read.
@@ -58,18 +58,11 @@ pub(crate) fn incomplete(directory: &Path) -> CheckpointError {
 /// A file has the size of its entry and, if the entry has one, the checksum.
 fn check_file(directory: &Path, entry: &FileEntry) -> Result<(), CheckpointError> {
     let path = directory.join(&entry.name);
-    let got = match std::fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(_) => {
-            let advice = "the container needs a file of this name; pack the model again";
-            return Err(CheckpointError::new(path, FileError::MissingFile { advice }));
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let advice = "the manifest lists it; copy the whole container or pack the model again";
-            return Err(CheckpointError::new(path, FileError::MissingFile { advice }));
-        }
-        Err(e) => return Err(CheckpointError::io(&path, "find the size", e)),
-    };
+    if !file_exists(&path)? {
+        let advice = "the manifest lists it; copy the whole container or pack the model again";
+        return Err(CheckpointError::new(path, FileError::MissingFile { advice }));
+    }
+    let got = std::fs::metadata(&path).map_err(|e| CheckpointError::io(&path, "find the size", e))?.len();
     if got != entry.bytes {
         return Err(CheckpointError::new(path, PackedError::FileSize { expected: entry.bytes, got }));
     }

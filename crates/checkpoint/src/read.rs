@@ -6,6 +6,40 @@ use std::path::Path;
 
 use crate::error::{CheckpointError, FileError, shown};
 
+/// Whether there is a file at `path`: the one question to ask before a file that a model may lack.
+/// Only the absence of the name itself is absence.
+///
+/// # Errors
+/// A link whose target is not there, something that is no file, a path that may not be looked at.
+pub fn file_exists(path: &Path) -> Result<bool, CheckpointError> {
+    if !exists(path)? {
+        return Ok(false);
+    }
+    let metadata = std::fs::metadata(path).map_err(|e| CheckpointError::io(path, "look at the file", e))?;
+    match metadata.is_dir() {
+        true => Err(CheckpointError::new(path, FileError::NotAFile { found: "a directory" })),
+        false => Ok(true),
+    }
+}
+
+/// Whether there is anything at `path`; a link counts for its target.
+///
+/// # Errors
+/// A link whose target is not there, a path that may not be looked at.
+pub(crate) fn exists(path: &Path) -> Result<bool, CheckpointError> {
+    match std::fs::metadata(path) {
+        Ok(_) => return Ok(true),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(CheckpointError::io(path, "look at the file", e));
+        }
+        Err(_) => {}
+    }
+    match std::fs::read_link(path) {
+        Ok(target) => Err(CheckpointError::new(path, FileError::DanglingLink { target })),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Reads a whole file that must be at most `limit` bytes long.
 pub(crate) fn read_small(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     let file = File::open(path).map_err(|e| CheckpointError::io(path, "open the file", e))?;

@@ -142,7 +142,7 @@ fn tensors_and_metadata_are_found() {
         assert_eq!((array("texts").text(1), array("texts").text(2)), (Some("yz"), None));
         assert!(array("none").is_empty());
         assert_eq!(found.metadata().text("general.architecture"), Some("test"));
-        assert_eq!(checkpoint.aux_file("m.gguf"), None);
+        assert_eq!(checkpoint.aux_file("m.gguf").unwrap(), None);
     }
 }
 

@@ -18,9 +18,9 @@ fn a_single_file_opens() {
     assert_eq!(checkpoint.root(), model.path());
     assert_eq!(checkpoint.files(), [model.join("model.safetensors")]);
     assert_eq!(checkpoint.config()["text_config"]["a"], 1);
-    assert_eq!(checkpoint.aux_file("tokenizer.json"), Some(model.join("tokenizer.json")));
-    assert_eq!(checkpoint.aux_file("chat_template.jinja"), None);
-    assert_eq!(checkpoint.aux_file("../tokenizer.json"), None);
+    assert_eq!(checkpoint.aux_file("tokenizer.json").unwrap(), Some(model.join("tokenizer.json")));
+    assert_eq!(checkpoint.aux_file("chat_template.jinja").unwrap(), None);
+    assert_eq!(checkpoint.aux_file("../tokenizer.json").unwrap(), None);
     let names: Vec<&str> = checkpoint.tensors().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "none", "scalar"]);
     let a = checkpoint.tensor("a").unwrap();
@@ -362,4 +362,24 @@ fn real_tiny_checkpoints_open() {
         assert_eq!(checkpoint.files().len(), shards, "{name}");
         assert!(checkpoint.tensors().any(|t| t.name.ends_with("embed_tokens.weight")), "{name}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_not_the_absence_of_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let nothing = directory.path().join("nothing");
+    for name in ["config.json", "model.safetensors", "model.safetensors.index.json", "pack.json"] {
+        let model = directory.path().join(name.replace('.', "-"));
+        std::fs::create_dir(&model).unwrap();
+        let link = model.join(name);
+        std::os::unix::fs::symlink(&nothing, &link).unwrap();
+        let error = checkpoint::file_exists(&link).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("its target is not there"), "{error}");
+    }
+    let link = directory.path().join("model.gguf");
+    std::os::unix::fs::symlink(&nothing, &link).unwrap();
+    let error = checkpoint::Checkpoint::open(&link).unwrap_err().to_string();
+    assert!(error.contains("a link to") && error.contains("cp -rL"), "{error}");
+    assert!(!checkpoint::file_exists(&nothing).unwrap());
 }

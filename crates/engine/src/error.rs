@@ -70,14 +70,17 @@ pub enum EngineError {
         /// Entries.
         vocab: usize,
     },
-    /// A logit is NaN or +infinity: the weights or the activations are damaged.
-    #[error("the logit of token {token} after position {position} is {value}; the weights are damaged")]
+    /// A logit is NaN or infinite: the weights or the activations are damaged.
+    #[error(
+        "the logit of token {token} after position {position} is {value}, not a finite number; the weights \
+         are damaged or were converted wrongly, get the model again or another conversion of it"
+    )]
     LogitsNotFinite {
         /// Position of the token that the logits come after.
         position: usize,
         /// Entry of the vocabulary.
         token: usize,
-        /// NaN or +infinity.
+        /// NaN or an infinity.
         value: f32,
     },
     /// As many requests wait as may.

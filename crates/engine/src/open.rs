@@ -21,6 +21,16 @@ use crate::{EngineError, EngineOptions, Isa, gguf};
 /// What a dense tensor takes in memory beyond its bytes, at most.
 pub const BUFFER_OVERHEAD_BYTES: u64 = 8192;
 
+/// The files that a tokenizer is made of.
+const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// Progress while a model is opened.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -87,7 +97,7 @@ impl Opened {
     /// # Errors
     /// Expert records that no slot can take.
     pub fn sizes(&self, block_bytes: usize) -> Result<ModelSizes, EngineError> {
-        let json = self.checkpoint.aux_file("tokenizer.json").and_then(|path| std::fs::metadata(path).ok());
+        let json = self.checkpoint.aux_file("tokenizer.json")?.and_then(|path| std::fs::metadata(path).ok());
         Ok(ModelSizes {
             dense_bytes: self.dense_bytes(),
             tokenizer_json_bytes: match self.checkpoint.gguf() {
@@ -116,7 +126,11 @@ impl Opened {
         if let Some(gguf) = checkpoint.gguf() {
             return Ok(Tokenizer::from_gguf(&gguf::vocabulary(checkpoint, gguf)?)?);
         }
-        if checkpoint.aux_file("tokenizer.json").is_none() {
+        // Each file but the first may be absent; a link to nothing is no absence.
+        for name in TOKENIZER_FILES {
+            checkpoint.aux_file(name)?;
+        }
+        if checkpoint.aux_file("tokenizer.json")?.is_none() {
             return Err(EngineError::NoTokenizer { path: checkpoint.root().into() });
         }
         Ok(Tokenizer::from_directory(checkpoint.root())?)
@@ -125,6 +139,8 @@ impl Opened {
     /// The tokenizer, if requests can do with what there is.
     pub(crate) fn tokenizer_for(&self, input: Input) -> Result<Option<Arc<Tokenizer>>, EngineError> {
         match (self.tokenizer(), input) {
+            // Token ids need no tokenizer; a link to nothing is no absence of one.
+            (Err(error @ EngineError::Checkpoint(_)), Input::Tokens) => Err(error),
             (Err(_), Input::Tokens) => Ok(None),
             (Err(error), _) => Err(error),
             (Ok(tokenizer), Input::Chat) if !tokenizer.has_chat_template() => {
@@ -137,7 +153,7 @@ impl Opened {
     /// How to sample, and every end token.
     pub(crate) fn generation_defaults(&self) -> Result<GenerationDefaults, EngineError> {
         let checkpoint = &self.checkpoint;
-        let mut defaults = match (checkpoint.gguf(), checkpoint.aux_file("generation_config.json")) {
+        let mut defaults = match (checkpoint.gguf(), checkpoint.aux_file("generation_config.json")?) {
             (Some(gguf), _) => {
                 let json = gguf::generation_config(checkpoint, gguf, &self.config.eos_token_ids);
                 GenerationDefaults::parse(&json)?

@@ -1,6 +1,6 @@
 //! Which tensors of a model go into its container, and in which formats.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use checkpoint::Checkpoint;
 use models::ModelError;
@@ -61,7 +61,7 @@ pub fn plan_model(
     Ok(PackPlan {
         dense: layout.dense.iter().map(dense_item).collect::<Result<_, ModelError>>()?,
         layers: layout.experts.layers.iter().enumerate().filter(has_experts).map(layer_item).collect(),
-        aux_files: AUX_FILES.iter().filter_map(|name| checkpoint.aux_file(name)).collect(),
+        aux_files: aux_files(checkpoint)?,
         aux_made: made,
         source_files: checkpoint.files().to_vec(),
         description: format!(
@@ -75,4 +75,13 @@ pub fn plan_model(
         ),
         config: checkpoint.config().clone(),
     })
+}
+
+/// The small files that the model has.
+fn aux_files(checkpoint: &Checkpoint) -> Result<Vec<PathBuf>, PackError> {
+    let mut files = Vec::new();
+    for name in AUX_FILES {
+        files.extend(checkpoint.aux_file(name)?);
+    }
+    Ok(files)
 }

@@ -59,8 +59,7 @@ pub struct BadRecord {
 /// When there is no container or its manifest is damaged, so that nothing can be said about the
 /// rest. Damage elsewhere is in the report.
 pub fn verify(directory: &Path, progress: &dyn PackProgress) -> Result<VerifyReport, PackError> {
-    let has_manifest = directory.join(checkpoint::manifest::MANIFEST).is_file();
-    if !has_manifest {
+    if !checkpoint::file_exists(&directory.join(checkpoint::manifest::MANIFEST))? {
         // Says what the directory is instead, or that packing was not finished.
         let opened = checkpoint::Checkpoint::open(directory)?;
         let path = opened.root().to_path_buf();

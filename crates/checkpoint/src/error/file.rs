@@ -12,6 +12,22 @@ pub enum FileError {
          and safetensors files, or one that `flash-moe pack` made"
     )]
     NotFound,
+    /// A link whose target is not there: not the absence of the file, but a model copied without what
+    /// its links point to.
+    #[error(
+        "this is a link to {target}, and its target is not there; copy the model with its links followed \
+         (`cp -rL`), or download it again"
+    )]
+    DanglingLink {
+        /// Where the link points, as it is written in it.
+        target: PathBuf,
+    },
+    /// A directory, or something else that is no file, under the name of a file.
+    #[error("expected a file of this name, got {found}; move it away or get the model again")]
+    NotAFile {
+        /// What is there, in words.
+        found: &'static str,
+    },
     /// The operating system refused an operation.
     #[error("cannot {action}: {source}")]
     Io {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ops::DELTA_BLOCK_TOKENS;
-use sampling::{Sampler, SamplingError};
+use sampling::Sampler;
 use tokenizer::{StreamDecoder, Tokenizer, TokenizerError};
 
 use crate::channel::{Channel, Item};
@@ -152,8 +152,17 @@ impl Sequence {
     }
 
     /// Takes logits after the token at `position`: hands them out, and chooses what follows the
-    /// last token.
+    /// last token. Logits that are not finite go to nobody and end the request, in whatever row
+    /// they are.
     pub(crate) fn take_logits(&mut self, position: usize, logits: &[f32]) {
+        if matches!(self.chosen, Some(Err(_))) {
+            return;
+        }
+        if let Some((token, &value)) = logits.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            self.spoilt = true;
+            self.chosen = Some(Err(EngineError::LogitsNotFinite { position, token, value }));
+            return;
+        }
         let last = position + 1 == self.tokens.len();
         let wanted = match self.request.logits {
             Logits::None => false,
@@ -164,25 +173,19 @@ impl Sequence {
             self.channel.push_when_room(Event::Logits { position, logits: logits.to_vec() });
         }
         if last {
-            self.chosen = Some(self.choose(position, logits));
+            self.chosen = Some(self.choose(logits));
         }
     }
 
-    fn choose(&mut self, position: usize, logits: &[f32]) -> Result<u32, EngineError> {
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, EngineError> {
         let (prompt, generated) = self.tokens.split_at(self.prompt_len);
         let forced = self.request.forced.get(generated.len()).copied();
         // Nothing is drawn where nothing is chosen.
-        if forced.is_none() && generated.len() < self.request.max_tokens {
-            return self.sampler.sample_after(logits, prompt, generated).map_err(|error| match error {
-                SamplingError::BadLogit { token, value, .. } => {
-                    EngineError::LogitsNotFinite { position, token, value }
-                }
-                error => error.into(),
-            });
-        }
-        match logits.iter().enumerate().find(|(_, value)| value.is_nan() || **value == f32::INFINITY) {
-            Some((token, value)) => Err(EngineError::LogitsNotFinite { position, token, value: *value }),
-            None => Ok(forced.unwrap_or_default()),
+        match forced {
+            None if generated.len() < self.request.max_tokens => {
+                Ok(self.sampler.sample_after(logits, prompt, generated)?)
+            }
+            forced => Ok(forced.unwrap_or_default()),
         }
     }
 
