@@ -217,7 +217,9 @@ impl Split {
             Some(split) => {
                 Err(CheckpointError::new(path, GgufError::OtherShard { first: split.shard_path(path, 0) }))
             }
-            None => Err(invalid("file name", format!("one that ends in {suffix}"), shown(file_name))),
+            None => {
+                Err(CheckpointError::new(path, GgufError::PartRenamed { number: this + 1, count, suffix }))
+            }
         }
     }
 

@@ -237,6 +237,16 @@ impl Checkpoint {
     }
 }
 
+/// The files of a directory that a tokenizer is made of. Each but the first may be absent.
+pub const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// Finds out what lies at `path`, from names and a few first bytes.
 fn detect(path: &Path) -> Result<Kind, CheckpointError> {
     if !read::exists(path)? {

@@ -311,7 +311,7 @@ fn arrays_do_not_nest() {
 #[test]
 fn nothing_is_listed_twice() {
     let twice = Gguf::sound().entry("k", 0, &[1]).entry("k", 0, &[2]);
-    twice.check("key k: expected each key once, got it twice");
+    twice.check("key k: expected each key once, got it twice; this program does not read such a file");
     // In whatever form, and far from each other.
     let twice = Gguf::sound().entry("k", 8, &text("x")).entry("l", 0, &[0]).entry("k", 9, &array(0, 0, &[]));
     twice.check("key k: expected each key once, got it twice");
@@ -407,7 +407,8 @@ fn shards_that_do_not_fit_are_refused() {
     );
     check(
         &[("m.gguf", first.clone())],
-        "file name: expected one that ends in -00001-of-00003.gguf, got m.gguf",
+        "m.gguf: this is part 1 of 3 of a split model, under a name that does not tell those of the other parts; \
+         expected a name that ends in -00001-of-00003.gguf",
     );
     let negative = Gguf::sound().entry("split.count", 5, &(-1i32).to_le_bytes());
     check(&[("m.gguf", negative)], "split.count: expected a whole number of at most 10000, got -1");

@@ -98,32 +98,22 @@ impl Settings {
         }
         let Some((path, table)) = &self.file else { return Ok(()) };
         for (key, value) in table {
-            match root.find_subcommand(key).filter(|_| value.is_table()) {
-                Some(sub) => check_table(path, Some(key), value.as_table(), &options(sub))?,
-                None => check_key(path, None, key, value, &all)?,
+            match root.find_subcommand(key).zip(value.as_table()) {
+                Some((sub, own)) => {
+                    let known = options(sub);
+                    own.iter().try_for_each(|(name, value)| {
+                        check_key(path, (&format!("{key}.{name}"), name), value, &known)
+                    })?;
+                }
+                None => check_key(path, (key, key), value, &all)?,
             }
         }
         Ok(())
     }
 }
 
-fn check_table(
-    path: &Path,
-    command: Option<&str>,
-    table: Option<&Table>,
-    known: &[&str],
-) -> anyhow::Result<()> {
-    table.into_iter().flatten().try_for_each(|(key, value)| check_key(path, command, key, value, known))
-}
-
-fn check_key(
-    path: &Path,
-    command: Option<&str>,
-    key: &str,
-    value: &Value,
-    known: &[&str],
-) -> anyhow::Result<()> {
-    let place = command.map_or_else(|| key.to_string(), |command| format!("{command}.{key}"));
+/// Refuses a key, at a `place` that messages name, that is no option.
+fn check_key(path: &Path, (place, key): (&str, &str), value: &Value, known: &[&str]) -> anyhow::Result<()> {
     if !known.contains(&key.replace('_', "-").as_str()) {
         bail!("{}: `{place}` is the name of no option or command; remove it", path.display());
     }

@@ -49,12 +49,16 @@ impl Sampled {
     }
 
     fn of(params: &SamplingParams, given: Vec<&'static str>, model: bool) -> Self {
-        let &SamplingParams { temperature, top_k, top_p, min_p, .. } = params;
-        let &SamplingParams { repetition_penalty, presence_penalty, .. } = params;
-        let defaults = if model { "model" } else { "flash-moe" };
-        let penalties = (repetition_penalty, presence_penalty);
-        let (repetition_penalty, presence_penalty) = penalties;
-        Self { temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, given, defaults }
+        Self {
+            temperature: params.temperature,
+            top_k: params.top_k,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty,
+            presence_penalty: params.presence_penalty,
+            given,
+            defaults: if model { "model" } else { "flash-moe" },
+        }
     }
 
     /// Whether chance had a say.

@@ -34,9 +34,9 @@ impl fmt::Display for ModelArg {
 /// Formats to write weights in.
 #[derive(Args)]
 pub(crate) struct QuantArgs {
-    /// Format of the routed experts.
-    #[arg(long, value_name = "FORMAT", default_value = "q4_K", value_parser = format)]
-    pub(crate) quant: Format,
+    /// Format of the routed experts [default: q4_K].
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    quant: Option<Format>,
     /// Format of attention, DeltaNet and the shared expert [default: one step finer; q4_K where
     /// that would be too large].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
@@ -47,10 +47,25 @@ pub(crate) struct QuantArgs {
 }
 
 impl QuantArgs {
+    /// The format of the experts.
+    pub(crate) fn experts(&self) -> Format {
+        self.quant.unwrap_or(Format::Q4K)
+    }
+
+    /// The options that were given.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        let options = [
+            ("--quant", self.quant),
+            ("--quant-dense", self.quant_dense),
+            ("--quant-embedding", self.quant_embedding),
+        ];
+        options.into_iter().filter_map(|(name, format)| format.map(|_| name)).collect()
+    }
+
     /// What was asked for, and for the rest the `usual` tiers.
     pub(crate) fn over(&self, usual: QuantTiers) -> QuantTiers {
         QuantTiers {
-            experts: self.quant,
+            experts: self.experts(),
             dense: self.quant_dense.unwrap_or(usual.dense),
             embedding: self.quant_embedding.unwrap_or(usual.embedding),
         }

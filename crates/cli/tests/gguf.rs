@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Dir, fails};
+use common::{Dir, fails, flash_moe, json, ok};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf").join(name)
@@ -135,4 +135,85 @@ fn broken_splits_are_named() {
     fails(&["inspect", first], &[&name(3), "truncated"]);
     fails(&["inspect", dir.path().join(name(2)).to_str().unwrap()], &["not the first file", &name(1)]);
     fails(&["inspect", dir.path().to_str().unwrap()], &["GGUF files", &name(1)]);
+}
+
+/// A file with more numbers in its metadata, put before all other keys.
+fn with_numbers(file: &[u8], numbers: &[(&str, f32)]) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut keys = Vec::new();
+    for (key, number) in numbers {
+        keys.extend([&text(key)[..], &6u32.to_le_bytes(), &number.to_le_bytes()].concat());
+    }
+    // A text of the length with which the tensors stay aligned.
+    let (filler, kind) = (text("test.filler"), 8u32.to_le_bytes());
+    let len = keys.len() + filler.len() + kind.len() + 8;
+    keys.extend([&filler[..], &kind, &text(&" ".repeat(len.next_multiple_of(32) - len))].concat());
+    let mut changed = [&file[..24], &keys, &file[24..]].concat();
+    let count = u64::from_le_bytes(file[16..24].try_into().unwrap()) + numbers.len() as u64 + 1;
+    put(&mut changed, 16, &count.to_le_bytes());
+    changed
+}
+
+#[test]
+fn keys_that_change_the_computation_are_honoured_or_refused() {
+    let dir = Dir::new();
+    let path = dir.path().join("m.gguf");
+    for (name, arch) in [("mixtral", "llama"), ("qwen3moe", "qwen3moe")] {
+        let file = fs::read(fixture(&format!("{name}.gguf"))).unwrap();
+        let write = |key: &str, number: f32| {
+            fs::write(&path, with_numbers(&file, &[(&format!("{arch}.{key}"), number)])).unwrap();
+        };
+        let logits =
+            || json(&["logits", path.to_str().unwrap(), "--tokens", "1,2,3,4", "--json"])["logits"].clone();
+        write("test", 1.0);
+        let plain = logits();
+        write("rope.scaling.factor", 4.0);
+        let scaled = logits();
+        assert_ne!(plain, scaled, "{name}");
+        write("rope.scale_linear", 4.0);
+        assert_eq!(logits(), scaled, "{name}: the older key");
+        write("rope.scale_linear", 0.0);
+        assert_eq!(logits(), plain, "{name}: 0 is none");
+        for key in ["attn_logit_softcapping", "logit_scale", "attention.scale"] {
+            write(key, 30.0);
+            fails(&["logits", path.to_str().unwrap(), "--tokens", "1"], &[key, "30"]);
+        }
+        write("logit_scale", 1.0);
+        assert_eq!(logits(), plain, "{name}: a factor that changes nothing");
+    }
+    // Factors that the file has computed already, and one more.
+    let file = fs::read(fixture("llama.gguf")).unwrap();
+    fs::write(&path, with_numbers(&file, &[("llama.rope.scale_linear", 4.0)])).unwrap();
+    fails(
+        &["logits", path.to_str().unwrap(), "--tokens", "1"],
+        &["llama.rope.scale_linear", "rope_freqs.weight"],
+    );
+}
+
+#[test]
+fn formats_for_weights_that_are_quantised_already_are_refused() {
+    let dir = Dir::new();
+    let (source, target) = (dir.path().join("m.gguf"), dir.path().join("packed"));
+    // Their bytes are taken for blocks of q8_0, which are shorter.
+    let mut file = fs::read(fixture("qwen3moe.gguf")).unwrap();
+    for name in [&b"_gate_exps.weight"[..], b"_up_exps.weight"] {
+        let found = file.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
+        for at in found.map(|(at, _)| at).collect::<Vec<_>>() {
+            put(&mut file, at + name.len() + 4 + 3 * 8, &8u32.to_le_bytes());
+        }
+    }
+    fs::write(&source, file).unwrap();
+    let (source, target) = (source.to_str().unwrap(), target.to_str().unwrap());
+    fails(&["pack", source, target, "--quant", "q2_K"], &["--quant", "quantised already"]);
+    assert!(!Path::new(target).exists());
+    fails(
+        &["pack", source, target, "--quant", "q2_K", "--quant-dense", "q6_K"],
+        &["quantised already (q8_0)"],
+    );
+    ok(&["pack", source, target, "--quant-dense", "q6_K"]);
+    let formats = json(&["inspect", target, "--json"])["tiers"]["experts"]["formats"].clone();
+    assert!(formats["q8_0"].is_u64(), "{formats}");
+    let output = flash_moe(&["plan", source, "--quant", "q2_K"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && error.contains("--quant is for presets"), "{error}");
 }

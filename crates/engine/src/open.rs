@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, TOKENIZER_FILES};
 use experts::{ExpertStore, StoreOptions};
 use models::layout::{self, Layout};
 use models::load::DenseLoader;
@@ -20,16 +20,6 @@ use crate::{EngineError, EngineOptions, Isa, gguf};
 
 /// What a dense tensor takes in memory beyond its bytes, at most.
 pub const BUFFER_OVERHEAD_BYTES: u64 = 8192;
-
-/// The files that a tokenizer is made of.
-const TOKENIZER_FILES: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 
 /// Progress while a model is opened.
 #[derive(Debug)]

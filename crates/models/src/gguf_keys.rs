@@ -213,25 +213,31 @@ impl<'a> Keys<'a> {
             "rope_theta": self.number("rope.freq_base", Some(ROPE_FREQ_BASE_DEFAULT))?,
             "partial_rotary_factor": self.rotary_factor(head_dim)?,
         });
-        // Files without a type mean linear scaling if they have a factor, which older ones call otherwise.
-        let key =
-            ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| self.get(key).is_some());
-        let is_zero = |key: &&str| self.get(key).and_then(Value::as_f64) == Some(0.0);
-        let key = key.filter(|key| !is_zero(key));
-        match self.get("rope.scaling.type") {
-            Some(value) if value.as_str() == Some("none") => {}
-            None if key.is_none() => {}
-            value if value.is_none_or(|value| value.as_str() == Some("linear")) => {
-                rope["rope_type"] = "linear".into();
-                rope["factor"] = self.number(key.unwrap_or("rope.scaling.factor"), None)?.into();
+        if let Some(key) = self.linear_scaling()? {
+            if self.checkpoint.tensor(STORED_FACTORS).is_some() {
+                let (value, expected) = (self.number(key, None)?, format!("no key beside {STORED_FACTORS}"));
+                return Err(self.bad(key, value, expected));
             }
-            None => {}
-            Some(value) => {
-                let expected = "none or linear (other scaled rotary embeddings are not supported yet)";
-                return Err(self.bad("rope.scaling.type", value, expected));
-            }
+            rope["rope_type"] = "linear".into();
+            rope["factor"] = self.number(key, None)?.into();
         }
         Ok(rope)
+    }
+
+    /// The key of the factor by which positions are divided. Files without a type mean linear scaling if
+    /// they have a factor, which older ones call otherwise; 0 is how some say that there is none.
+    fn linear_scaling(&self) -> Result<Option<&'static str>, ModelError> {
+        let factor = |key: &&str| self.get(key).is_some_and(|value| value.as_f64() != Some(0.0));
+        let found = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(factor);
+        let Some(kind) = self.get("rope.scaling.type") else { return Ok(found) };
+        match kind.as_str() {
+            Some("none") => Ok(None),
+            Some("linear") => Ok(Some(found.unwrap_or("rope.scaling.factor"))),
+            _ => {
+                let expected = "none or linear (other scaled rotary embeddings are not supported yet)";
+                Err(self.bad("rope.scaling.type", kind, expected))
+            }
+        }
     }
 
     /// The part of a head that is rotated, such that times `head_dim` it is `rope.dimension_count`
@@ -313,6 +319,8 @@ const COMPUTATION_KEYS: &[(&str, f64)] = &[
     ("use_parallel_residual", 0.0),
     ("rope.scaling.attn_factor", 1.0),
 ];
+/// Factors of the rotary frequencies, which the file has computed.
+const STORED_FACTORS: &str = "rope_freqs.weight";
 /// Keys of routers, with the value besides 0 that those have which are computed.
 const ROUTER_KEYS: &[(&str, f64)] =
     &[("expert_gating_func", 1.0), ("expert_weights_scale", 1.0), ("expert_group_count", 1.0)];

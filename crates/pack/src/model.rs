@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, TOKENIZER_FILES};
 use models::ModelError;
 use models::layout::Expected;
 use models::tiers::{QuantTiers, requantised};
@@ -10,19 +10,8 @@ use models::tiers::{QuantTiers, requantised};
 use crate::error::PackError;
 use crate::plan::{DenseItem, LayerItem, PackPlan};
 
-/// Files that travel with the weights.
-const AUX_FILES: [&str; 10] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "LICENSE",
-    "README.md",
-];
+/// Files that travel with the weights, beside the tokenizer's.
+const AUX_FILES: [&str; 4] = ["config.json", "generation_config.json", "LICENSE", "README.md"];
 
 /// The plan that packs the model at `source` with `tiers`. `made` are the small files that the
 /// source has inside (name and content): the tokenizer of a GGUF file, for one.
@@ -80,7 +69,7 @@ pub fn plan_model(
 /// The small files that the model has.
 fn aux_files(checkpoint: &Checkpoint) -> Result<Vec<PathBuf>, PackError> {
     let mut files = Vec::new();
-    for name in AUX_FILES {
+    for name in AUX_FILES.into_iter().chain(TOKENIZER_FILES) {
         files.extend(checkpoint.aux_file(name)?);
     }
     Ok(files)

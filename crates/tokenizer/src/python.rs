@@ -247,13 +247,18 @@ pub(crate) fn is_sequence(value: &Value) -> bool {
 
 /// The test `iterable`: what a loop can go over, which none and namespaces are not.
 pub(crate) fn is_iterable(value: &Value) -> bool {
-    let namespace = value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"));
     match value.kind() {
         ValueKind::Seq | ValueKind::String | ValueKind::Iterable | ValueKind::Bytes => true,
         ValueKind::Undefined => true,
-        ValueKind::Map => !namespace,
+        ValueKind::Map => is_mapping(value),
         _ => false,
     }
+}
+
+/// The test `mapping`: a namespace has attributes and no items.
+pub(crate) fn is_mapping(value: &Value) -> bool {
+    let namespace = || value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"));
+    value.kind() == ValueKind::Map && !namespace()
 }
 
 /// Python's methods on values: a few more string methods than minijinja-contrib has, then its.

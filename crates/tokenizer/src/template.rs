@@ -275,6 +275,7 @@ fn environment(now_s: Option<i64>) -> Environment<'static> {
     env.remove_filter("pprint");
     env.add_test("sequence", python::is_sequence);
     env.add_test("iterable", python::is_iterable);
+    env.add_test("mapping", python::is_mapping);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", move |format: &str| {
         time::strftime(format, now_s.unwrap_or_else(utc_now_s))

@@ -120,7 +120,8 @@ impl Tokenizer {
     /// # Errors
     /// As [`Self::from_files`]; a missing `tokenizer.json` is [`TokenizerError::Io`].
     pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
-        let file = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
+        // A link to nothing is no absent file: reading it fails, by its name.
+        let file = |name: &str| Some(directory.join(name)).filter(|path| path.symlink_metadata().is_ok());
         let (config, template) = (file("tokenizer_config.json"), file("chat_template.jinja"));
         let (map, added) = (file("special_tokens_map.json"), file("added_tokens.json"));
         let companions = Companions::read(config.as_deref(), map.as_deref(), added.as_deref())?;

@@ -30,6 +30,35 @@ pub enum GgufError {
         /// What it is.
         got: String,
     },
+    /// Something in a GGUF header that may be as its maker wanted it, but is not read.
+    #[error(
+        "GGUF header at offset {offset}: {item}: expected {expected}, got {got}; this program does not read \
+         such a file; use another conversion of the model"
+    )]
+    Unread {
+        /// Where the reader stood.
+        offset: u64,
+        /// Which field, key or tensor.
+        item: String,
+        /// What can be read.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A part of a split GGUF whose name does not tell those of the others.
+    #[error(
+        "this is part {number} of {count} of a split model, under a name that does not tell those of the other \
+         parts; expected a name that ends in {suffix}: rename the parts, in a hub's cache open the link in \
+         snapshots/ and not the blob, and join parts with gguf-split only, which can merge them"
+    )]
+    PartRenamed {
+        /// Number of the part, from 1.
+        number: usize,
+        /// How many parts there are.
+        count: usize,
+        /// How the name of this part would end.
+        suffix: String,
+    },
     /// A tensor type that is not read.
     #[error(
         "tensor {tensor}: ggml type {got} is not supported; expected one of {known}; \

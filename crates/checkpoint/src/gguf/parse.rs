@@ -69,7 +69,7 @@ fn alignment(path: &Path, metadata: &Metadata) -> Result<u64, CheckpointError> {
     alignment.ok_or_else(|| {
         CheckpointError::new(
             path,
-            GgufError::Invalid {
+            GgufError::Unread {
                 offset: metadata.offset(ALIGNMENT),
                 item: ALIGNMENT.to_owned(),
                 expected: format!("a power of two of at most {ALIGNMENT_MAX}"),
@@ -98,6 +98,12 @@ impl<R: Read> Source<'_, R> {
                 got: got.to_string(),
             },
         )
+    }
+
+    /// Something that other readers may know.
+    fn unread(&self, item: &str, expected: impl ToString, got: impl ToString) -> CheckpointError {
+        let (item, expected, got) = (item.to_owned(), expected.to_string(), got.to_string());
+        CheckpointError::new(self.path, GgufError::Unread { offset: self.offset, item, expected, got })
     }
 
     /// Makes sure that `bytes` more are in the file and within the longest header.
@@ -153,7 +159,7 @@ impl<R: Read> Source<'_, R> {
     fn count(&mut self, item: &str, limit: u64, bytes_each: u64) -> Result<u64, CheckpointError> {
         let count = self.u64(item)?;
         if count > limit {
-            return Err(self.invalid(item, format!("at most {limit}"), count));
+            return Err(self.unread(item, format!("at most {limit}"), count));
         }
         let room = self.file_bytes.saturating_sub(self.offset) / bytes_each.max(1);
         if count > room {
@@ -171,7 +177,7 @@ impl<R: Read> Source<'_, R> {
     fn text(&mut self, item: &str, limit: u64, to: &mut Vec<u8>) -> Result<(), CheckpointError> {
         let bytes = self.u64(item)?;
         if bytes > limit {
-            return Err(self.invalid(
+            return Err(self.unread(
                 item,
                 format!("a text of at most {limit} bytes"),
                 format!("{bytes} bytes"),
@@ -230,7 +236,7 @@ impl<R: Read> Source<'_, R> {
             let value = self.value(&key, kind)?;
             let item = format!("key {}", shown(&key));
             if !metadata.insert(key, value, offset) {
-                return Err(self.invalid(&item, "each key once", "it twice"));
+                return Err(self.unread(&item, "each key once", "it twice"));
             }
         }
         Ok(metadata)
@@ -239,7 +245,7 @@ impl<R: Read> Source<'_, R> {
     fn kind(&mut self, key: &str) -> Result<ValueKind, CheckpointError> {
         let item = format!("type of {}", shown(key));
         let number = self.u32(&item)?;
-        ValueKind::of(number).ok_or_else(|| self.invalid(&item, "a number from 0 to 12", number))
+        ValueKind::of(number).ok_or_else(|| self.unread(&item, "a number from 0 to 12", number))
     }
 
     fn value(&mut self, key: &str, kind: ValueKind) -> Result<Value, CheckpointError> {
@@ -262,7 +268,7 @@ impl<R: Read> Source<'_, R> {
     fn array(&mut self, key: &str, item: &str) -> Result<Array, CheckpointError> {
         let kind = self.kind(key)?;
         if kind == ValueKind::Array {
-            return Err(self.invalid(item, "an array of plain values", "an array of arrays"));
+            return Err(self.unread(item, "an array of plain values", "an array of arrays"));
         }
         let bytes_each = kind.bytes().map_or(LENGTH_BYTES, as_u64);
         let count = self.count(item, ITEMS_MAX, bytes_each)?;
@@ -287,7 +293,7 @@ impl<R: Read> Source<'_, R> {
             let item = format!("tensor {}", shown(&name));
             let rank = self.u32(&item)?;
             if rank > DIMENSIONS_MAX {
-                return Err(self.invalid(&item, format!("at most {DIMENSIONS_MAX} dimensions"), rank));
+                return Err(self.unread(&item, format!("at most {DIMENSIONS_MAX} dimensions"), rank));
             }
             let mut dims = Vec::new();
             for _ in 0..rank {

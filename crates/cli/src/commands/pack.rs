@@ -1,12 +1,14 @@
 //! `flash-moe pack`: convert a checkpoint into the container, or verify one.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use engine::Format;
 use engine::system::human_bytes;
 use lab::ExpertReads;
-use pack::{PackOptions, QuantTiers};
+use pack::{PackOptions, PackPlan, QuantTiers};
 
 use crate::args::{PackArgs, Usage};
 use crate::output::{self, PackBar};
@@ -24,7 +26,7 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
             }
         };
     };
-    let tiers = args.quant.over(QuantTiers::of(args.quant.quant));
+    let tiers = args.quant.over(QuantTiers::of(args.quant.experts()));
     let mut options = PackOptions::default();
     options.threads = args.threads.unwrap_or(options.threads);
     options.verify = args.verify;
@@ -32,6 +34,7 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     options.command = Some(shell_words(std::env::args()));
     let started = Instant::now();
     let plan = pack::plan_model(&args.source, &tiers, engine::files_inside(&args.source)?)?;
+    refuse_requantising(args, &plan)?;
     let report = pack::pack(&plan, target, &options, &PackBar::new("packing"))?;
     let seconds = started.elapsed().as_secs_f64();
     let mut stdout = io::stdout().lock();
@@ -57,6 +60,30 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
         print_gain(&args.source, target)?;
     }
     output::note(&format!("run it:  flash-moe run {} \"…\"", target.display()));
+    Ok(())
+}
+
+/// Refuses formats for weights that are quantised already: packing keeps those as they are, so that the
+/// option would do nothing.
+fn refuse_requantising(args: &PackArgs, plan: &PackPlan) -> anyhow::Result<()> {
+    let experts = plan.layers.iter().flat_map(|layer| layer.source.parts.iter().map(|part| part.format));
+    let experts: BTreeSet<&str> = experts.filter(|format| format.is_quantised()).map(Format::name).collect();
+    let dense = plan.dense.iter().map(|item| item.source_format);
+    let dense: BTreeSet<&str> = dense.filter(|format| format.is_quantised()).map(Format::name).collect();
+    for option in args.quant.given() {
+        // A model without experts takes `--quant` for all of its weights.
+        let of_experts = option == "--quant" && !plan.layers.is_empty();
+        let kept = if of_experts { &experts } else { &dense };
+        let asked = if option == "--quant" { args.quant.experts().name() } else { "" };
+        if kept.iter().any(|format| *format != asked) {
+            let formats = kept.iter().copied().collect::<Vec<_>>().join(" and ");
+            anyhow::bail!(
+                "{}: {option} cannot change weights that are quantised already ({formats}), for quantising twice loses \
+                 twice; leave it out to keep them, or pack the bf16 or f16 checkpoint",
+                args.source.display()
+            );
+        }
+    }
     Ok(())
 }
 

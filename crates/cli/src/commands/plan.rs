@@ -8,7 +8,7 @@ use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
 use lab::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
 
-use crate::args::PlanArgs;
+use crate::args::{PlanArgs, Usage};
 use crate::{demo, output};
 
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
@@ -80,14 +80,19 @@ fn tokens_per_s(rate: f64) -> String {
 /// What lies on the disk goes before a preset of the same name.
 fn target(args: &PlanArgs) -> anyhow::Result<Target> {
     let name = args.model.as_str();
-    if name == "demo" || Path::new(name).exists() {
+    // A link to nothing is a damaged model, not a preset.
+    if name == "demo" || Path::new(name).symlink_metadata().is_ok() {
+        if let Some(option) = args.quant.given().first() {
+            let what = format!("{option} is for presets; {name} has its formats already: leave it out");
+            return Err(Usage(what).into());
+        }
         return Ok(Target::Model(super::model_path(name)?));
     }
     let Some(preset) = Preset::find(name) else {
         let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
         anyhow::bail!("{name}: there is no such model, and no such preset; presets are {}", known.join(", "));
     };
-    Ok(Target::Preset(preset, args.quant.over(preset.tiers(args.quant.quant))))
+    Ok(Target::Preset(preset, args.quant.over(preset.tiers(args.quant.experts()))))
 }
 
 fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {

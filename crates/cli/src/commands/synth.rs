@@ -50,7 +50,7 @@ fn choice(args: &SynthArgs) -> Result<SynthChoice, Usage> {
     if !(0.0..=SKEW_MAX).contains(&args.skew) {
         return Err(Usage(format!("--skew {} is not from 0 to {SKEW_MAX}", args.skew)));
     }
-    let tiers = args.quant.over(preset.tiers(args.quant.quant));
+    let tiers = args.quant.over(preset.tiers(args.quant.experts()));
     let layers = args.layers.map(|layers| u32::try_from(layers).unwrap_or(u32::MAX));
     Ok(SynthChoice { preset, tiers, seed: args.seed, skew: args.skew, layers })
 }
