@@ -34,7 +34,7 @@ impl std::error::Error for Usage {}
     $FLASH_MOE_CONFIG or flash-moe/config.toml in the user's config directory: `memory = \"6GiB\"`, or under \
     `[run]` for one command. The command line wins, then the variable.")]
 pub(crate) struct Cli {
-    /// Say what happens inside, on stderr: -v opening and plan, -vv passes, -vvv layers; or set RUST_LOG.
+    /// Log on stderr: -v loading and memory plan, -vv each pass, -vvv each layer; or set RUST_LOG.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! What happens inside, for those who look for the reason of a slow run: `-v` or `RUST_LOG`.
+//! Tracing output, to find the cause of a slow run: `-v` or `RUST_LOG`.
 
 use std::io;
 

@@ -14,12 +14,15 @@ use crate::advice::advice;
 /// Prints the one line that says what was wrong and which option would help.
 pub(crate) fn error(error: &anyhow::Error) {
     let advice = advice(error).map_or_else(String::new, |advice| format!("; {advice}"));
-    eprintln!("error: {}{advice}", format!("{error:#}").replace('\n', " "));
+    note(&format!("error: {}{advice}", format!("{error:#}").replace('\n', " ")));
 }
 
-/// Prints a remark.
+/// Prints a remark: one line for programs, broken between words on a terminal.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    match console::Term::stderr().is_term() {
+        true => text.lines().flat_map(wrapped).for_each(|line| eprintln!("{line}")),
+        false => eprintln!("{text}"),
+    }
 }
 
 /// Prints what is there for those who look for it: dim on a terminal.
@@ -66,7 +69,9 @@ fn folded(parts: &[String], width: usize) -> Vec<String> {
 /// A text in lines for the terminal, broken between words.
 pub(crate) fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
+    // What a line begins with stays as wide as it is.
+    let indent = text.len() - text.trim_start_matches(' ').len();
+    for word in text[indent..].split(' ') {
         match lines.last_mut() {
             Some(line)
                 if console::measure_text_width(line) + 1 + console::measure_text_width(word) <= width() =>
@@ -74,7 +79,7 @@ pub(crate) fn wrapped(text: &str) -> Vec<String> {
                 line.push(' ');
                 line.push_str(word);
             }
-            _ => lines.push(word.into()),
+            _ => lines.push(format!("{}{word}", &text[..indent])),
         }
     }
     lines
@@ -213,5 +218,15 @@ mod tests {
         let of = |seconds: f64| duration(Duration::from_secs_f64(seconds));
         assert_eq!([of(0.2), of(99.0), of(100.0), of(7500.0)], ["1 s", "99 s", "2 min", "2 h 5 min"]);
         assert_eq!(duration(Duration::MAX), "very long");
+    }
+
+    #[test]
+    fn lines_fit_and_break_between_words_behind_the_same_indent() {
+        let text = format!("  tip: {}", "some words to say ".repeat(20));
+        let lines = wrapped(text.trim_end());
+        assert!(lines.len() > 2 && lines.iter().all(|line| line.len() <= width() && line.starts_with("  ")));
+        let words = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
+        assert_eq!(words(&lines.join(" ")), words(&text));
+        assert_eq!(wrapped(""), [""]);
     }
 }

@@ -80,8 +80,8 @@ impl Settings {
         Some(Setting { value: text(value)?, source: path.display().to_string() })
     }
 
-    /// Where the value of an option that the parser refused comes from, if not from the command line.
-    /// `shown` is the parser's name of the option, such as `--memory <SIZE>`.
+    /// The source of a value that the parser refused, if it is not the command line. `shown` is the
+    /// parser's name of the option, such as `--memory <SIZE>`.
     pub(crate) fn source_of(&self, command: &str, shown: &str, refused: &str) -> Option<String> {
         let option = shown.split_whitespace().next()?.strip_prefix("--")?;
         let setting = self.get(command, option)?;

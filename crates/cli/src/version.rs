@@ -1,4 +1,4 @@
-//! What `--version` says: enough to tell two builds and two machines apart in a bug report.
+//! The text of `--version`, which tells two builds and two machines apart in a bug report.
 
 use engine::Isa;
 

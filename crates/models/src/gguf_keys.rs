@@ -215,7 +215,8 @@ impl<'a> Keys<'a> {
         });
         if let Some(key) = self.linear_scaling()? {
             if self.checkpoint.tensor(STORED_FACTORS).is_some() {
-                let (value, expected) = (self.number(key, None)?, format!("no key beside {STORED_FACTORS}"));
+                let (value, expected) =
+                    (self.number(key, None)?, format!("no factor beside those of {STORED_FACTORS}"));
                 return Err(self.bad(key, value, expected));
             }
             rope["rope_type"] = "linear".into();

@@ -245,7 +245,7 @@ impl Worker {
         }
     }
 
-    /// A pass for those who look for the reason of a slow run: its rows, layers and, at its end, its reads.
+    /// The span of a pass in the log: its rows and layers and, at its end, its reads.
     fn pass_span(&self) -> Span {
         let layers = self.pass.layers.clone().unwrap_or(0..self.limits.layers);
         tracing::debug_span!(
