@@ -7,11 +7,13 @@ mod error;
 mod http;
 mod name;
 mod paths;
+mod registry;
 mod select;
 mod settings;
 
 pub use api::{Digest, RemoteFile, Repo};
 pub use error::{HubError, decimal_bytes};
 pub use name::{RepoName, Select, Wanted};
+pub use registry::Registry;
 pub use select::{Selection, quant_of};
 pub use settings::Settings;
