@@ -1,11 +1,10 @@
 //! What is in a repository: revision, licence, files with sizes and checksums.
 
-use std::sync::atomic::AtomicBool;
-
 use serde::Deserialize;
 
 use crate::http::{self, Client};
 use crate::name::RepoName;
+use crate::watch::Watch;
 use crate::{HubError, paths};
 
 /// Longest answer about a repository.
@@ -100,11 +99,11 @@ struct RawLfs {
 }
 
 /// Asks for a revision and all its files.
-pub(crate) fn repo(client: &Client, name: &RepoName, stop: &AtomicBool) -> Result<Repo, HubError> {
+pub(crate) fn repo(client: &Client, name: &RepoName, watch: Watch<'_>) -> Result<Repo, HubError> {
     let endpoint = client.settings.endpoint.clone();
     let revision = paths::encoded(name.revision()).replace('/', "%2F");
     let url = format!("{endpoint}/api/models/{}/revision/{revision}", name.repo);
-    let answer = client.get_patiently(&url, None, stop).map_err(|error| of_repo(error, &name.repo))?;
+    let answer = client.get_patiently(&url, None, watch)?;
     let info: RawInfo = parse(&url, &answer.read_all(INFO_BYTES_MAX)?)?;
     if !paths::is_hash(&info.sha) {
         return Err(HubError::Answer { url, reason: "the commit is no hash".into() });
@@ -112,7 +111,7 @@ pub(crate) fn repo(client: &Client, name: &RepoName, stop: &AtomicBool) -> Resul
     let tagged = info.tags.iter().find_map(|tag| tag.strip_prefix("license:")).map(str::to_owned);
     let field = |key: &str| info.card.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     let license = field("license_name").or_else(|| field("license")).or(tagged);
-    let files = files(client, &name.repo, &info.sha, stop)?;
+    let files = files(client, &name.repo, &info.sha, watch)?;
     Ok(Repo {
         endpoint,
         name: name.repo.clone(),
@@ -124,16 +123,6 @@ pub(crate) fn repo(client: &Client, name: &RepoName, stop: &AtomicBool) -> Resul
     })
 }
 
-/// A refusal names the repository, which says more than an address.
-fn of_repo(error: HubError, repo: &str) -> HubError {
-    match error {
-        HubError::Refused { status, said, todo, .. } => {
-            HubError::Refused { repo: repo.to_owned(), status, said, todo }
-        }
-        other => other,
-    }
-}
-
 fn parse<T: for<'de> Deserialize<'de>>(url: &str, bytes: &[u8]) -> Result<T, HubError> {
     serde_json::from_slice(bytes).map_err(|error| HubError::Answer {
         url: http::shown_url(url),
@@ -141,12 +130,12 @@ fn parse<T: for<'de> Deserialize<'de>>(url: &str, bytes: &[u8]) -> Result<T, Hub
     })
 }
 
-fn files(client: &Client, repo: &str, commit: &str, stop: &AtomicBool) -> Result<Vec<RemoteFile>, HubError> {
+fn files(client: &Client, repo: &str, commit: &str, watch: Watch<'_>) -> Result<Vec<RemoteFile>, HubError> {
     let endpoint = &client.settings.endpoint;
     let mut url = format!("{endpoint}/api/models/{repo}/tree/{commit}?recursive=true");
     let mut files = Vec::new();
     for _ in 0..PAGES_MAX {
-        let answer = client.get_patiently(&url, None, stop).map_err(|error| of_repo(error, repo))?;
+        let answer = client.get_patiently(&url, None, watch)?;
         let next =
             answer.header("link").and_then(next_page).map(|next| http::joined(&url, next)).transpose()?;
         let entries: Vec<RawEntry> = parse(&url, &answer.read_all(INFO_BYTES_MAX)?)?;

@@ -1,18 +1,20 @@
 //! Requests: redirects by hand, so that the token stays with its host; retries with patience.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::http::{HeaderMap, StatusCode};
 
+use crate::watch::Watch;
 use crate::{HubError, Settings};
 
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 8;
 /// Longest wait between two attempts, whatever a server asks for.
 const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Shorter waits are not spoken of.
+const REMARKED: Duration = Duration::from_secs(4);
 /// What is read of an answer that is an error.
 const SAID_BYTES_MAX: u64 = 2048;
 /// Headers of an answer.
@@ -123,16 +125,68 @@ impl Client {
         &self,
         url: &str,
         range: Option<(u64, u64)>,
-        stop: &AtomicBool,
+        watch: Watch<'_>,
     ) -> Result<Answer, HubError> {
         let mut patience = Patience::new(&self.settings);
         loop {
+            if watch.stopped() {
+                return Err(HubError::Cancelled { file: shown_url(url) });
+            }
             let error = match self.get(url, range) {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
-                Ok(answer) => failure(answer, self.settings.token.is_some()),
+                Ok(answer) => self.failure(url, answer),
                 Err(error) => (error, None),
             };
-            patience.wait(error, stop)?;
+            patience.wait(error, watch)?;
+        }
+    }
+
+    /// An answer with a bad status as an error, and how long the server asks to wait. `url` is what
+    /// the hub was asked for.
+    pub(crate) fn failure(&self, url: &str, answer: Answer) -> (HubError, Option<Duration>) {
+        let wait =
+            answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        let status = answer.status.as_u16();
+        let code = answer.hub_header("x-error-code").map(str::to_owned);
+        let has_token = self.settings.token.is_some();
+        let said = said(answer);
+        let error = match status {
+            401 | 403 => {
+                let page = self.page(url);
+                let todo = todo(&page, status, code.as_deref() == Some("GatedRepo"), has_token);
+                HubError::Refused { repo: page, status, said, todo }
+            }
+            404 => HubError::NotFound {
+                what: match code.as_deref() {
+                    Some("RevisionNotFound") => "such revision",
+                    Some("EntryNotFound") => "such file",
+                    Some("RepoNotFound") => "such repository",
+                    _ => "such repository, revision or file",
+                }
+                .into(),
+                private: if has_token { "" } else { "; a private one needs HF_TOKEN" },
+                url: match code.as_deref() {
+                    Some("RepoNotFound") => self.page(url),
+                    _ => shown_url(url),
+                },
+                said,
+            },
+            _ => HubError::Status { url: shown_url(url), status, said, tried: String::new() },
+        };
+        (error, wait)
+    }
+
+    /// The page of the repository that an address belongs to.
+    fn page(&self, url: &str) -> String {
+        let endpoint = &self.settings.endpoint;
+        let rest = url.strip_prefix(endpoint.as_str()).map(|rest| rest.trim_start_matches('/'));
+        let rest = rest.map(|rest| rest.strip_prefix("api/models/").unwrap_or(rest));
+        let mut parts = rest.unwrap_or_default().split(['/', '?']);
+        match (parts.next(), parts.next()) {
+            (Some(org), Some(name)) => {
+                format!("{endpoint}/{}/{}", checkpoint::shown(org), checkpoint::shown(name))
+            }
+            _ => shown_url(url),
         }
     }
 }
@@ -160,7 +214,7 @@ impl Patience {
     pub(crate) fn wait(
         &mut self,
         (error, asked): (HubError, Option<Duration>),
-        stop: &AtomicBool,
+        watch: Watch<'_>,
     ) -> Result<(), HubError> {
         self.left -= 1;
         let passing = match &error {
@@ -168,12 +222,16 @@ impl Patience {
             HubError::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
             _ => false,
         };
-        if !passing || self.left == 0 || stop.load(Ordering::Relaxed) {
+        if !passing || self.left == 0 || watch.stopped() {
             return Err(tried(error, self.all - self.left));
         }
-        let until = Instant::now() + asked.unwrap_or(self.next).min(WAIT_MAX);
+        let pause = asked.unwrap_or(self.next).min(WAIT_MAX);
+        if pause >= REMARKED {
+            watch.progress.remark(&format!("{error}; the next attempt follows in {} s", pause.as_secs()));
+        }
+        let until = Instant::now() + pause;
         self.next = (self.next * 2).min(WAIT_MAX);
-        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+        while Instant::now() < until && !watch.stopped() {
             std::thread::sleep(
                 Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())),
             );
@@ -191,34 +249,19 @@ fn tried(error: HubError, times: u32) -> HubError {
     }
 }
 
-/// An answer with a bad status as an error, and how long the server asks to wait.
-pub(crate) fn failure(answer: Answer, has_token: bool) -> (HubError, Option<Duration>) {
-    let wait =
-        answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    let status = answer.status.as_u16();
-    let code = answer.hub_header("x-error-code").map(str::to_owned);
-    let url = shown_url(&answer.url);
-    let said = said(answer);
-    let todo = match has_token {
-        true => "open its page in a browser and accept its terms, or use a token that may read it",
-        false => "open its page in a browser and accept its terms, then set HF_TOKEN to a token of yours",
-    };
-    let error = match status {
-        401 | 403 => HubError::Refused { repo: url, status, said, todo: todo.into() },
-        404 => HubError::NotFound {
-            what: match code.as_deref() {
-                Some("RevisionNotFound") => "such revision",
-                Some("EntryNotFound") => "such file",
-                _ => "such repository, revision or file",
-            }
-            .into(),
-            private: if has_token { "" } else { "; a private one needs HF_TOKEN" },
-            url,
-            said,
-        },
-        _ => HubError::Status { url, status, said, tried: String::new() },
-    };
-    (error, wait)
+/// What to do about a refusal.
+fn todo(page: &str, status: u16, gated: bool, has_token: bool) -> String {
+    match (gated, has_token) {
+        (true, true) => format!("accept its terms at {page} with the account that the token belongs to"),
+        (true, false) => format!("accept its terms at {page}, then set HF_TOKEN to a token of that account"),
+        (false, true) if status == 401 => {
+            "the token is not valid, or may not read it; set HF_TOKEN to another".into()
+        }
+        (false, true) => "the token may not read it; use one that may, or accept the terms there".into(),
+        (false, false) => {
+            "check the spelling; if it is private or has terms to accept, do so there and set HF_TOKEN".into()
+        }
+    }
 }
 
 /// The server's own words: a header, an `error` in JSON, or nothing of a page for browsers.

@@ -76,7 +76,6 @@ fn is_quant(word: &str) -> bool {
 
 struct Split<'a> {
     stem: &'a str,
-    number: usize,
     count: usize,
 }
 
@@ -87,12 +86,9 @@ fn split_of(path: &str) -> Option<Split<'_>> {
     let (stem, number) = rest.rsplit_once('-')?;
     let five = |text: &str| text.len() == 5 && text.bytes().all(|c| c.is_ascii_digit());
     let known = extension.eq_ignore_ascii_case("gguf") && five(count) && five(number);
-    let (number, count) = (number.parse().ok()?, count.parse().ok()?);
-    (known && (1..=SPLITS_MAX).contains(&count) && (1..=count).contains(&number)).then_some(Split {
-        stem,
-        number,
-        count,
-    })
+    let (number, count): (usize, usize) = (number.parse().ok()?, count.parse().ok()?);
+    (known && (1..=SPLITS_MAX).contains(&count) && (1..=count).contains(&number))
+        .then_some(Split { stem, count })
 }
 
 fn is_gguf(path: &str) -> bool {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub offline: bool,
     /// Connections at once.
     pub connections: usize,
+    /// Bytes that one request asks for.
+    pub chunk_bytes: u64,
     /// Attempts without any progress before giving up.
     pub attempts: u32,
     /// Wait before the second attempt; it doubles from there.
@@ -59,6 +61,7 @@ impl Settings {
             own_cache,
             offline: false,
             connections: 8,
+            chunk_bytes: 8 << 20,
             attempts: 6,
             backoff: Duration::from_millis(500),
             silence: Duration::from_secs(30),
