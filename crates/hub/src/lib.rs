@@ -10,6 +10,7 @@ mod cache;
 mod error;
 mod fetch;
 mod http;
+pub mod local;
 mod name;
 mod part;
 mod paths;

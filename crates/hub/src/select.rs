@@ -5,7 +5,7 @@ use crate::name::Select;
 use crate::{HubError, paths};
 
 /// Quantisations in the order in which one is taken when none was asked for.
-const USUAL: [&str; 14] = [
+pub(crate) const USUAL: [&str; 14] = [
     "Q4_K_M",
     "UD-Q4_K_XL",
     "Q4_K_XL",
@@ -51,7 +51,10 @@ impl Selection {
     }
 }
 
-const SAFETENSORS: &str = "safetensors";
+/// What stands for a quantisation where the files are safetensors.
+pub(crate) const SAFETENSORS: &str = "safetensors";
+/// What stands for a quantisation where a file's name has none.
+pub(crate) const UNKNOWN_QUANT: &str = "?";
 
 /// The quantisation in a file's name, upper case: `Q4_K_M`, `UD-Q4_K_XL`, `IQ2_XXS`, `BF16`.
 pub fn quant_of(path: &str) -> Option<String> {
@@ -115,7 +118,7 @@ pub(crate) fn gguf_models(files: &[Entry]) -> Vec<(Selection, Option<(usize, usi
             parts.0 += 1;
             continue;
         }
-        let quant = quant_of(path).unwrap_or_else(|| "?".into());
+        let quant = quant_of(path).unwrap_or_else(|| UNKNOWN_QUANT.into());
         let model = Selection { quant, main: path.clone(), paths: vec![path.clone()], bytes: *bytes };
         models.push((model, split.map(|split| (1, split.count))));
     }
@@ -206,8 +209,9 @@ fn listed(label: &str, model: &Model) -> String {
 }
 
 fn list(models: &[Model]) -> String {
-    let label =
-        |model: &Model| if model.0.quant == "?" { model.0.main.clone() } else { model.0.quant.clone() };
+    let label = |model: &Model| {
+        if model.0.quant == UNKNOWN_QUANT { model.0.main.clone() } else { model.0.quant.clone() }
+    };
     let mut sorted: Vec<&Model> = models.iter().collect();
     sorted.sort_by_key(|model| model.0.bytes);
     let mut names: Vec<String> =
@@ -219,7 +223,7 @@ fn list(models: &[Model]) -> String {
 }
 
 /// A safetensors model at the top of the repository: weights, configuration, tokenizer.
-fn directory(repo: &str, files: &[Entry]) -> Result<Selection, HubError> {
+pub(crate) fn directory(repo: &str, files: &[Entry]) -> Result<Selection, HubError> {
     let top = |path: &str| !path.contains('/');
     let has = |name: &str| files.iter().any(|(path, _)| path == name);
     let weights = |path: &str| {

@@ -42,7 +42,8 @@ pub(super) fn models_of(folder: &Path, files: &[FileBelow]) -> Vec<Contents> {
         let unique = ggufs.iter().filter(|(other, _)| other.quant == model.quant).count() == 1;
         let label = if known && unique { &model.quant } else { &model.main };
         let incomplete = split.filter(|(found, count)| found != count);
-        let incomplete = incomplete.map(|(found, count)| format!("only {found} of its {count} files are here"));
+        let incomplete =
+            incomplete.map(|(found, count)| format!("only {found} of its {count} files are here"));
         models.push(Contents {
             quant: known.then(|| model.quant.clone()),
             label: label.clone(),

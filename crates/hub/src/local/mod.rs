@@ -5,6 +5,7 @@
 //! entries, links of folders are followed only where a program puts models, and names that could leave
 //! a folder are refused. A folder that cannot be read is a [`Remark`], never an error.
 
+mod contents;
 mod folder;
 mod hf;
 mod lmstudio;
@@ -120,9 +121,14 @@ impl Local {
         places.ollama.iter().for_each(|root| ollama::find(root, &mut budget, &mut local));
         if budget.is_spent() {
             let path = places.hf.first().cloned().unwrap_or_default();
-            local.remark(&path, "there are too many files in the folders of models; the rest is not looked at");
+            local.remark(
+                &path,
+                "there are too many files in the folders of models; the rest is not looked at",
+            );
         }
-        local.models.sort_by_cached_key(|model| (model.name.to_lowercase(), model.source, model.path.clone()));
+        local
+            .models
+            .sort_by_cached_key(|model| (model.name.to_lowercase(), model.source, model.path.clone()));
         local.name_apart();
         local
     }
@@ -141,3 +147,6 @@ impl Local {
         self.remarks.push(Remark { path: path.to_path_buf(), reason: reason.into() });
     }
 }
+
+#[cfg(test)]
+mod tests;

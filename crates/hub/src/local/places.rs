@@ -24,7 +24,11 @@ const POINTER_BYTES_MAX: u64 = 4096;
 impl Places {
     /// The folders by the variables that `variable` gives and the user's `home`: nothing else is asked,
     /// so that tests see only what they made.
-    pub fn new(variable: &dyn Fn(&str) -> Option<OsString>, home: Option<&Path>, own: Option<PathBuf>) -> Self {
+    pub fn new(
+        variable: &dyn Fn(&str) -> Option<OsString>,
+        home: Option<&Path>,
+        own: Option<PathBuf>,
+    ) -> Self {
         let named = |name: &str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
             Some(expanded(Path::new(&value), home))
@@ -36,8 +40,10 @@ impl Places {
             .or_else(hf_home)
             .or_else(|| Some(cache()?.join("huggingface").join("hub")));
         let pointed = home.and_then(|home| pointed(&home.join(".lmstudio-home-pointer"), home));
-        let lmstudio = home.into_iter().flat_map(|home| [home.join(".lmstudio"), home.join(".cache/lm-studio")]);
-        let mut lmstudio: Vec<PathBuf> = pointed.into_iter().chain(lmstudio).map(|dir| dir.join("models")).collect();
+        let lmstudio =
+            home.into_iter().flat_map(|home| [home.join(".lmstudio"), home.join(".cache/lm-studio")]);
+        let mut lmstudio: Vec<PathBuf> =
+            pointed.into_iter().chain(lmstudio).map(|dir| dir.join("models")).collect();
         let mut ollama = match named("OLLAMA_MODELS") {
             Some(dir) => vec![dir],
             // The second one is where its service on Linux has its home.
