@@ -27,7 +27,7 @@ use crate::error::{CheckpointError, EntryError, GgufError, shown};
 use crate::hf::SHARDS_MAX;
 use crate::read::file_exists;
 use crate::table::TensorInfo;
-use parse::Header;
+use parse::{Header, as_u64};
 
 /// First bytes of a GGUF file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
@@ -93,6 +93,18 @@ pub fn parse_bytes(path: &Path, bytes: &[u8]) -> Result<(Gguf, Vec<TensorInfo>),
     let file_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let Header { version, metadata, tensors, header_bytes } = parse::parse(path, 0, bytes, file_bytes)?;
     Ok((Gguf { version, metadata, header_bytes }, tensors))
+}
+
+/// The metadata entries that begin in the first bytes of a file; a vocabulary and what is behind it are
+/// not among them.
+pub(crate) fn first_entries(path: &Path) -> Result<Metadata, CheckpointError> {
+    let source = File::open(path).map_err(|e| CheckpointError::io(path, "open the file", e))?;
+    let file_bytes = source.metadata().map_err(|e| CheckpointError::io(path, "find the size", e))?.len();
+    parse::first_entries(
+        path,
+        BufReader::with_capacity(FIRST_BYTES, source),
+        file_bytes.min(as_u64(FIRST_BYTES)),
+    )
 }
 
 fn read_header(path: &Path, file: u32) -> Result<Header, CheckpointError> {
@@ -235,6 +247,8 @@ fn shard_suffix(number: usize, count: usize) -> String {
     format!("-{:05}-of-{count:05}.{EXTENSION}", number.saturating_add(1))
 }
 
+/// Bytes that a first look reads.
+const FIRST_BYTES: usize = 64 << 10;
 /// Read at a time from a header.
 const READ_BYTES: usize = 256 << 10;
 /// Number of a shard, from 0.

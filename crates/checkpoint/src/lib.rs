@@ -21,6 +21,7 @@ mod error;
 #[allow(clippy::unwrap_used, clippy::as_conversions, reason = "tests")]
 mod fuzz;
 pub mod gguf;
+mod glance;
 mod hf;
 pub mod journal;
 pub mod manifest;
@@ -38,6 +39,7 @@ pub use error::{
     CheckpointError, EntryError, ErrorKind, FileError, GgufError, PackedError, SafetensorsError, shown,
 };
 pub use gguf::Gguf;
+pub use glance::{Glance, glance};
 pub use hf::{INDEX_BYTES_MAX, SHARDS_MAX};
 pub use manifest::Manifest;
 pub use read::{CONFIG_BYTES_MAX, file_exists};

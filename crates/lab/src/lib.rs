@@ -1,6 +1,6 @@
 //! Measurements on an engine and on the machine below it: how fast a model runs ([`bench`]), how
 //! fast it would ([`forecast`]), how well it predicts ([`eval`], [`compare`]), its sizes
-//! ([`inspect`]).
+//! ([`inspect`], and in short [`glance()`]).
 //!
 //! Nothing here is needed to serve a model.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod expert_reads;
 mod facts;
 mod figures;
 pub mod forecast;
+mod glance;
 pub mod inspect;
 mod layer_costs;
 mod mark;
@@ -26,5 +27,6 @@ pub use compare::{CompareEvent, CompareOptions, CompareReport, compare};
 pub use error::LabError;
 pub use eval::{EvalOptions, EvalReport, eval};
 pub use expert_reads::{ExpertReads, expert_reads};
+pub use glance::{Glance, glance};
 pub use layer_costs::{LayerCost, PassCost};
 pub use models::synthetic::Synthetic;

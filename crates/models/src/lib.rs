@@ -39,7 +39,7 @@ pub mod tiers;
 
 pub use error::ModelError;
 pub use exec::{ExpertExec, Local};
-pub use families::{adopt, read_config};
+pub use families::{adopt, family_of_config, family_of_metadata, read_config};
 pub use model::{Model, Run, Scratch, ScratchRows, scratch_footprint};
 pub use phases::Phases;
 pub use spec::ModelSpec;

@@ -62,6 +62,24 @@ pub(super) fn parse(
     Ok(Header { version, metadata, tensors, header_bytes })
 }
 
+/// The metadata entries that end within the first `bytes` bytes of the file.
+///
+/// # Errors
+/// It is no GGUF file of a version that is read.
+pub(super) fn first_entries(path: &Path, reader: impl Read, bytes: u64) -> Result<Metadata, CheckpointError> {
+    let mut source = Source { path, reader, offset: 0, file_bytes: bytes };
+    source.preamble()?;
+    let _tensors = source.u64("number of tensors")?;
+    let entries = source.u64("number of metadata entries")?.min(KEYS_MAX);
+    let mut metadata = Metadata::default();
+    for _ in 0..entries {
+        // The first one that is cut off, or makes no sense, ends the look.
+        let Ok((key, value, offset)) = source.entry() else { break };
+        metadata.insert(key, value, offset);
+    }
+    Ok(metadata)
+}
+
 /// The alignment of tensors that the file asks for.
 fn alignment(path: &Path, metadata: &Metadata) -> Result<u64, CheckpointError> {
     let Some(value) = metadata.get(ALIGNMENT) else { return Ok(ALIGNMENT_DEFAULT) };
@@ -230,16 +248,22 @@ impl<R: Read> Source<'_, R> {
     fn metadata(&mut self, count: u64) -> Result<Metadata, CheckpointError> {
         let mut metadata = Metadata::default();
         for _ in 0..count {
-            let key = self.name("key", KEY_BYTES_MAX)?;
-            let kind = self.kind(&key)?;
-            let offset = self.offset;
-            let value = self.value(&key, kind)?;
+            let (key, value, offset) = self.entry()?;
             let item = format!("key {}", shown(&key));
             if !metadata.insert(key, value, offset) {
                 return Err(self.unread(&item, "each key once", "it twice"));
             }
         }
         Ok(metadata)
+    }
+
+    /// A key, its value, and where that begins.
+    fn entry(&mut self) -> Result<(String, Value, u64), CheckpointError> {
+        let key = self.name("key", KEY_BYTES_MAX)?;
+        let kind = self.kind(&key)?;
+        let offset = self.offset;
+        let value = self.value(&key, kind)?;
+        Ok((key, value, offset))
     }
 
     fn kind(&mut self, key: &str) -> Result<ValueKind, CheckpointError> {
@@ -413,7 +437,7 @@ fn check_overlap(path: &Path, tensors: &[TensorInfo]) -> Result<(), CheckpointEr
     ))
 }
 
-fn as_u64(count: usize) -> u64 {
+pub(super) fn as_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 

@@ -123,6 +123,18 @@ fn adopt_gguf(checkpoint: &Checkpoint) -> Result<(Value, Vec<TensorInfo>), Model
     Ok((json, tensors))
 }
 
+/// The name of the family that runs models whose config.json is `config`, if there is one. Its other keys
+/// are not looked at.
+pub fn family_of_config(config: &Value) -> Option<&'static str> {
+    of_model_type(config.get("model_type").and_then(Value::as_str)).map(|family| family.name())
+}
+
+/// The name of the family that runs GGUF files of this metadata, if there is one. Its other keys are not
+/// looked at.
+pub fn family_of_metadata(metadata: &Metadata) -> Option<&'static str> {
+    of_gguf(metadata).map(|family| family.name())
+}
+
 /// The family of a GGUF file. Where two share the architecture's name, experts tell them apart.
 fn of_gguf(metadata: &Metadata) -> Option<&'static dyn Family> {
     let name = metadata.text(GGUF_KEY)?;
