@@ -63,10 +63,31 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Say whether a model will run here and how fast, before it is loaded or downloaded.
     Plan(PlanArgs),
+    /// Get a model by its name on a hub such as huggingface.co.
+    Pull(PullArgs),
     /// Print a script that completes commands and options in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command into a directory.
     Man(ManArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    flash-moe pull ORG/NAME                     the usual quantisation (Q4_K_M or near it), or the safetensors\n  \
+    flash-moe pull ORG/NAME:Q8_0                another one; a wrong one is answered with those there are\n  \
+    flash-moe pull ORG/NAME:dir/file.gguf       one file; of a split model all of its files\n  \
+    flash-moe pull ORG/NAME:safetensors@v1.0    the safetensors directory of a branch, tag or commit\n  \
+    flash-moe pull https://huggingface.co/ORG/NAME/resolve/main/file.gguf\n\n\
+    Files go where Hugging Face's own tools keep theirs, so that each is on the disk once. Ctrl-C or a lost \
+    connection loses nothing: the same command goes on. See first what you would get: flash-moe plan ORG/NAME.\n\n\
+    Variables:\n  \
+    HF_TOKEN        a token for private models and those with terms to accept; or `hf auth login`'s file\n  \
+    HF_HOME         where models are kept [~/.cache/huggingface]; HF_HUB_CACHE for its directory hub alone\n  \
+    HF_ENDPOINT     another hub of the same kind [https://huggingface.co]\n  \
+    HF_HUB_OFFLINE  1: never ask a hub")]
+pub(crate) struct PullArgs {
+    /// ORG/NAME[:QUANT or FILE][@REVISION]; hf.co/ORG/NAME and https addresses of a hub mean the same.
+    pub(crate) name: String,
 }
 
 #[derive(Args)]

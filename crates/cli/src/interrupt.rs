@@ -19,16 +19,26 @@ pub(crate) struct Interrupt {
     at_once: Arc<AtomicBool>,
 }
 
-/// A request was ended by Ctrl-C. Its figures are printed; this is for the exit code.
+/// Ctrl-C ended something; this is for the exit code.
 #[derive(Debug)]
-pub(crate) struct Interrupted {
-    /// Tokens that were generated.
-    pub(crate) tokens: usize,
+pub(crate) enum Interrupted {
+    /// A request, whose figures are printed.
+    Request {
+        /// Tokens that were generated.
+        tokens: usize,
+    },
+    /// A download, of which everything that has arrived is kept.
+    Download,
 }
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "interrupted after {} tokens", self.tokens)
+        match self {
+            Interrupted::Request { tokens } => write!(f, "interrupted after {tokens} tokens"),
+            Interrupted::Download => {
+                f.write_str("interrupted; what has arrived is kept, and the same command goes on from there")
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod advice;
 mod args;
 mod commands;
 mod demo;
+mod download;
 mod habits;
 mod interrupt;
 mod log;
@@ -55,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Simulate(args) => commands::simulate::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Pull(args) => commands::pull::run(&args),
         Command::Completions(args) => commands::shell::completions(&args),
         Command::Man(args) => commands::shell::man(&args),
     }

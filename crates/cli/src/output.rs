@@ -116,6 +116,13 @@ pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
     bar(what, total, style)
 }
 
+/// A bar over a download, in the units of hubs and sellers of disks.
+pub(crate) fn download_bar(total: u64) -> ProgressBar {
+    let style =
+        "{msg:8} [{wide_bar}] {decimal_bytes} / {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
+    bar("pulling", total, style)
+}
+
 /// A bar over tokens.
 pub(crate) fn tokens_bar(what: &'static str, total: u64) -> ProgressBar {
     bar(what, total, "{msg:8} [{wide_bar}] {human_pos} / {human_len} tokens  {per_sec}  {eta} left")

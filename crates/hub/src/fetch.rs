@@ -280,7 +280,7 @@ impl Transfer<'_> {
                 Ok(answer) if answer.status.is_success() => return Ok(Chunk::Refused),
                 // An address that has been signed for a while only; the hub gives another.
                 Ok(answer)
-                    if url != self.source.url
+                    if answer.url != self.source.url
                         && matches!(answer.status.as_u16(), 400..=410)
                         && expired < EXPIRED_MAX =>
                 {

@@ -92,7 +92,7 @@ impl Hub {
     /// are not those that were announced. What has arrived is kept, but for the last case.
     pub fn pull(&self, offer: &Offer, watch: Watch<'_>) -> Result<Pulled, HubError> {
         let missing = offer.missing_bytes();
-        self.check_room(&offer.cache.dir, missing)?;
+        self.check_room(offer, missing)?;
         watch.progress.begin(offer.selection.bytes, offer.selection.bytes.saturating_sub(missing));
         let tally = Tally::new(offer.selection.bytes.saturating_sub(missing), watch);
         let mut fetched_bytes = 0;
@@ -109,10 +109,10 @@ impl Hub {
         })
     }
 
-    fn check_room(&self, dir: &Path, needed: u64) -> Result<(), HubError> {
-        match self.free_bytes(dir) {
+    fn check_room(&self, offer: &Offer, needed: u64) -> Result<(), HubError> {
+        match self.free_bytes(offer) {
             Some(free) if free < needed => Err(HubError::DiskFull {
-                dir: dir.to_path_buf(),
+                dir: offer.cache.dir.clone(),
                 needed: decimal_bytes(needed),
                 free: decimal_bytes(free),
             }),
@@ -120,9 +120,9 @@ impl Hub {
         }
     }
 
-    /// Room on the disk where a directory lies or will lie.
-    fn free_bytes(&self, dir: &Path) -> Option<u64> {
-        let there = dir.ancestors().find(|dir| dir.is_dir())?;
+    /// Room on the disk where the files would lie, if the system says so.
+    pub fn free_bytes(&self, offer: &Offer) -> Option<u64> {
+        let there = offer.cache.dir.ancestors().find(|dir| dir.is_dir())?;
         (self.client.settings.free_disk_bytes)(there)
     }
 
@@ -224,6 +224,11 @@ impl Offer {
     /// The folder of the repository in the cache.
     pub fn dir(&self) -> &Path {
         &self.cache.dir
+    }
+
+    /// Number of files.
+    pub fn files(&self) -> usize {
+        self.files.len()
     }
 
     /// Where people read about the model.

@@ -275,7 +275,7 @@ fn an_address_that_has_expired_is_asked_for_anew() {
     std::thread::scope(|scope| {
         let pull = scope.spawn(|| case.pull("org/m"));
         while case.server.waiting() == 0 {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(2));
         }
         case.server.faults(|faults| (faults.expired, faults.hold_at) = (3, None));
         assert_is(&pull.join().unwrap().unwrap().path, &noise(LARGE, 1));
@@ -355,7 +355,7 @@ fn two_pulls_at_once_fetch_once() {
         let pulls = notes.each_ref().map(|notes| scope.spawn(|| case.pull_watched("org/m", notes.watch())));
         let waits = |notes: &Notes| notes.remarks.lock().unwrap().iter().any(|text| text.contains("waiting"));
         while !notes.iter().any(waits) {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(2));
         }
         case.server.faults(|faults| faults.hold_at = None);
         let pulled = pulls.map(|pull| pull.join().unwrap().unwrap());

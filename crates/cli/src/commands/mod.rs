@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod pull;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod simulate;

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         false => summary::print(&generation, &sampled, Some(stopped)),
     }
     match generation.finish_reason {
-        FinishReason::Cancelled => Err(Interrupted { tokens: generation.tokens.len() }.into()),
+        FinishReason::Cancelled => Err(Interrupted::Request { tokens: generation.tokens.len() }.into()),
         _ => Ok(()),
     }
 }
