@@ -2,8 +2,8 @@
 //!
 //! A file is `"GGUF" | version u32 | tensor count u64 | entry count u64 | entries | tensor infos |
 //! padding | data`, all little endian. An entry is a key and a typed value; a tensor info has a name,
-//! dimensions (fastest first), a type and an offset from the start of the data. [`parse`] has the
-//! rules, [`types`] the tensor types. Shards are files `NAME-00001-of-0000N.gguf`; the first has the
+//! dimensions (fastest first), a type and an offset from the start of the data. `parse` has the
+//! rules, `types` the tensor types. Shards are files `NAME-00001-of-0000N.gguf`; the first has the
 //! metadata, and each has its own tensors.
 //!
 //! Tensors keep the names that the file has. What they mean is the business of `models`, which gives

@@ -44,7 +44,7 @@ pub use hf::{INDEX_BYTES_MAX, SHARDS_MAX};
 pub use manifest::Manifest;
 pub use read::{CONFIG_BYTES_MAX, file_exists};
 pub use resolve::PackedExperts;
-pub use safetensors::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX};
+pub use safetensors::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX, parse_safetensors};
 pub use table::{ExpertPart, ExpertTable, Extent, LayerExperts, TensorInfo};
 
 /// The checksum that containers store for tensors and expert records: XXH3-64, seed 0.
@@ -167,7 +167,7 @@ impl Checkpoint {
     /// names are not Hugging Face's. `tensors` may be parts of those there were.
     ///
     /// # Errors
-    /// [`CheckpointError::DuplicateTensor`] if two tensors have one name.
+    /// [`EntryError::Duplicate`] if two tensors have one name.
     pub fn adopt(
         mut self,
         config: serde_json::Value,

@@ -39,6 +39,17 @@ pub(crate) fn read_header(path: &Path, file: u32) -> Result<Vec<TensorInfo>, Che
     let mut shard = File::open(path).map_err(io("open the shard"))?;
     let file_bytes = shard.seek(SeekFrom::End(0)).map_err(io("find the size"))?;
     shard.rewind().map_err(io("read the header"))?;
+    parse_shard(path, file, shard, file_bytes)
+}
+
+/// The header at the start of a shard of `file_bytes` bytes.
+fn parse_shard(
+    path: &Path,
+    file: u32,
+    mut shard: impl Read,
+    file_bytes: u64,
+) -> Result<Vec<TensorInfo>, CheckpointError> {
+    let io = |action| move |source| CheckpointError::io(path, action, source);
     if file_bytes < LENGTH_BYTES {
         return Err(CheckpointError::new(path, SafetensorsError::NoHeader { got: file_bytes }));
     }
@@ -67,6 +78,16 @@ pub(crate) fn read_header(path: &Path, file: u32) -> Result<Vec<TensorInfo>, Che
     let mut header = Vec::new();
     shard.take(header_bytes).read_to_end(&mut header).map_err(io("read the header"))?;
     parse_header(path, file, &header, file_bytes)
+}
+
+/// Parses the header of a shard out of bytes, for fuzzing: the file is taken to be these bytes and no
+/// more.
+///
+/// # Errors
+/// As [`crate::Checkpoint::open`].
+pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Vec<TensorInfo>, CheckpointError> {
+    let file_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    parse_shard(path, 0, bytes, file_bytes)
 }
 
 /// Parses and checks a header whose file has `file_bytes` bytes in all.

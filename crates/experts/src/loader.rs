@@ -1,6 +1,5 @@
 //! The host's slots and the reads that fill them: requests, landing, verification.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -178,7 +177,7 @@ impl Loader {
             return Err(ExpertsError::Checksum {
                 layer: id.layer,
                 expert: id.expert,
-                path: path.unwrap_or_else(PathBuf::new),
+                path: path.unwrap_or_default(),
                 offset: first.map_or(0, |extent| extent.offset),
                 expected,
                 got,

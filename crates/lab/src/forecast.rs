@@ -84,7 +84,7 @@ pub fn uniform_hit_rate(share: f64) -> f64 {
     share.clamp(0.0, 1.0)
 }
 
-/// Hit rate to expect of real text; see [`TYPICAL_HITS`].
+/// Hit rate to expect of real text; see `TYPICAL_HITS`.
 pub fn typical_hit_rate(share: f64) -> f64 {
     let share = share.clamp(0.0, 1.0);
     let (first, first_hits) = TYPICAL_HITS[0];

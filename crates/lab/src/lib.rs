@@ -1,4 +1,4 @@
-//! Measurements on an engine and on the machine below it: how fast a model runs ([`bench`]), how
+//! Measurements on an engine and on the machine below it: how fast a model runs ([`mod@bench`]), how
 //! fast it would ([`forecast`]), how well it predicts ([`eval`], [`compare`]), its sizes
 //! ([`inspect`], and in short [`glance()`]).
 //!

@@ -46,5 +46,9 @@ pub(crate) trait Family: Sync {
     ///
     /// # Errors
     /// Metadata that is missing or out of range, naming the key.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "the config.json comes from the file, by the family's rules"
+    )]
     fn from_gguf(&self, keys: &Keys<'_>) -> Result<Value, ModelError>;
 }

@@ -191,7 +191,7 @@ impl<B: Backend> Model<B> {
         &self.spec
     }
 
-    /// Runs one pass, layer-major, and hands the wanted logits to `sink` (row of the step, [V]).
+    /// Runs one pass, layer-major, and hands the wanted logits to `sink` (row of the step, `[V]`).
     ///
     /// Preconditions, which the engine keeps: ids are below V; rows fit into the scratch; pages and slots exist and belong
     /// to one sequence each, as far as they are written; a prompt's parts come in order. Returns the sequences that failed.

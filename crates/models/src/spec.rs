@@ -16,7 +16,7 @@ pub struct ModelSpec {
     pub vocab_size: usize,
     /// Width of the residual stream, H.
     pub hidden_size: usize,
-    /// The layers in order, [L].
+    /// The layers in order, `[L]`.
     pub layers: Vec<LayerSpec>,
     /// Norms of the residual stream.
     pub norm: NormSpec,
@@ -147,9 +147,9 @@ pub struct Groups {
 pub struct RouterSpec {
     /// From logits to scores.
     pub score: Score,
-    /// Whether a vector [E] is added to the logits.
+    /// Whether a vector `[E]` is added to the logits.
     pub bias: bool,
-    /// Whether a vector [E] is added to the scores for the choice alone; weights are made of the
+    /// Whether a vector `[E]` is added to the scores for the choice alone; weights are made of the
     /// bare scores.
     pub correction: bool,
     /// Groups of experts, where a token may not use all.

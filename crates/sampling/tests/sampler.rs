@@ -120,7 +120,7 @@ fn a_tiny_temperature_is_greedy() {
 fn damaged_logits_are_errors() {
     for params in [SamplingParams::greedy(), SamplingParams::greedy().with_temperature(1.0)] {
         let mut sampler = Sampler::new(params).unwrap();
-        let mut check = |logits: &[f32]| sampler.sample(&logits, &[]).unwrap_err();
+        let mut check = |logits: &[f32]| sampler.sample(logits, &[]).unwrap_err();
         assert!(matches!(check(&[]), SamplingError::NoLogits));
         let nan = check(&[0.0, 1.0, f32::NAN]);
         assert!(matches!(nan, SamplingError::BadLogit { token: 2, vocab_size: 3, .. }), "{nan}");

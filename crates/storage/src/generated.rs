@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Completion, CompletionQueue, FileId, IoMode, ReadRequest, Segment, Storage, StorageError};
 
+/// Computes bytes: (offset, the bytes from there on).
+type Fill = dyn Fn(u64, &mut [u8]) + Send + Sync;
+
 /// One file whose bytes a function computes, by whatever path it is opened. Reads complete before
 /// [`Storage::submit`] returns.
 pub struct GeneratedStorage {
     len_bytes: u64,
-    /// (offset, the bytes from there on)
-    fill: Box<dyn Fn(u64, &mut [u8]) + Send + Sync>,
+    fill: Box<Fill>,
     bytes_read: AtomicU64,
 }
 

@@ -68,7 +68,7 @@ fn templates_of_every_file_are_found() {
     };
     let config = ("tokenizer_config.json", json!({"chat_template": "config"}));
     let processor = ("chat_template.json", json!({"chat_template": "processor"}));
-    assert_eq!(rendered(&[processor.clone()], None), "processor");
+    assert_eq!(rendered(std::slice::from_ref(&processor), None), "processor");
     assert_eq!(rendered(&[processor.clone(), config.clone()], None), "config");
     let jinja = ("chat_template.jinja", json!("file"));
     assert_eq!(rendered(&[processor, config.clone(), jinja], None), "file");

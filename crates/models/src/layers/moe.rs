@@ -15,7 +15,7 @@ use crate::spec::MoeSpec;
 use crate::{Failures, ModelError, ModelSpec, Phases};
 use guess::{GuessScratch, Known, Upcoming};
 
-/// Resident weights of one MoE layer. The routed experts are in the [`ExpertStore`].
+/// Resident weights of one MoE layer. The routed experts are in the `ExpertStore`.
 pub struct Moe<B: Backend> {
     pub(super) layer: usize,
     pub(super) hidden: usize,

@@ -39,7 +39,7 @@ const EVEN_SIGN_BITS: [u8; 128] = {
     signs
 };
 
-/// As [`EVEN_SIGN_BITS`], as bytes: byte i is 1 or -1.
+/// As `EVEN_SIGN_BITS`, as bytes: byte i is 1 or -1.
 pub static EVEN_SIGNS: [u64; 128] = {
     let mut signs = [0; 128];
     let mut bits = 0_usize;
