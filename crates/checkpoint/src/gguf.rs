@@ -15,7 +15,7 @@ mod types;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 pub use metadata::{Array, Metadata, Value};
@@ -90,8 +90,20 @@ pub(crate) fn open(path: &Path) -> Result<Opened, CheckpointError> {
 /// # Errors
 /// As [`crate::Checkpoint::open`].
 pub fn parse_bytes(path: &Path, bytes: &[u8]) -> Result<(Gguf, Vec<TensorInfo>), CheckpointError> {
-    let file_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let Header { version, metadata, tensors, header_bytes } = parse::parse(path, 0, bytes, file_bytes)?;
+    read_from(path, bytes, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+}
+
+/// Parses the header of one file that need not be here: `reader` gives its bytes from the beginning,
+/// `path` is its name in messages, `file_bytes` the length of the whole.
+///
+/// # Errors
+/// As [`crate::Checkpoint::open`].
+pub fn read_from(
+    path: &Path,
+    reader: impl Read,
+    file_bytes: u64,
+) -> Result<(Gguf, Vec<TensorInfo>), CheckpointError> {
+    let Header { version, metadata, tensors, header_bytes } = parse::parse(path, 0, reader, file_bytes)?;
     Ok((Gguf { version, metadata, header_bytes }, tensors))
 }
 

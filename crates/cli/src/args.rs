@@ -478,12 +478,13 @@ pub(crate) struct SimulateArgs {
     Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md.", presets(), formats())
 )]
 pub(crate) struct PlanArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, the name `demo`, or a preset.
+    /// A GGUF file, a packed directory, a Hugging Face directory, the name `demo`, a preset, or ORG/NAME:QUANT on a
+    /// hub, of which only the headers are read.
     pub(crate) model: String,
     #[command(flatten)]
     pub(crate) quant: QuantArgs,
-    /// Where a preset would lie: its drive is measured with a temporary file there [default: the
-    /// cache directory].
+    /// Where a model that is not here would lie: its drive is measured with a temporary file there
+    /// [default: the cache directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) disk_path: Option<PathBuf>,
     /// Size of that file.

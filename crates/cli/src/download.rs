@@ -10,8 +10,10 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use engine::door::Opened;
 use hub::{Hub, HubError, Offer, Progress, Pulled, RepoName, Select, Settings, Silent, Watch, decimal_bytes};
 use indicatif::ProgressBar;
+use lab::forecast::Remote;
 
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::{demo, output};
@@ -125,6 +127,29 @@ pub(crate) fn pull(hub: Hub, offer: Offer) -> anyhow::Result<Pulled> {
         Some(HubError::Cancelled { .. }) if stopping.is_some() => Interrupted::Download.into(),
         _ => error,
     })
+}
+
+/// A model that is not here, by its headers, for a forecast. Also where it would lie.
+///
+/// # Errors
+/// The hub cannot give them, or they are no model's that this program runs.
+pub(crate) fn remote(name: &RepoName) -> anyhow::Result<(Remote, PathBuf)> {
+    let (hub, offer) = look(name)?;
+    output::note(&format!("reading the headers of {} ({})", full_name(&offer), license(&offer)));
+    let watch = Watch { progress: &Remarks, stop: &AtomicBool::new(false) };
+    let headers = hub.headers(&offer, watch)?;
+    // Messages are about the model, not about the place where its headers are for a moment.
+    let named = |text: String| {
+        let shown = format!("{}/", headers.dir().display());
+        text.replace(&shown, &format!("{}/", offer.repo.name))
+            .replace(shown.trim_end_matches('/'), &offer.repo.name)
+    };
+    let opened =
+        Opened::new(&headers.path).map_err(|error| anyhow::anyhow!("{}", named(error.to_string())))?;
+    let remote = Remote::new(full_name(&offer), &opened, offer.selection.bytes, offer.missing_bytes())
+        .map_err(|error| anyhow::anyhow!("{}", named(error.to_string())))?;
+    let dir = offer.dir().ancestors().find(|dir| dir.is_dir()).unwrap_or(offer.dir());
+    Ok((remote, dir.to_path_buf()))
 }
 
 /// Passes remarks on, and nothing else.

@@ -263,3 +263,56 @@ fn a_wrong_checksum_is_an_error_that_names_both() {
     let error = case.error("org/m");
     assert!(error.contains("it changed on the hub during the download (size 90000, now 90001)"), "{error}");
 }
+
+fn fixture(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/gguf").join(name)).unwrap()
+}
+
+const PLAN: [&str; 5] = ["--probe-size", "4MiB", "-p", "8", "--memory=512MiB"];
+
+#[test]
+fn a_plan_by_name_reads_headers_and_says_what_a_plan_of_the_file_says() {
+    let mut bytes = fixture("oddheads.gguf");
+    bytes.resize(30_000_000, 0);
+    let case = Case::new(Repo::new().license("mit").file(FILE, bytes));
+    let plan = |name: &str, more: &[&str]| {
+        let output = case.command(&[&["plan", name], &PLAN[..], more].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        output
+    };
+    let json = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&plan(name, &["--json"]).stdout).unwrap()
+    };
+    let there = json("org/m");
+    assert!(case.hub.take_served() < 300_000, "only headers");
+    assert_eq!((&there["download_bytes"], &there["on_disk"]), (&30_000_000.into(), &false.into()));
+    assert_eq!((&there["disk_needed_bytes"], &there["model"]), (&30_000_000.into(), &"org/m:Q4_K_M".into()));
+    let said = plan("org/m:Q4_K_M", &[]);
+    let sentence = text(&said.stdout).replace('\n', " ");
+    assert!(sentence.contains("will run here in 512.0 MiB at about"), "{sentence}");
+    assert!(sentence.contains("the download is 30.0 MB,"), "{sentence}");
+    assert!(
+        text(&said.stderr).contains("get it with: flash-moe pull org/m:Q4_K_M"),
+        "{}",
+        text(&said.stderr)
+    );
+    let left = case.home.path().join("own").read_dir().unwrap().count();
+    assert_eq!((left, case.hf_home().exists()), (0, false), "a plan leaves nothing behind");
+
+    let path = case.ok("org/m");
+    let here = json(path.to_str().unwrap());
+    for key in
+        ["plan", "least_memory_bytes", "dense_bytes", "experts_bytes", "formats", "layers", "architecture"]
+    {
+        assert_eq!(there[key], here[key], "{key}");
+    }
+}
+
+#[test]
+fn a_plan_by_a_wrong_name_says_what_there_is() {
+    let case = Case::small();
+    let plan = |name: &str| error_of(&case.command(&[&["plan", name], &PLAN[..]].concat()).output().unwrap());
+    assert!(plan("org/m:Q2_K").contains("it has Q4_K_M (90.0 kB), Q8_0 (99.0 kB)"), "{}", plan("org/m:Q2_K"));
+    assert!(plan("org/n").contains("no such repository"), "{}", plan("org/n"));
+    assert!(plan("org/m").contains("org/m/m-Q4_K_M.gguf: "), "noise is no model: {}", plan("org/m"));
+}

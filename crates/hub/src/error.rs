@@ -182,6 +182,9 @@ pub enum HubError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A file on the hub is no model that can be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
     /// Headers of a model that cannot be read.
     #[error("{file}: {reason}")]
     Header {

@@ -2,7 +2,7 @@
 //! ranges, with a checksum that follows behind.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder};
@@ -82,6 +82,90 @@ pub(crate) fn fetch(
     })
 }
 
+impl Source<'_> {
+    /// Whether an answer of the hub is about the file that the listing had.
+    fn expected(self, answer: Answer) -> Result<Answer, HubError> {
+        let Source { path, bytes, digest, commit, .. } = self;
+        let changed = |what: &'static str, expected: &str, got: &str| HubError::Changed {
+            file: path.into(),
+            what,
+            expected: expected.into(),
+            got: checkpoint::shown(got),
+        };
+        if let (Some(expected), Some(got)) = (commit, answer.hub_header("x-repo-commit"))
+            && expected != got
+        {
+            return Err(changed("commit", expected, got));
+        }
+        if let Some(got) = answer.hub_header("x-linked-size").filter(|got| got.trim() != bytes.to_string()) {
+            return Err(changed("size", &bytes.to_string(), got));
+        }
+        let etag =
+            answer.hub_header("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+        if let (Some(Digest::Sha256(expected)), Some(got)) = (digest, etag)
+            && crate::paths::is_hash(got)
+            && got.len() == expected.len()
+            && got != expected
+        {
+            return Err(changed("checksum", expected, got));
+        }
+        match (answer.status.as_u16(), answer.header("content-length")) {
+            (200, Some(length)) if length.trim() != bytes.to_string() => {
+                Err(changed("size", &bytes.to_string(), length))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Whether a part of the file is the one that was asked for.
+    fn expected_range(self, answer: &Answer, offset: u64) -> Result<(), HubError> {
+        let bad = |reason: &str| HubError::Answer { url: shown_url(&answer.url), reason: reason.into() };
+        let range = answer.header("content-range").ok_or_else(|| bad("a part without its range"))?;
+        let parsed = range.trim().strip_prefix("bytes ").and_then(|range| range.split_once('/'));
+        let (range, total) = parsed.ok_or_else(|| bad("a range that makes no sense"))?;
+        if total != "*" && total != self.bytes.to_string() {
+            return Err(HubError::Changed {
+                file: self.path.into(),
+                what: "size",
+                expected: self.bytes.to_string(),
+                got: checkpoint::shown(total),
+            });
+        }
+        let from = range.split('-').next().and_then(|from| from.parse().ok());
+        if from == Some(offset) { Ok(()) } else { Err(bad("another range than the one asked for")) }
+    }
+}
+
+/// Some bytes of a file, from the first to before the second offset.
+pub(crate) fn ranged(
+    client: &Client,
+    source: Source<'_>,
+    (from, to): (u64, u64),
+    watch: Watch<'_>,
+) -> Result<Vec<u8>, HubError> {
+    let mut patience = Patience::new(&client.settings);
+    loop {
+        let answer = client.get_patiently(source.url, Some((from, to - 1)), watch)?;
+        let answer = source.expected(answer)?;
+        // A server without ranges sends all, of which the beginning is passed over.
+        let before = match answer.status.as_u16() {
+            206 => source.expected_range(&answer, from).map(|()| 0)?,
+            _ => from,
+        };
+        let url = shown_url(&answer.url);
+        let mut reader = answer.into_reader();
+        let mut bytes = Vec::new();
+        let read = io::copy(&mut reader.by_ref().take(before), &mut io::sink())
+            .and_then(|_| reader.take(to - from).read_to_end(&mut bytes));
+        let reason = match read {
+            Ok(_) if bytes.len() as u64 == to - from => return Ok(bytes),
+            Ok(_) => "the connection ended too early".to_owned(),
+            Err(error) => checkpoint::shown(&error.to_string()),
+        };
+        patience.wait((HubError::Transport { url, reason, tried: String::new() }, None), watch)?;
+    }
+}
+
 struct Transfer<'a> {
     client: &'a Client,
     source: Source<'a>,
@@ -115,8 +199,9 @@ impl Transfer<'_> {
         let (offset, bytes) = self.part.extent(first);
         let range = Some((offset, offset + bytes - 1));
         let answer = self.client.get_patiently(self.source.url, range, self.watch);
-        let answer =
-            answer.and_then(|answer| self.expected(answer)).inspect_err(|_| self.part.give_back(first))?;
+        let answer = answer
+            .and_then(|answer| self.source.expected(answer))
+            .inspect_err(|_| self.part.give_back(first))?;
         if answer.status.as_u16() != 206 {
             self.part.give_back(first);
             return self.stream(Some(answer));
@@ -127,58 +212,6 @@ impl Transfer<'_> {
             Chunk::Here => Ok(()),
             Chunk::Refused => self.stream(None),
         }
-    }
-
-    /// Whether an answer of the hub is about the file that the listing had.
-    fn expected(&self, answer: Answer) -> Result<Answer, HubError> {
-        let Source { path, bytes, digest, commit, .. } = self.source;
-        let changed = |what: &'static str, expected: &str, got: &str| HubError::Changed {
-            file: path.into(),
-            what,
-            expected: expected.into(),
-            got: checkpoint::shown(got),
-        };
-        if let (Some(expected), Some(got)) = (commit, answer.hub_header("x-repo-commit"))
-            && expected != got
-        {
-            return Err(changed("commit", expected, got));
-        }
-        if let Some(got) = answer.hub_header("x-linked-size").filter(|got| got.trim() != bytes.to_string()) {
-            return Err(changed("size", &bytes.to_string(), got));
-        }
-        let etag =
-            answer.hub_header("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
-        if let (Some(Digest::Sha256(expected)), Some(got)) = (digest, etag)
-            && crate::paths::is_hash(got)
-            && got.len() == expected.len()
-            && got != expected
-        {
-            return Err(changed("checksum", expected, got));
-        }
-        match (answer.status.as_u16(), answer.header("content-length")) {
-            (200, Some(length)) if length.trim() != bytes.to_string() => {
-                Err(changed("size", &bytes.to_string(), length))
-            }
-            _ => Ok(answer),
-        }
-    }
-
-    /// Whether a part of the file is the one that was asked for.
-    fn expected_range(&self, answer: &Answer, offset: u64) -> Result<(), HubError> {
-        let bad = |reason: &str| HubError::Answer { url: shown_url(&answer.url), reason: reason.into() };
-        let range = answer.header("content-range").ok_or_else(|| bad("a part without its range"))?;
-        let parsed = range.trim().strip_prefix("bytes ").and_then(|range| range.split_once('/'));
-        let (range, total) = parsed.ok_or_else(|| bad("a range that makes no sense"))?;
-        if total != "*" && total != self.source.bytes.to_string() {
-            return Err(HubError::Changed {
-                file: self.source.path.into(),
-                what: "size",
-                expected: self.source.bytes.to_string(),
-                got: checkpoint::shown(total),
-            });
-        }
-        let from = range.split('-').next().and_then(|from| from.parse().ok());
-        if from == Some(offset) { Ok(()) } else { Err(bad("another range than the one asked for")) }
     }
 
     fn url(&self) -> String {
@@ -268,7 +301,7 @@ impl Transfer<'_> {
             let error = match asked {
                 Err(error) => (error, None),
                 Ok(answer) if answer.status.as_u16() == 206 => {
-                    self.expected_range(&answer, offset + *done)?;
+                    self.source.expected_range(&answer, offset + *done)?;
                     if url == self.source.url {
                         self.set_url(&answer.url);
                     }
@@ -335,7 +368,7 @@ impl Transfer<'_> {
                 Some(answer) => answer,
                 None => {
                     let answer = self.client.get_patiently(self.source.url, None, self.watch)?;
-                    self.expected(answer)?
+                    self.source.expected(answer)?
                 }
             };
             let before = self.part.done_bytes();

@@ -9,6 +9,7 @@ mod api;
 mod cache;
 mod error;
 mod fetch;
+mod headers;
 mod http;
 pub mod local;
 mod name;
@@ -22,6 +23,7 @@ mod watch;
 
 pub use api::{Digest, RemoteFile, Repo};
 pub use error::{HubError, decimal_bytes};
+pub use headers::Headers;
 pub use name::{RepoName, Select, Wanted};
 pub use pull::{Hub, Offer, Pulled};
 pub use registry::Registry;

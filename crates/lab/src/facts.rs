@@ -144,6 +144,7 @@ pub(crate) fn distinct(k: usize, all: usize, rows: usize) -> f64 {
 }
 
 /// A model's weights in numbers.
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) config: ModelSpec,
     pub(crate) dense: Vec<Dense>,

@@ -46,6 +46,35 @@ pub enum Target {
     Model(PathBuf),
     /// A published model that is not here, packed in these formats.
     Preset(Preset, QuantTiers),
+    /// A model that is not here, but its headers are.
+    Remote(Remote),
+}
+
+/// A model that can be downloaded.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    name: String,
+    facts: Facts,
+    sizes: ModelSizes,
+    download_bytes: u64,
+    missing_bytes: u64,
+}
+
+impl Remote {
+    /// A model of that name by its headers, which are not needed any more afterwards; the download has
+    /// `download_bytes`, of which `missing_bytes` are not here yet.
+    ///
+    /// # Errors
+    /// Expert records that no slot can take.
+    pub fn new(
+        name: String,
+        opened: &Opened,
+        download_bytes: u64,
+        missing_bytes: u64,
+    ) -> Result<Self, LabError> {
+        let (facts, sizes) = (Facts::of(opened, BLOCK_BYTES)?, opened.sizes(BLOCK_BYTES)?);
+        Ok(Self { name, facts, sizes, download_bytes, missing_bytes })
+    }
 }
 
 /// Choices of a forecast beside those of loading.
@@ -184,6 +213,8 @@ pub struct Forecast {
     pub fits: bool,
     pub memory_budget_bytes: u64,
     pub least_memory_bytes: u64,
+    /// All files of a model on a hub.
+    pub download_bytes: Option<u64>,
     /// Disk that a model takes which is not here yet, and what is free where it would lie.
     pub disk_needed_bytes: Option<u64>,
     pub disk_free_bytes: Option<u64>,
@@ -246,6 +277,7 @@ fn facts(target: &Target) -> Result<(Facts, ModelSizes), LabError> {
             let opened = Opened::new(path)?;
             Ok((Facts::of(&opened, BLOCK_BYTES)?, opened.sizes(BLOCK_BYTES)?))
         }
+        Target::Remote(remote) => Ok((remote.facts.clone(), remote.sizes)),
         Target::Preset(preset, tiers) => {
             let config = models::read_config(Path::new(preset.name), &preset.config_json(None))?;
             let facts = Facts::of_config(config, tiers, BLOCK_BYTES);
@@ -291,7 +323,11 @@ impl Model<'_> {
     fn forecast(&self, target: &Target, options: &ForecastOptions) -> Forecast {
         let (facts, config, input) = (self.facts, &self.facts.config, self.input);
         let plan = MemoryPlan::new(input);
-        let disk_needed = matches!(target, Target::Preset(..)).then(|| self.weight_bytes());
+        let (disk_needed, download) = match target {
+            Target::Model(_) => (None, None),
+            Target::Preset(..) => (Some(self.weight_bytes()), None),
+            Target::Remote(remote) => (Some(remote.missing_bytes), Some(remote.download_bytes)),
+        };
         let disk_free = disk_needed.and_then(|_| storage::free_disk_bytes(&options.disk_dir));
         let reason = plan.as_ref().err().map(ToString::to_string);
         let reason = reason.or_else(|| no_disk(&options.disk_dir, disk_needed?, disk_free?));
@@ -304,6 +340,7 @@ impl Model<'_> {
             model: match target {
                 Target::Model(path) => path.display().to_string(),
                 Target::Preset(preset, _) => preset.name.to_string(),
+                Target::Remote(remote) => remote.name.clone(),
             },
             on_disk: matches!(target, Target::Model(_)),
             architecture: config.family.into(),
@@ -316,6 +353,7 @@ impl Model<'_> {
             parallel: self.passes.streams,
             formats: facts.formats(),
             fits: reason.is_none(),
+            download_bytes: download,
             disk_needed_bytes: disk_needed,
             disk_free_bytes: disk_free,
             memory_budget_bytes: input.budget_bytes,
@@ -563,7 +601,9 @@ fn measure(
         .min(free_memory_bytes.map_or(usize::MAX, |free| usize::try_from(free / 32).unwrap_or(usize::MAX)));
     let source = match target {
         Target::Model(path) => Source::Model(path),
-        Target::Preset(..) => Source::Temporary(&options.disk_dir, options.probe_file_bytes),
+        Target::Preset(..) | Target::Remote(_) => {
+            Source::Temporary(&options.disk_dir, options.probe_file_bytes)
+        }
     };
     let drive = Drive::measure(&source, facts, storage, (threads, memory_bytes))?;
     progress("measuring memory and layers");

@@ -15,7 +15,7 @@ use checkpoint::{Checkpoint, ExpertPart, ExpertTable, Extent, LayerExperts, Tens
 use engine::EngineOptions;
 use engine::door::{self, Opened, ResolvedOptions, Runtime};
 use models::layout::{Layout, PUBLISHED_PREFIX, published_dense};
-use models::spec::RopeFactors;
+use models::spec::{RopeFactors, WeightForm};
 use models::{ModelSpec, PromptPart, Step};
 use ops::{PAGE_TOKENS, Phase, Rows};
 use storage::{BLOCK_BYTES, GeneratedStorage, Storage};
@@ -209,6 +209,8 @@ fn config_of_kind(facts: &Facts, kind: &Kind, layers: usize) -> ModelSpec {
         vocab_size: VOCAB,
         tie_word_embeddings: true,
         rope_factors: RopeFactors::Ones,
+        // A GGUF file has decays as they are used: random ones would be growth, without bound.
+        weight_form: WeightForm::HuggingFace,
         ..facts.config.clone()
     }
 }

@@ -1,24 +1,26 @@
 //! `flash-moe plan`: will a model run here, and how fast, before it is loaded or downloaded.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::EngineOptions;
 use engine::synth::{PRESETS, Preset};
 use engine::system::human_bytes;
+use hub::{Wanted, decimal_bytes};
 use lab::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
 
 use crate::args::{PlanArgs, Usage};
-use crate::{demo, output};
+use crate::{demo, download, output};
 
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    let (target, disk_dir) = target(args)?;
     let options = ForecastOptions {
         prompt_tokens: args.prompt_tokens,
-        disk_dir: args.disk_path.clone().unwrap_or_else(demo::cache_dir),
+        disk_dir: args.disk_path.clone().unwrap_or(disk_dir),
         probe_file_bytes: args.probe_size,
     };
     let load = EngineOptions { parallel: Some(args.parallel), ..super::options(&args.load) };
-    let found = forecast(&target(args)?, &load, &options, &mut |what| output::note(what))?;
+    let found = forecast(&target, &load, &options, &mut |what| output::note(what))?;
     let mut stdout = io::stdout().lock();
     match args.json {
         true => {
@@ -32,6 +34,10 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
             }
             for line in output::wrapped(&sentence(&found)) {
                 writeln!(stdout, "{line}")?;
+            }
+            if found.download_bytes.is_some() && found.fits {
+                stdout.flush()?;
+                output::note(&format!("get it with: flash-moe pull {}", found.model));
             }
         }
     }
@@ -57,6 +63,7 @@ fn sentence(found: &Forecast) -> String {
         (Some(needed), None) => format!("it needs {needed} of disk"),
         (None, _) => "it is on this machine already".into(),
     };
+    let disk = download_of(found).unwrap_or(disk);
     if !found.fits {
         return format!("{name} does not fit on this disk: {disk}.");
     }
@@ -72,13 +79,24 @@ fn sentence(found: &Forecast) -> String {
     format!("{name} will run here in {budget} at about {} tokens/s;{more} {disk}.", tokens_per_s(rate))
 }
 
+/// The download of a model on a hub, in the units that hubs and sellers of disks have.
+fn download_of(found: &Forecast) -> Option<String> {
+    let (all, needed) = (found.download_bytes?, found.disk_needed_bytes.unwrap_or_default());
+    let part = match needed < all {
+        true => format!("{} of its {} are left to download", decimal_bytes(needed), decimal_bytes(all)),
+        false => format!("the download is {}", decimal_bytes(all)),
+    };
+    let free = found.disk_free_bytes.map(|free| format!(", {} of disk are free", decimal_bytes(free)));
+    Some(part + &free.unwrap_or_default())
+}
+
 /// A forecast is no better than two digits.
 fn tokens_per_s(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 /// What lies on the disk goes before a preset of the same name.
-fn target(args: &PlanArgs) -> anyhow::Result<Target> {
+fn target(args: &PlanArgs) -> anyhow::Result<(Target, PathBuf)> {
     let name = args.model.as_str();
     // A link to nothing is a damaged model, not a preset.
     if name == "demo" || Path::new(name).symlink_metadata().is_ok() {
@@ -86,13 +104,17 @@ fn target(args: &PlanArgs) -> anyhow::Result<Target> {
             let what = format!("{option} is for presets; {name} has its formats already: leave it out");
             return Err(Usage(what).into());
         }
-        return Ok(Target::Model(super::model_path(name)?));
+        return Ok((Target::Model(super::model_path(name)?), demo::cache_dir()));
     }
     let Some(preset) = Preset::find(name) else {
+        if let Ok(Wanted::Repo(name)) = Wanted::parse(name) {
+            let (remote, dir) = download::remote(&name)?;
+            return Ok((Target::Remote(remote), dir));
+        }
         let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
         anyhow::bail!("{name}: there is no such model, and no such preset; presets are {}", known.join(", "));
     };
-    Ok(Target::Preset(preset, args.quant.over(preset.tiers(args.quant.experts()))))
+    Ok((Target::Preset(preset, args.quant.over(preset.tiers(args.quant.experts()))), demo::cache_dir()))
 }
 
 fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {
