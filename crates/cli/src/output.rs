@@ -1,6 +1,7 @@
 //! What people see while they wait: one error line, progress bars on stderr, sizes for people.
 #![allow(clippy::print_stderr)] // stderr is this module's job.
 
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -22,6 +23,18 @@ pub(crate) fn note(text: &str) {
     match console::Term::stderr().is_term() {
         true => text.lines().flat_map(wrapped).for_each(|line| eprintln!("{line}")),
         false => eprintln!("{text}"),
+    }
+}
+
+/// Writes a line of results: as it is for programs, broken between words where a terminal would break it within.
+pub(crate) fn result(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let term = console::Term::stdout();
+    match term.size_checked().filter(|_| term.is_term()) {
+        Some((_, columns)) => {
+            let width = usize::from(columns).clamp(40, COLUMNS_MAX) - 1;
+            wrapped_to(text, width).iter().try_for_each(|line| writeln!(out, "{line}"))
+        }
+        None => writeln!(out, "{text}"),
     }
 }
 
@@ -68,13 +81,17 @@ fn folded(parts: &[String], width: usize) -> Vec<String> {
 
 /// A text in lines for the terminal, broken between words.
 pub(crate) fn wrapped(text: &str) -> Vec<String> {
+    wrapped_to(text, width())
+}
+
+fn wrapped_to(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     // What a line begins with stays as wide as it is.
     let indent = text.len() - text.trim_start_matches(' ').len();
     for word in text[indent..].split(' ') {
         match lines.last_mut() {
             Some(line)
-                if console::measure_text_width(line) + 1 + console::measure_text_width(word) <= width() =>
+                if console::measure_text_width(line) + 1 + console::measure_text_width(word) <= width =>
             {
                 line.push(' ');
                 line.push_str(word);

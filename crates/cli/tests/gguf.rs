@@ -165,7 +165,9 @@ fn keys_that_change_the_computation_are_honoured_or_refused() {
         };
         let logits =
             || json(&["logits", path.to_str().unwrap(), "--tokens", "1,2,3,4", "--json"])["logits"].clone();
-        write("test", 1.0);
+        write("attention.causal", 0.0);
+        fails(&["inspect", path.to_str().unwrap()], &["attention.causal` is 0.0, expected true or nothing"]);
+        write("pooling_type", 3.0);
         let plain = logits();
         write("rope.scaling.factor", 4.0);
         let scaled = logits();
@@ -174,12 +176,39 @@ fn keys_that_change_the_computation_are_honoured_or_refused() {
         assert_eq!(logits(), scaled, "{name}: the older key");
         write("rope.scale_linear", 0.0);
         assert_eq!(logits(), plain, "{name}: 0 is none");
-        for key in ["attn_logit_softcapping", "logit_scale", "attention.scale"] {
+        let effects = [
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "logit_scale",
+            "embedding_scale",
+            "residual_scale",
+            "attention.scale",
+            "attention.clamp_kqv",
+            "attention.max_alibi_bias",
+            "rope.scaling.attn_factor",
+            "rope.scaling.yarn_ext_factor",
+            "leading_dense_block_count",
+            "nextn_predict_layers",
+            "expert_gating_func",
+            "expert_weights_scale",
+            "expert_shared_count",
+            "use_parallel_residual",
+            "ssm.state_size",
+            // Nobody knows what it does.
+            "a_key_of_tomorrow",
+        ];
+        for key in effects {
             write(key, 30.0);
             fails(&["logits", path.to_str().unwrap(), "--tokens", "1"], &[key, "30"]);
         }
         write("logit_scale", 1.0);
         assert_eq!(logits(), plain, "{name}: a factor that changes nothing");
+        let found = json(&["inspect", path.to_str().unwrap(), "--json"])["unread_keys"].clone();
+        let listed = |key: String, why: &str| {
+            found.as_array().unwrap().contains(&serde_json::json!({ "key": key, "why": why }))
+        };
+        assert!(listed(format!("{arch}.logit_scale"), "off"), "{found}");
+        assert!(listed("test.filler".into(), "unknown"), "{found}");
     }
     // Factors that the file has computed already, and one more.
     let file = fs::read(fixture("llama.gguf")).unwrap();

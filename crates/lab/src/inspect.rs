@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use checkpoint::Checkpoint;
 use engine::door::Opened;
 use models::layout::Tier;
 use models::synthetic::Synthetic;
+use models::{Unread, UnreadKey};
 use ops::KvFormat;
 use serde::Serialize;
 use tensor::Format;
@@ -50,6 +52,8 @@ pub struct Inspection {
     pub num_experts: usize,
     /// Experts that a token uses.
     pub experts_per_token: usize,
+    /// Whether some layers have an expert that all tokens use.
+    pub shared_expert: bool,
     /// The model's own longest context.
     pub max_position_embeddings: usize,
     /// Sizes by tier: embedding, head, dense, router, small, experts.
@@ -68,10 +72,19 @@ pub struct Inspection {
     pub recurrent_state_bytes: u64,
     /// Parts that are recognised and left alone: tensors and bytes.
     pub ignored: BTreeMap<String, (usize, u64)>,
+    /// Keys of the model's configuration that it does not depend on.
+    pub unread_keys: Vec<UnreadKey>,
     /// Set for synthetic models: what was made up, and whether layers share record files.
     pub synthetic: Option<Synthetic>,
     /// What a user should know, e.g. rows that fell back to another format.
     pub notes: Vec<String>,
+}
+
+impl Inspection {
+    /// The unread keys of one kind, in the order of the file's sections.
+    pub fn unread(&self, why: Unread) -> Vec<&str> {
+        self.unread_keys.iter().filter(|unread| unread.why == why).map(|unread| &*unread.key).collect()
+    }
 }
 
 /// Looks at a model directory without loading it.
@@ -100,6 +113,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, LabError> {
         vocab_size: config.vocab_size,
         num_experts: config.experts_max(),
         experts_per_token: config.per_token_max(),
+        shared_expert: config.moe().any(|moe| moe.shared.is_some()),
         max_position_embeddings: config.max_position_embeddings,
         bytes_per_expert: experts.bytes / expert_count,
         expert_bytes_per_token: experts.bytes / expert_count * per_token,
@@ -111,6 +125,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, LabError> {
             .collect(),
         recurrent_state_bytes: config.recurrent_state_bytes(),
         ignored: opened.layout.ignored.iter().map(|(name, size)| (name.to_string(), *size)).collect(),
+        unread_keys: models::unread_keys(&Checkpoint::open(path)?)?,
         synthetic: Synthetic::of(&opened.checkpoint),
         notes: synthetic_notes(&opened).into_iter().chain(fallback_notes(&opened)).collect(),
         tiers,

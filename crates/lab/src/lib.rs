@@ -30,3 +30,4 @@ pub use expert_reads::{ExpertReads, expert_reads};
 pub use glance::{Glance, glance};
 pub use layer_costs::{LayerCost, PassCost};
 pub use models::synthetic::Synthetic;
+pub use models::{Unread, UnreadKey};

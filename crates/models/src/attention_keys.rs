@@ -5,13 +5,15 @@ use std::f64::consts::PI;
 use ops::{AttentionShape, RopePairing};
 
 use crate::ModelError;
-use crate::section::Section;
+use crate::section::{Part, Section};
 use crate::spec::RopeFactors;
 
 /// Values assumed for keys that are absent, and facts that no config.json states.
 pub(crate) struct Defaults {
     /// `None`: hidden size over heads.
     pub(crate) head_dim: Option<u64>,
+    /// `None`: as many as heads.
+    pub(crate) kv_heads: Option<u64>,
     pub(crate) rope_theta: f64,
     pub(crate) partial_rotary_factor: f64,
     pub(crate) pairing: RopePairing,
@@ -25,7 +27,7 @@ pub(crate) fn attention_shape(
     defaults: &Defaults,
 ) -> Result<AttentionShape, ModelError> {
     let heads = text.dim("num_attention_heads", None)?;
-    let kv_heads = text.dim("num_key_value_heads", Some(heads as u64))?;
+    let kv_heads = text.dim("num_key_value_heads", Some(defaults.kv_heads.unwrap_or(heads as u64)))?;
     if heads % kv_heads != 0 {
         return Err(text.bad(
             "num_key_value_heads",
@@ -35,7 +37,7 @@ pub(crate) fn attention_shape(
     }
     let by_width = (text.dim("hidden_size", None)? / heads) as u64;
     let head_dim = text.dim("head_dim", Some(defaults.head_dim.unwrap_or(by_width)))?;
-    let rope = rope_section(text);
+    let rope = rope_section(text)?;
     let theta = text.positive("rope_theta", defaults.rope_theta, 1e15)?;
     let theta = rope.as_ref().map_or(Ok(theta), |rope| rope.positive("rope_theta", theta, 1e15))?;
     let key = "partial_rotary_factor";
@@ -51,8 +53,17 @@ pub(crate) fn attention_shape(
 }
 
 /// Newer files gather the rotary keys in one object, older ones have them at the top of the section.
-fn rope_section<'a>(text: &Section<'a>) -> Option<Section<'a>> {
-    text.section("rope_parameters").or_else(|| text.section("rope_scaling"))
+/// Where there are both objects, transformers takes the older one.
+fn rope_section<'a>(text: &Section<'a>) -> Result<Option<Section<'a>>, ModelError> {
+    let older =
+        text.get("rope_scaling").filter(|object| object.as_object().is_none_or(|keys| !keys.is_empty()));
+    match older {
+        Some(_) => {
+            text.pass_over("rope_parameters");
+            text.section("rope_scaling", Part::Rope)
+        }
+        None => text.section("rope_parameters", Part::Rope),
+    }
 }
 
 /// Divisors of the frequencies, for contexts that are longer than those of the training.
@@ -60,13 +71,17 @@ pub(crate) fn rope_factors(text: &Section<'_>, shape: &AttentionShape) -> Result
     if text.flag(STORED, false)? {
         return Ok(RopeFactors::Stored);
     }
-    let Some(rope) = rope_section(text) else { return Ok(RopeFactors::Ones) };
+    let Some(rope) = rope_section(text)? else { return Ok(RopeFactors::Ones) };
     let pairs = shape.rotary_dim / 2;
-    match rope.text("rope_type").or_else(|| rope.text("type")).unwrap_or("default") {
+    let kind = match rope.text("rope_type")? {
+        Some(kind) => kind,
+        None => rope.text("type")?.unwrap_or("default"),
+    };
+    match kind {
         "default" => Ok(RopeFactors::Ones),
-        "linear" => Ok(RopeFactors::Values(vec![rope.positive("factor", 1.0, 1e6)? as f32; pairs])),
+        "linear" => Ok(RopeFactors::Values(vec![rope.needed("factor", 1e6)? as f32; pairs])),
         "llama3" => {
-            let smooth = Llama3::read(&rope)?;
+            let smooth = Llama3::read(&rope, text)?;
             let frequency =
                 |j: usize| f64::from(shape.rope_theta).powf(-2.0 * j as f64 / shape.rotary_dim as f64);
             Ok(RopeFactors::Values((0..pairs).map(|j| smooth.factor(frequency(j))).collect()))
@@ -91,12 +106,14 @@ struct Llama3 {
 }
 
 impl Llama3 {
-    fn read(rope: &Section<'_>) -> Result<Self, ModelError> {
+    fn read(rope: &Section<'_>, text: &Section<'_>) -> Result<Self, ModelError> {
+        let longest = text.positive("max_position_embeddings", 8192.0, 1e9)?;
+        let original = text.positive("original_max_position_embeddings", longest, 1e9)?;
         let smooth = Self {
-            factor: rope.positive("factor", 8.0, 1e6)?,
-            low: rope.positive("low_freq_factor", 1.0, 1e6)?,
-            high: rope.positive("high_freq_factor", 4.0, 1e6)?,
-            original: rope.positive("original_max_position_embeddings", 8192.0, 1e9)?,
+            factor: rope.needed("factor", 1e6)?,
+            low: rope.needed("low_freq_factor", 1e6)?,
+            high: rope.needed("high_freq_factor", 1e6)?,
+            original: rope.positive("original_max_position_embeddings", original, 1e9)?,
         };
         match smooth.high > smooth.low {
             true => Ok(smooth),

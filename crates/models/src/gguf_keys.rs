@@ -3,6 +3,8 @@
 //! Source: llama.cpp's `gguf-py/gguf/constants.py` and its converters. Keys that all architectures
 //! have are here; the others are in the files of their families.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use checkpoint::gguf::{Metadata, Value};
@@ -10,6 +12,7 @@ use checkpoint::{Checkpoint, TensorInfo};
 use serde_json::json;
 
 use crate::ModelError;
+use crate::config_keys::{Neutral, Unread, UnreadKey};
 use crate::gguf_names::QUERY_BIAS;
 use crate::section::{DIM_MAX, EXPERTS_MAX};
 use crate::spec::WeightForm;
@@ -40,7 +43,7 @@ const KEYS: &[(&str, &str)] = &[
     ("max_position_embeddings", "context_length"),
 ];
 
-/// The metadata of one file, read with errors that name its keys.
+/// The metadata of one file, read with errors that name its keys. It notes which were asked for.
 pub(crate) struct Keys<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     metadata: &'a Metadata,
@@ -48,6 +51,8 @@ pub(crate) struct Keys<'a> {
     prefix: &'static str,
     /// Name of the family, for messages.
     family: &'static str,
+    /// Keys that were asked for, without the prefix.
+    asked: RefCell<BTreeSet<String>>,
 }
 
 /// Whether a file of architecture `prefix` says that its model has experts.
@@ -62,7 +67,7 @@ impl<'a> Keys<'a> {
         prefix: &'static str,
         family: &'static str,
     ) -> Self {
-        Self { checkpoint, metadata, prefix, family }
+        Self { checkpoint, metadata, prefix, family, asked: RefCell::default() }
     }
 
     /// Whether the file says that its model has experts.
@@ -83,7 +88,9 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// The value of a key, which counts as read from here on.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.asked.borrow_mut().insert(key.into());
         self.metadata.get(&format!("{}.{key}", self.prefix))
     }
 
@@ -151,7 +158,6 @@ impl<'a> Keys<'a> {
             "eos_token_id": self.eos_token_ids()?,
         });
         json[WeightForm::KEY] = WeightForm::GGUF.into();
-        self.refuse(COMPUTATION_KEYS)?;
         if json["vocab_size"].is_null() {
             let (path, first) = (self.path().to_path_buf(), "token_embd.weight".to_string());
             return Err(ModelError::MissingTensors { path, count: 1, first });
@@ -162,28 +168,45 @@ impl<'a> Keys<'a> {
     /// Adds the number of experts, under `key`, and of those that a token uses.
     ///
     /// # Errors
-    /// Bad numbers, and routers of another kind than softmax over all experts.
+    /// Bad numbers.
     pub(crate) fn add_experts(&self, json: &mut serde_json::Value, key: &str) -> Result<(), ModelError> {
         let experts = self.count("expert_count", None, EXPERTS_MAX)?;
         json[key] = experts.into();
         json["num_experts_per_tok"] = self.count("expert_used_count", None, experts)?.into();
-        self.refuse(ROUTER_KEYS)
+        Ok(())
     }
 
-    /// Refuses keys that change the computation in a way that is not built. Zeros, and the number that
-    /// changes nothing, are how files say that there is no such thing.
-    fn refuse(&self, keys: &[(&str, f64)]) -> Result<(), ModelError> {
-        let number = |value: &Value| {
-            let flag = value.as_bool().map(|flag| f64::from(u8::from(flag)));
-            value.as_f64().or_else(|| value.as_u64().map(|n| n as f64)).or(flag)
-        };
-        let changes = |value: &&Value, neutral: f64| number(value).is_none_or(|n| n != 0.0 && n != neutral);
-        for (key, neutral) in keys {
-            if let Some(value) = self.get(key).filter(|value| changes(value, *neutral)) {
-                return Err(self.bad(key, value, format!("{neutral}, 0 or nothing")));
-            }
+    /// Counts keys as read: others decide, or the family does the same whatever they say.
+    pub(crate) fn pass_over(&self, keys: &[&str]) {
+        self.asked.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
+    }
+
+    /// The keys that nothing has asked for. Those of the file itself and of its vocabulary are others'.
+    ///
+    /// # Errors
+    /// A key of the architecture whose value changes the computation, as far as anybody can know:
+    /// llama.cpp's converters store no others.
+    pub(crate) fn unread(&self) -> Result<Vec<UnreadKey>, ModelError> {
+        let asked = self.asked.borrow();
+        let mut unread = Vec::new();
+        for (full, value) in self.metadata.iter() {
+            let key = full.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.'));
+            let why = match key {
+                Some(key) if asked.contains(key) => continue,
+                Some(key) => match judge(key, value) {
+                    Ok(why) => why,
+                    Err(neutral) => {
+                        let family = self.family;
+                        let expected = format!("{neutral} for a {family} that can be computed here");
+                        return Err(self.bad(key, value, expected));
+                    }
+                },
+                None if OTHERS.iter().any(|prefix| full.starts_with(prefix)) => continue,
+                None => Unread::Unknown,
+            };
+            unread.push(UnreadKey { key: full.into(), why });
         }
-        Ok(())
+        Ok(unread)
     }
 
     /// Inner width of an expert by the tensors, where the metadata has none.
@@ -229,7 +252,7 @@ impl<'a> Keys<'a> {
     /// they have a factor, which older ones call otherwise; 0 is how some say that there is none.
     fn linear_scaling(&self) -> Result<Option<&'static str>, ModelError> {
         let factor = |key: &&str| self.get(key).is_some_and(|value| value.as_f64() != Some(0.0));
-        let found = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(factor);
+        let found = ["rope.scale_linear", "rope.scaling.factor"].into_iter().filter(factor).last();
         let Some(kind) = self.get("rope.scaling.type") else { return Ok(found) };
         match kind.as_str() {
             Some("none") => Ok(None),
@@ -304,27 +327,76 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Numbers that change what every layer computes, with the value that changes nothing.
-const COMPUTATION_KEYS: &[(&str, f64)] = &[
-    ("attn_logit_softcapping", 0.0),
-    ("router_logit_softcapping", 0.0),
-    ("final_logit_softcapping", 0.0),
-    ("logit_scale", 1.0),
-    ("embedding_scale", 1.0),
-    ("residual_scale", 1.0),
-    ("attention.scale", 0.0),
-    ("attention.output_scale", 1.0),
-    ("attention.temperature_length", 0.0),
-    ("attention.clamp_kqv", 0.0),
-    ("attention.max_alibi_bias", 0.0),
-    ("use_parallel_residual", 0.0),
-    ("rope.scaling.attn_factor", 1.0),
+/// How an unread key is to be taken, without the architecture's prefix; the values that it may have if this
+/// one changes the computation.
+fn judge(key: &str, value: &Value) -> Result<Unread, Neutral> {
+    if NO_EFFECT.contains(&key) {
+        return Ok(Unread::NoEffect);
+    }
+    let neutral = NEUTRAL.iter().find(|(name, _)| *name == key).map_or(Neutral::Off, |(_, neutral)| *neutral);
+    if neutral.allows(&json_of(value)) { Ok(Unread::Off) } else { Err(neutral) }
+}
+
+fn json_of(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Text(text) => text.as_str().into(),
+        Value::Array(array) => array.values().map(|value| json_of(&value)).collect(),
+        Value::Bool(flag) => (*flag).into(),
+        Value::Unsigned(number) => (*number).into(),
+        Value::Signed(number) => (*number).into(),
+        // What is no number in JSON is no neutral one either.
+        other => other.as_f64().and_then(serde_json::Number::from_f64).map_or(true.into(), Into::into),
+    }
+}
+
+/// Keys of the file itself and of its vocabulary, which other readers are for.
+const OTHERS: &[&str] = &["general.", "tokenizer.", "split.", "quantize."];
+/// Keys that change no logits: sizes that tensors tell, the training's history, other uses of the same weights.
+const NO_EFFECT: &[&str] = &[
+    "vocab_size",
+    "feed_forward_length",
+    "expert_feed_forward_length",
+    "tensor_data_layout",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    // Of the kind of scaling that is refused.
+    "rope.scaling.yarn_log_multiplier",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    // Of windows, which are refused.
+    "attention.sliding_window_pattern",
+    "attention.key_length_swa",
+    "attention.value_length_swa",
+    "rope.dimension_count_swa",
+    "rope.freq_base_swa",
+    // What an embedding model does with the last layer's rows.
+    "pooling_type",
+    "decoder_start_token_id",
+    // The vision part's.
+    "n_deepstack_layers",
+];
+/// What other values than 0 of keys change nothing.
+const NEUTRAL: &[(&str, Neutral)] = &[
+    ("logit_scale", Neutral::One),
+    ("embedding_scale", Neutral::One),
+    ("residual_scale", Neutral::One),
+    ("attention.output_scale", Neutral::One),
+    ("attention.causal", Neutral::True),
+    ("rope.scaling.attn_factor", Neutral::One),
+    ("rope.scaling.alpha", Neutral::One),
+    ("rope.scaling.yarn_attn_factor", Neutral::One),
+    ("rope.scaling.yarn_ext_factor", Neutral::Negative),
+    ("expert_gating_func", Neutral::One),
+    ("expert_weights_scale", Neutral::One),
+    ("expert_weights_norm", Neutral::True),
+    ("expert_group_count", Neutral::One),
+    ("expert_group_used_count", Neutral::One),
+    ("expert_group_scale", Neutral::One),
+    ("moe_every_n_layers", Neutral::One),
+    ("interleave_moe_layer_step", Neutral::One),
 ];
 /// Factors of the rotary frequencies, which the file has computed.
 const STORED_FACTORS: &str = "rope_freqs.weight";
-/// Keys of routers, with the value besides 0 that those have which are computed.
-const ROUTER_KEYS: &[(&str, f64)] =
-    &[("expert_gating_func", 1.0), ("expert_weights_scale", 1.0), ("expert_group_count", 1.0)];
 /// Rotary base of files that name none; llama.cpp's default.
 const ROPE_FREQ_BASE_DEFAULT: f64 = 10_000.0;
 /// Longest context of files that name none; Hugging Face's default for the family.

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod attention_keys;
+mod config_keys;
 mod error;
 pub mod exec;
 mod families;
@@ -37,9 +38,10 @@ mod step;
 pub mod synthetic;
 pub mod tiers;
 
+pub use config_keys::{Unread, UnreadKey};
 pub use error::ModelError;
 pub use exec::{ExpertExec, Local};
-pub use families::{adopt, family_of_config, family_of_metadata, read_config};
+pub use families::{adopt, family_of_config, family_of_metadata, read_config, unread_keys};
 pub use model::{Model, Run, Scratch, ScratchRows, scratch_footprint};
 pub use phases::Phases;
 pub use spec::ModelSpec;

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 
 use engine::KvFormat;
 use engine::system::human_bytes;
+use lab::Unread;
 use lab::inspect::{Inspection, inspect};
 
 use crate::args::InspectArgs;
-use crate::output::size;
+use crate::output::{result, size};
 
 /// Tiers in the order in which people think of them.
 const TIERS: [(&str, &str); 6] = [
@@ -27,45 +28,61 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         serde_json::to_writer(&mut stdout, &found).map_err(io::Error::from)?;
         return Ok(writeln!(stdout)?);
     }
-    writeln!(stdout, "{}: {}, {}", path.display(), found.architecture, found.kind)?;
+    result(&mut stdout, &format!("{}: {}, {}", path.display(), found.architecture, found.kind))?;
     print_shape(&mut stdout, &found)?;
     print_tiers(&mut stdout, &found)?;
     print_costs(&mut stdout, &found)?;
     for (part, (tensors, bytes)) in &found.ignored {
-        writeln!(stdout, "left alone: {part}, {tensors} tensors, {}", human_bytes(*bytes))?;
+        result(&mut stdout, &format!("left alone: {part}, {tensors} tensors, {}", human_bytes(*bytes)))?;
     }
+    print_unread(&mut stdout, &found)?;
     for note in &found.notes {
-        writeln!(stdout, "note: {note}")?;
+        result(&mut stdout, &format!("note: {note}"))?;
+    }
+    Ok(())
+}
+
+/// Keys of the configuration that were not read. One that changes the computation is an error, so these do not.
+fn print_unread(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
+    for (why, title) in [
+        (Unread::NoEffect, "keys without effect on the computation"),
+        (Unread::Off, "keys that switch off what this model lacks anyway"),
+        (Unread::Unknown, "unknown keys, not read"),
+    ] {
+        let keys = found.unread(why);
+        if !keys.is_empty() {
+            result(out, &format!("{title}: {}", keys.join(", ")))?;
+        }
     }
     Ok(())
 }
 
 fn print_shape(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
-    writeln!(
-        out,
-        "{} layers ({} full attention, {} gated DeltaNet), hidden {}, vocabulary {}, context up to {}",
-        found.layers,
-        found.attention_layers,
-        found.layers - found.attention_layers,
-        found.hidden_size,
-        found.vocab_size,
-        found.max_position_embeddings,
-    )?;
+    let (layers, attend) = (found.layers, found.attention_layers);
+    let kinds = match layers - attend {
+        0 => format!("{layers} layers"),
+        recurrent => format!("{layers} layers ({attend} full attention, {recurrent} gated DeltaNet)"),
+    };
+    let (hidden, vocab, context) = (found.hidden_size, found.vocab_size, found.max_position_embeddings);
+    result(out, &format!("{kinds}, hidden {hidden}, vocabulary {vocab}, context up to {context}"))?;
     let (used, all) = (found.experts_per_token, found.num_experts);
-    if all == 0 {
-        return writeln!(out, "no routed experts: every token needs all weights, and nothing is streamed\n");
-    }
-    writeln!(out, "{used} of {all} routed experts + 1 shared for each token and layer\n")
+    let experts = match found.shared_expert {
+        _ if all == 0 => "no routed experts: every token needs all weights, and nothing is streamed".into(),
+        true => format!("{used} of {all} routed experts + 1 shared for each token and layer"),
+        false => format!("{used} of {all} routed experts for each token and layer"),
+    };
+    result(out, &experts)?;
+    writeln!(out)
 }
 
 fn print_tiers(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
-    writeln!(out, "{:36} {:>12} {:>12}  formats", "tier", "weights", "bytes")?;
+    writeln!(out, "{:26} {:>9} {:>11}  formats", "tier", "weights", "bytes")?;
     for (key, title) in TIERS {
         let Some(tier) = found.tiers.get(key).filter(|tier| tier.weights > 0) else { continue };
         let formats: Vec<&str> = tier.formats.keys().map(String::as_str).collect();
         writeln!(
             out,
-            "{title:36} {:>12} {:>12}  {}",
+            "{title:26} {:>9} {:>11}  {}",
             count(tier.weights),
             size(tier.bytes),
             formats.join(" ")
@@ -73,7 +90,7 @@ fn print_tiers(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     }
     let (weights, bytes) =
         found.tiers.values().fold((0, 0), |sum, tier| (sum.0 + tier.weights, sum.1 + tier.bytes));
-    writeln!(out, "{:36} {:>12} {:>12}\n", "together", count(weights), size(bytes))
+    writeln!(out, "{:26} {:>9} {:>11}\n", "together", count(weights), size(bytes))
 }
 
 fn print_costs(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
@@ -86,15 +103,14 @@ fn print_costs(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     } else {
         writeln!(out, "an expert      {}", human_bytes(found.bytes_per_expert))?;
         let read = human_bytes(found.expert_bytes_per_token);
-        writeln!(out, "a token        {weights} weights; {read} of experts read when nothing is cached")?;
+        writeln!(out, "a token        {weights} weights, {read} of experts read when nothing is cached")?;
     }
-    writeln!(
-        out,
-        "a sequence     {} per token of context{}, {} of recurrent state",
-        human_bytes(found.kv_bytes_per_token),
-        other_kv_formats(found),
-        human_bytes(found.recurrent_state_bytes)
-    )
+    let cached = human_bytes(found.kv_bytes_per_token);
+    writeln!(out, "a sequence     {cached} per token of context{}", other_kv_formats(found))?;
+    match found.recurrent_state_bytes {
+        0 => Ok(()),
+        bytes => writeln!(out, "               {} of recurrent state", human_bytes(bytes)),
+    }
 }
 
 /// ` in f16 (q8_0 5.31 KiB, f32 …)`.

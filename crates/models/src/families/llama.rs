@@ -8,7 +8,7 @@
 use ops::RopePairing;
 use serde_json::Value;
 
-use super::decoder::{self, Traits, Window};
+use super::decoder::{self, Traits};
 use crate::ModelError;
 use crate::family::{Family, Ids};
 use crate::gguf_keys::Keys;
@@ -27,13 +27,13 @@ impl Family for Llama {
     }
 
     fn spec(&self, config: &Section<'_>) -> Result<ModelSpec, ModelError> {
+        let mistral = config.text("model_type")? == Some("mistral");
+        let kv_heads = mistral.then_some(8);
         let traits = Traits {
-            rope_theta: 1e4,
             gguf_pairing: RopePairing::Adjacent,
-            qk_norm: false,
-            qkv_bias: false,
-            output_bias: true,
-            window: Window::Always,
+            kv_heads,
+            window_default: mistral.then_some(4096),
+            ..Traits::USUAL
         };
         let mlp = decoder::mlp(config)?;
         decoder::spec(config, &traits, |_| FeedSpec::Dense(mlp))

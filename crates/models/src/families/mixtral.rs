@@ -7,7 +7,7 @@
 use ops::RopePairing;
 use serde_json::Value;
 
-use super::decoder::{self, Traits, Window};
+use super::decoder::{self, Traits};
 use crate::ModelError;
 use crate::family::{Family, Ids};
 use crate::gguf_keys::Keys;
@@ -41,12 +41,12 @@ impl Family for Mixtral {
     fn spec(&self, config: &Section<'_>) -> Result<ModelSpec, ModelError> {
         let traits = Traits {
             rope_theta: 1e6,
+            eps: 1e-5,
+            kv_heads: Some(8),
             gguf_pairing: RopePairing::Adjacent,
-            qk_norm: false,
-            qkv_bias: false,
-            output_bias: true,
-            window: Window::Always,
+            ..Traits::USUAL
         };
+        config.always("norm_topk_prob", "true, as in every model of the family")?;
         let experts = config.experts("num_local_experts", u64::MAX)?;
         let moe = MoeSpec {
             experts,

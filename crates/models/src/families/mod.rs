@@ -14,6 +14,7 @@ use checkpoint::gguf::Metadata;
 use checkpoint::{Checkpoint, Kind, TensorInfo};
 use serde_json::Value;
 
+use crate::config_keys::UnreadKey;
 use crate::family::Family;
 use crate::gguf_keys::{Keys, has_experts};
 use crate::names::{PUBLISHED_PREFIX, TEXT_PREFIX};
@@ -39,10 +40,35 @@ const GGUF_KEY: &str = "general.architecture";
 /// # Errors
 /// An unknown family, a missing key or a value out of range, each naming the key.
 pub fn read_config(path: &Path, json: &Value) -> Result<ModelSpec, ModelError> {
+    Ok(read_with_unread(path, json)?.0)
+}
+
+/// The specification, and the keys that it does not depend on.
+fn read_with_unread(path: &Path, json: &Value) -> Result<(ModelSpec, Vec<UnreadKey>), ModelError> {
     let model_type = json.get("model_type").and_then(Value::as_str);
     match of_model_type(model_type) {
-        Some(family) => family.spec(&Section::new(path, family.name(), json)),
+        Some(family) => {
+            let root = Section::new(path, family.name(), json);
+            let spec = family.spec(&root)?;
+            Ok((spec, root.unread()?))
+        }
         None => Err(unknown(path, "model_type of config.json", model_type, known_model_types())),
+    }
+}
+
+/// The keys of a checkpoint's configuration that its model does not depend on, as it was opened and before
+/// [`adopt`]: those of config.json, or of a GGUF file's metadata but for `general.`, `tokenizer.` and `split.`.
+///
+/// # Errors
+/// Those of [`adopt`] and [`read_config`].
+pub fn unread_keys(checkpoint: &Checkpoint) -> Result<Vec<UnreadKey>, ModelError> {
+    match checkpoint.kind() {
+        Kind::Gguf => {
+            let (family, keys) = gguf_keys_of(checkpoint)?;
+            family.from_gguf(&keys)?;
+            keys.unread()
+        }
+        _ => Ok(read_with_unread(checkpoint.root(), checkpoint.config())?.1),
     }
 }
 
@@ -111,13 +137,9 @@ pub(crate) fn shown_name(checkpoint: &Checkpoint, name: &str) -> String {
 }
 
 fn adopt_gguf(checkpoint: &Checkpoint) -> Result<(Value, Vec<TensorInfo>), ModelError> {
-    let metadata = checkpoint.gguf().map(|gguf| gguf.metadata());
-    let name = metadata.and_then(|metadata| metadata.text(GGUF_KEY));
-    let (Some(metadata), Some(family)) = (metadata, metadata.and_then(of_gguf)) else {
-        return Err(unknown(checkpoint.root(), GGUF_KEY, name, known_gguf()));
-    };
-    let keys = Keys::new(checkpoint, metadata, family.ids().gguf, family.name());
+    let (family, keys) = gguf_keys_of(checkpoint)?;
     let json = family.from_gguf(&keys)?;
+    keys.unread()?;
     let spec = read_config(checkpoint.root(), &json).map_err(|error| keys.in_terms_of_metadata(error))?;
     let tensors = gguf_names::renamed(checkpoint, &spec);
     Ok((json, tensors))
@@ -133,6 +155,18 @@ pub fn family_of_config(config: &Value) -> Option<&'static str> {
 /// looked at.
 pub fn family_of_metadata(metadata: &Metadata) -> Option<&'static str> {
     of_gguf(metadata).map(|family| family.name())
+}
+
+/// The family of a GGUF file, and its metadata as that reads it.
+fn gguf_keys_of(checkpoint: &Checkpoint) -> Result<(&'static dyn Family, Keys<'_>), ModelError> {
+    let metadata = checkpoint.gguf().map(|gguf| gguf.metadata());
+    let name = metadata.and_then(|metadata| metadata.text(GGUF_KEY));
+    match (metadata, metadata.and_then(of_gguf)) {
+        (Some(metadata), Some(family)) => {
+            Ok((family, Keys::new(checkpoint, metadata, family.ids().gguf, family.name())))
+        }
+        _ => Err(unknown(checkpoint.root(), GGUF_KEY, name, known_gguf())),
+    }
 }
 
 /// The family of a GGUF file. Where two share the architecture's name, experts tell them apart.
@@ -191,5 +225,7 @@ fn unknown(path: &Path, key: &'static str, got: Option<&str>, known: String) -> 
     ModelError::UnknownArchitecture { path: path.to_path_buf(), key, got, known }
 }
 
+#[cfg(test)]
+mod key_tests;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 //! Source: transformers 5.23 `models/qwen2`; llama.cpp's converter (`conversion/qwen.py`). No
 //! experts, so nothing is streamed.
 
-use ops::RopePairing;
 use serde_json::Value;
 
 use super::decoder::{self, Traits, Window};
@@ -26,12 +25,11 @@ impl Family for Qwen2 {
 
     fn spec(&self, config: &Section<'_>) -> Result<ModelSpec, ModelError> {
         let traits = Traits {
-            rope_theta: 1e4,
-            gguf_pairing: RopePairing::Halves,
-            qk_norm: false,
             qkv_bias: true,
+            fixed_bias: true,
             output_bias: false,
             window: Window::IfUsedAndListed,
+            ..Traits::USUAL
         };
         let mlp = decoder::mlp(config)?;
         decoder::spec(config, &traits, |_| FeedSpec::Dense(mlp))

@@ -3,7 +3,6 @@
 //! Source: transformers 5.23 `models/qwen3`; llama.cpp's converter (`conversion/qwen.py`). No
 //! experts, so nothing is streamed.
 
-use ops::RopePairing;
 use serde_json::Value;
 
 use super::decoder::{self, Traits, Window};
@@ -16,14 +15,7 @@ use crate::spec::{FeedSpec, ModelSpec};
 pub(super) struct Qwen3;
 
 /// Attention of Qwen3, dense or not.
-pub(super) const TRAITS: Traits = Traits {
-    rope_theta: 1e4,
-    gguf_pairing: RopePairing::Halves,
-    qk_norm: true,
-    qkv_bias: false,
-    output_bias: true,
-    window: Window::IfUsedAndListed,
-};
+pub(super) const TRAITS: Traits = Traits { qk_norm: true, window: Window::IfUsedAndListed, ..Traits::USUAL };
 
 impl Family for Qwen3 {
     fn name(&self) -> &'static str {
@@ -36,7 +28,8 @@ impl Family for Qwen3 {
 
     fn spec(&self, config: &Section<'_>) -> Result<ModelSpec, ModelError> {
         let mlp = decoder::mlp(config)?;
-        decoder::spec(config, &TRAITS, |_| FeedSpec::Dense(mlp))
+        let traits = Traits { head_dim: Some(128), ..TRAITS };
+        decoder::spec(config, &traits, |_| FeedSpec::Dense(mlp))
     }
 
     fn from_gguf(&self, keys: &Keys<'_>) -> Result<Value, ModelError> {

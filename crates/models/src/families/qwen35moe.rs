@@ -14,7 +14,7 @@ use crate::ModelError;
 use crate::attention_keys::{Defaults, attention_shape, rope_factors};
 use crate::family::{Family, Ids};
 use crate::gguf_keys::Keys;
-use crate::section::{LAYERS_MAX, Section};
+use crate::section::{LAYERS_MAX, Part, Section};
 use crate::spec::{
     AttentionBias, AttentionSpec, FeedSpec, LayerSpec, MixerSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec,
     RouterSpec, SharedSpec, WeightForm,
@@ -25,6 +25,7 @@ pub(super) struct Qwen35Moe;
 /// Heads where config.json does not say.
 const ATTENTION: Defaults = Defaults {
     head_dim: Some(256),
+    kv_heads: Some(2),
     rope_theta: 1e7,
     partial_rotary_factor: 0.25,
     pairing: RopePairing::Halves,
@@ -41,7 +42,7 @@ impl Family for Qwen35Moe {
     }
 
     fn spec(&self, root: &Section<'_>) -> Result<ModelSpec, ModelError> {
-        let text = root.section("text_config");
+        let text = root.section("text_config", Part::Model)?;
         let text = text.as_ref().unwrap_or(root);
         check_supported(text)?;
         let layers = text.layers()?;
@@ -82,6 +83,8 @@ impl Family for Qwen35Moe {
     }
 
     fn from_gguf(&self, keys: &Keys<'_>) -> Result<Value, ModelError> {
+        // Text has one position in all three dimensions; the tensors of the shared expert say that it is there.
+        keys.pass_over(&["rope.dimension_sections", "expert_shared_count", "full_attention_interval"]);
         let blocks = keys.count("block_count", None, LAYERS_MAX)?;
         let layers = gguf_layers(keys, blocks)?;
         let mut json = keys.config_json("qwen3_5_moe_text", layers)?;
@@ -102,13 +105,11 @@ impl Family for Qwen35Moe {
 
 /// Refuses keys that ask for a computation that is not done.
 fn check_supported(text: &Section<'_>) -> Result<(), ModelError> {
-    if let Some(act) = text.text("hidden_act").filter(|act| *act != "silu") {
-        return Err(text.bad("hidden_act", act, "silu"));
+    text.silu()?;
+    for flag in ["attn_output_gate", "norm_topk_prob", "use_qk_norm"] {
+        text.always(flag, "true, as in every model of the family")?;
     }
-    match text.flag("attn_output_gate", true)? {
-        true => Ok(()),
-        false => Err(text.bad("attn_output_gate", false, "true, as in every model of the family")),
-    }
+    Ok(())
 }
 
 fn moe(text: &Section<'_>) -> Result<MoeSpec, ModelError> {
@@ -126,6 +127,7 @@ fn moe(text: &Section<'_>) -> Result<MoeSpec, ModelError> {
 /// For each layer whether it is recurrent: by `layer_types` if present (its length must be
 /// `layers`), otherwise every layer but each `full_attention_interval`th.
 fn recurrent_layers(text: &Section<'_>, layers: usize) -> Result<Vec<bool>, ModelError> {
+    text.pass_over("full_attention_interval");
     let Some(list) = text.get("layer_types") else {
         let interval = text.count("full_attention_interval", Some(4), LAYERS_MAX)?;
         return Ok((1..=layers).map(|layer| !layer.is_multiple_of(interval)).collect());

@@ -34,7 +34,7 @@ impl Family for Qwen3Moe {
         let moe = moe(config)?;
         // Its width is needed, and said, only where there are such layers.
         let mlp = if (0..layers).all(is_moe) { None } else { Some(decoder::mlp(config)?) };
-        let traits = Traits { window: Window::IfUsed, ..qwen3::TRAITS };
+        let traits = Traits { kv_heads: Some(4), window: Window::IfUsed, ..qwen3::TRAITS };
         decoder::spec(config, &traits, |layer| match mlp {
             Some(mlp) if !is_moe(layer) => FeedSpec::Dense(mlp),
             _ => FeedSpec::Moe(moe.clone()),

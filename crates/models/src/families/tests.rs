@@ -154,7 +154,7 @@ fn mixtral_is_llama_with_experts() {
     gguf["weight_form"] = "gguf".into();
     assert_eq!(spec("mixtral", gguf).attention().next().unwrap().shape.pairing, RopePairing::Adjacent);
     let mut window = keys;
-    window["sliding_window"] = 4096.into();
+    window["sliding_window"] = 2047.into();
     refused("mixtral", window, "sliding_window", "null");
 }
 
@@ -185,16 +185,30 @@ fn windows_are_refused_where_they_would_be_used() {
     let window = json!({ "sliding_window": 16 });
     refused("llama", window.clone(), "sliding_window", "null");
     refused("mistral", window.clone(), "sliding_window", "null");
-    let used = json!({ "sliding_window": 16, "use_sliding_window": true });
+    let used = json!({ "sliding_window": 16, "use_sliding_window": true, "max_window_layers": 3 });
     for model_type in ["qwen2", "qwen3"] {
         spec(model_type, window.clone());
         refused(model_type, used.clone(), "sliding_window", "null");
         let listed = json!({ "sliding_window": 16, "use_sliding_window": true,
             "layer_types": ["full_attention", "full_attention", "full_attention", "full_attention"] });
         spec(model_type, listed);
-        let sliding = json!({ "layer_types": ["full_attention", "sliding_attention"] });
+        // The first layers have none; transformers counts 28 of them where nothing says so.
+        spec(model_type, json!({ "sliding_window": 16, "use_sliding_window": true, "max_window_layers": 4 }));
+        spec(model_type, json!({ "sliding_window": 16, "use_sliding_window": true }));
+        refused(
+            model_type,
+            json!({ "layer_types": ["full_attention"] }),
+            "layer_types",
+            "full_attention 4 times",
+        );
+        let sliding = json!({ "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention"] });
         refused(model_type, sliding, "layer_types", "full_attention only");
     }
+    // As long as the longest context, and what Mistral has where nothing is said.
+    spec("mistral", json!({ "sliding_window": 2048 }));
+    spec("mistral", json!({ "max_position_embeddings": 8192, "sliding_window": null }));
+    refused("mistral", json!({ "max_position_embeddings": 8192 }), "sliding_window", "null");
+    spec("llama", json!({ "max_position_embeddings": 8192 }));
     spec("qwen3_moe", experts(window));
     refused("qwen3_moe", experts(used), "sliding_window", "null");
 }
