@@ -26,7 +26,7 @@ pub(crate) fn note(text: &str) {
     }
 }
 
-/// Writes a line of results: as it is for programs, broken between words where a terminal would break it within.
+/// Writes a line of results: as it is for programs, broken between words for a terminal.
 pub(crate) fn result(out: &mut impl Write, text: &str) -> io::Result<()> {
     let term = console::Term::stdout();
     match term.size_checked().filter(|_| term.is_term()) {

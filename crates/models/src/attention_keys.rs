@@ -68,17 +68,17 @@ fn rope_section<'a>(text: &Section<'a>) -> Result<Option<Section<'a>>, ModelErro
 
 /// Divisors of the frequencies, for contexts that are longer than those of the training.
 pub(crate) fn rope_factors(text: &Section<'_>, shape: &AttentionShape) -> Result<RopeFactors, ModelError> {
-    if text.flag(STORED, false)? {
-        return Ok(RopeFactors::Stored);
-    }
-    let Some(rope) = rope_section(text)? else { return Ok(RopeFactors::Ones) };
+    let stored = text.flag(STORED, false)?;
+    let usual = if stored { RopeFactors::Stored } else { RopeFactors::Ones };
+    let Some(rope) = rope_section(text)? else { return Ok(usual) };
     let pairs = shape.rotary_dim / 2;
     let kind = match rope.text("rope_type")? {
         Some(kind) => kind,
         None => rope.text("type")?.unwrap_or("default"),
     };
     match kind {
-        "default" => Ok(RopeFactors::Ones),
+        "default" => Ok(usual),
+        other if stored => Err(text.bad("rope_type", other, "default, for the factors are stored")),
         "linear" => Ok(RopeFactors::Values(vec![rope.needed("factor", 1e6)? as f32; pairs])),
         "llama3" => {
             let smooth = Llama3::read(&rope, text)?;

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keys of the configuration that were not read. One that changes the computation is an error, so these do not.
+/// Keys of the configuration that were not read. One that changes the computation would be an error.
 fn print_unread(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     for (why, title) in [
         (Unread::NoEffect, "keys without effect on the computation"),
