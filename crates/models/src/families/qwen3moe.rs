@@ -32,6 +32,7 @@ impl Family for Qwen3Moe {
         let dense_only = config.indices("mlp_only_layers", layers)?;
         let is_moe = |layer: usize| (layer + 1).is_multiple_of(step) && !dense_only.contains(&layer);
         let moe = moe(config)?;
+        config.pass_over("intermediate_size");
         // Its width is needed, and said, only where there are such layers.
         let mlp = if (0..layers).all(is_moe) { None } else { Some(decoder::mlp(config)?) };
         let traits = Traits { kv_heads: Some(4), window: Window::IfUsed, ..qwen3::TRAITS };
