@@ -73,16 +73,19 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
-    flash-moe pull ORG/NAME                     the usual quantisation (Q4_K_M or near it), or the safetensors\n  \
-    flash-moe pull ORG/NAME:Q8_0                another one; a wrong one is answered with those there are\n  \
-    flash-moe pull ORG/NAME:dir/file.gguf       one file; of a split model all of its files\n  \
-    flash-moe pull ORG/NAME:safetensors@v1.0    the safetensors directory of a branch, tag or commit\n  \
-    flash-moe pull https://huggingface.co/ORG/NAME/resolve/main/file.gguf\n\n\
+    flash-moe pull ORG/NAME                   the usual quantisation, Q4_K_M\n  \
+    flash-moe pull ORG/NAME:Q8_0              another one\n  \
+    flash-moe pull ORG/NAME:DIR/FILE.gguf     one file, or all that it is split into\n  \
+    flash-moe pull ORG/NAME:safetensors@v1.0  the safetensors of a tag\n  \
+    flash-moe pull https://huggingface.co/ORG/NAME/resolve/main/FILE.gguf\n\n\
     Files go where Hugging Face's own tools keep theirs, so that each is on the disk once. Ctrl-C or a lost \
-    connection loses nothing: the same command goes on. See first what you would get: flash-moe plan ORG/NAME.\n\n\
+    connection breaks nothing: the same command goes on. To see first whether a model will run here: \
+    flash-moe plan ORG/NAME.\n\n\
     Variables:\n  \
-    HF_TOKEN        a token for private models and those with terms to accept; or `hf auth login`'s file\n  \
-    HF_HOME         where models are kept [~/.cache/huggingface]; HF_HUB_CACHE for its directory hub alone\n  \
+    HF_TOKEN        for private models and those with terms to accept; else\n                  \
+    the file that `hf auth login` leaves\n  \
+    HF_HOME         where models are kept [~/.cache/huggingface]\n  \
+    HF_HUB_CACHE    the same for the downloaded files alone [$HF_HOME/hub]\n  \
     HF_ENDPOINT     another hub of the same kind [https://huggingface.co]\n  \
     HF_HUB_OFFLINE  1: never ask a hub")]
 pub(crate) struct PullArgs {
