@@ -6,6 +6,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
 use engine::{EngineOptions, IoEngine, IoMode, Isa, KvFormat, PolicyKind};
 
+use crate::model::ModelName;
 use crate::values::{ModelArg, QuantArgs, formats, isa, on_off, one_of, positive, presets, size};
 use crate::version;
 
@@ -65,6 +66,11 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Get a model by its name on a hub such as huggingface.co.
     Pull(PullArgs),
+    /// List the models that are here, of this program and of others.
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Remove models that were pulled.
+    Rm(RmArgs),
     /// Print a script that completes commands and options in a shell.
     Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command into a directory.
@@ -302,7 +308,7 @@ pub(crate) struct SamplingArgs {
 )]
 pub(crate) struct PackArgs {
     /// The checkpoint: a GGUF file or a Hugging Face directory (or a packed one, with --verify alone).
-    pub(crate) source: PathBuf,
+    pub(crate) source: ModelName,
     /// The directory to write.
     pub(crate) target: Option<PathBuf>,
     #[command(flatten)]
@@ -354,6 +360,34 @@ pub(crate) struct SynthArgs {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = "Looks into the Hugging Face cache (HF_HUB_CACHE, HF_HOME), LM Studio's and Ollama's folders \
+    (OLLAMA_MODELS), and FLASH_MOE_MODELS or flash-moe/models in the user's data directory. Models are used where they \
+    lie. A model that `list` says will run may still ask for something that is not built: `inspect` opens it."
+)]
+pub(crate) struct ListArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Only files that `pull` fetched are removed; models of other programs stay where they are."
+)]
+pub(crate) struct RmArgs {
+    /// Names as `list` shows them.
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
@@ -400,7 +434,7 @@ pub(crate) struct EvalArgs {
     pub(crate) stride: Option<usize>,
     /// The reference: how far MODEL's predictions are from those of MODEL2, which has the same vocabulary.
     #[arg(long, value_name = "MODEL2")]
-    pub(crate) against: Option<String>,
+    pub(crate) against: Option<ModelName>,
     /// Format of MODEL2's keys and values [default: as --kv].
     #[arg(long, value_name = "FORMAT", value_parser = kv_format(), requires = "against")]
     pub(crate) against_kv: Option<KvFormat>,
@@ -481,9 +515,9 @@ pub(crate) struct SimulateArgs {
     Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md.", presets(), formats())
 )]
 pub(crate) struct PlanArgs {
-    /// A GGUF file, a packed directory, a Hugging Face directory, the name `demo`, a preset, or ORG/NAME:QUANT on a
-    /// hub, of which only the headers are read.
-    pub(crate) model: String,
+    /// A GGUF file, a packed or Hugging Face directory, `demo`, a name that `list` shows, a preset, or ORG/NAME:QUANT
+    /// on a hub, of which only the headers are read.
+    pub(crate) model: ModelName,
     #[command(flatten)]
     pub(crate) quant: QuantArgs,
     /// Where a model that is not here would lie: its drive is measured with a temporary file there

@@ -33,7 +33,7 @@ pub(crate) fn path() -> anyhow::Result<PathBuf> {
         "this binary was built without the demo model; build it from the repository"
     );
     let cache = cache_dir();
-    let container = cache.join(format!("demo-{FINGERPRINT:016x}-{FORMAT}"));
+    let container = container(&cache);
     if Checkpoint::open(&container).is_err() {
         let made = match env::var_os(MAKER_VARIABLE) {
             Some(_) => make(&cache, &container),
@@ -42,6 +42,33 @@ pub(crate) fn path() -> anyhow::Result<PathBuf> {
         made.with_context(|| format!("{}: cannot make the demo model", cache.display()))?;
     }
     Ok(container)
+}
+
+/// What a list says of the model, whether it has been packed or not.
+pub(crate) struct About {
+    /// Where it is or will be.
+    pub(crate) path: PathBuf,
+    /// Its own files, in the binary.
+    pub(crate) bytes: u64,
+    /// The format that it is packed in.
+    pub(crate) quant: String,
+    /// Its configuration.
+    pub(crate) config: serde_json::Value,
+}
+
+/// The model in this binary, if it was built with one.
+pub(crate) fn about() -> Option<About> {
+    let (_, config) = FILES.iter().find(|(name, _)| *name == checkpoint::manifest::CONFIG)?;
+    Some(About {
+        path: container(&cache_dir()),
+        bytes: FILES.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+        quant: FORMAT.to_string(),
+        config: serde_json::from_slice(config).unwrap_or_default(),
+    })
+}
+
+fn container(cache: &Path) -> PathBuf {
+    cache.join(format!("demo-{FINGERPRINT:016x}-{FORMAT}"))
 }
 
 /// Has another process make the model: this one may have a budget, which the model in the executable

@@ -13,6 +13,7 @@ mod download;
 mod habits;
 mod interrupt;
 mod log;
+mod model;
 mod output;
 mod parse;
 mod prompt;
@@ -57,6 +58,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => commands::bench::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Pull(args) => commands::pull::run(&args),
+        Command::List(args) => commands::list::run(&args),
+        Command::Rm(args) => commands::rm::run(&args),
         Command::Completions(args) => commands::shell::completions(&args),
         Command::Man(args) => commands::shell::man(&args),
     }

@@ -16,7 +16,8 @@ const PREFIX: &str = "FLASH_MOE_";
 /// Where the config file is, instead of the user's config directory; empty for none.
 const FILE_VARIABLE: &str = "FLASH_MOE_CONFIG";
 /// Variables that are no options.
-const OTHER_VARIABLES: [&str; 3] = [FILE_VARIABLE, "FLASH_MOE_CACHE", "FLASH_MOE_DEMO_MAKER"];
+const OTHER_VARIABLES: [&str; 4] =
+    [FILE_VARIABLE, "FLASH_MOE_CACHE", "FLASH_MOE_DEMO_MAKER", "FLASH_MOE_MODELS"];
 
 /// Values for options, with their sources.
 pub(crate) struct Settings {

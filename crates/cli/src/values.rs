@@ -10,24 +10,26 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::synth::PRESETS;
 use engine::{Format, Isa, QuantTiers};
 
-/// A model that lies somewhere; used as the text that was given.
+use crate::model::ModelName;
+
+/// A model that is here.
 #[derive(Args, Clone)]
 pub(crate) struct ModelArg {
-    /// A GGUF file, a packed directory, a Hugging Face directory, or the name `demo`.
-    model: String,
+    /// A GGUF file, a packed or Hugging Face directory, `demo`, or a name that `list` shows.
+    model: ModelName,
 }
 
 impl Deref for ModelArg {
-    type Target = String;
+    type Target = ModelName;
 
-    fn deref(&self) -> &String {
+    fn deref(&self) -> &ModelName {
         &self.model
     }
 }
 
 impl fmt::Display for ModelArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.model)
+        self.model.fmt(f)
     }
 }
 

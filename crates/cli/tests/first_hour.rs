@@ -88,14 +88,12 @@ fn what_was_sampled_and_from_where_is_said() {
 fn interrupted_in_prompt(options: &[&str]) -> Output {
     use std::io::Write;
 
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
     let prompt = "Once upon a time there was a small dragon who lived in a village. ".repeat(130);
     let mut delay = Duration::from_millis(700);
     loop {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_flash-moe"))
+        let mut child = command()
             .args(["run", "demo", "-n", "5", "--threads", "1", "--isa", "scalar"])
             .args(options)
-            .env("FLASH_MOE_CACHE", &cache)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -146,7 +144,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_killed_plan_leaves_no_file() {
     let dir = Dir::new();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_flash-moe"))
+    let mut child = command()
         .args(["plan", "qwen3.5-35b-a3b", "--disk-path"])
         .arg(dir.path())
         .stdin(Stdio::null())
@@ -176,7 +174,7 @@ fn the_demo_stays_within_its_budget_also_on_its_first_run() {
     let run = |memory: &str| {
         let args =
             ["run", "demo", "Once upon a time", "-n", "8", "--temp", "0", "--json", "--memory", memory];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flash-moe"));
+        let mut command = command();
         command.args(args).env("FLASH_MOE_CACHE", cache.path()).stdin(Stdio::null()).output().unwrap()
     };
     for memory in [48u64 << 20, 60 << 20] {

@@ -5,16 +5,12 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use common::{Dir, ok};
+use common::{Dir, command, ok};
 
 fn with(variables: &[(&str, &str)], args: &[&str]) -> Output {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flash-moe"));
-    command.args(args).env("FLASH_MOE_CACHE", cache).envs(variables.iter().copied());
-    command.output().unwrap()
+    command().args(args).envs(variables.iter().copied()).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -38,6 +38,11 @@ pub fn glance(path: &Path) -> Result<Glance, LabError> {
     })
 }
 
+/// What a config.json says of a model.
+pub fn glance_at_config(config: &Value) -> Glance {
+    of_directory(config, false, Vec::new())
+}
+
 fn of_gguf(metadata: &Metadata) -> Glance {
     let architecture = metadata.text("general.architecture").map(checkpoint::shown);
     let family = family_of_metadata(metadata);
@@ -150,9 +155,9 @@ mod tests {
     fn known_families_can_be_run_and_others_are_named() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
         let seen = glance(&fixtures.join("gguf/mixtral.gguf")).expect("a model");
-        assert_eq!((seen.family, seen.refusal), (Some("mixtral"), None));
+        assert_eq!((seen.family, seen.refusal), (Some("Mixtral"), None));
         let seen = glance(&fixtures.join("gguf/llama.gguf")).expect("a model");
-        assert_eq!((seen.architecture.as_deref(), seen.family), (Some("llama"), Some("llama")));
+        assert_eq!((seen.architecture.as_deref(), seen.family), (Some("llama"), Some("Llama")));
         let seen = of(r#"{"model_type":"gemma3\n","dtype":"bfloat16"}"#);
         assert_eq!(seen.refusal.as_deref(), Some("architecture gemma3\\n"));
         assert_eq!(of("{}").refusal.as_deref(), Some("it names no architecture"));

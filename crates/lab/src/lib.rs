@@ -27,7 +27,7 @@ pub use compare::{CompareEvent, CompareOptions, CompareReport, compare};
 pub use error::LabError;
 pub use eval::{EvalOptions, EvalReport, eval};
 pub use expert_reads::{ExpertReads, expert_reads};
-pub use glance::{Glance, glance};
+pub use glance::{Glance, glance, glance_at_config};
 pub use layer_costs::{LayerCost, PassCost};
 pub use models::synthetic::Synthetic;
 pub use models::{Unread, UnreadKey};

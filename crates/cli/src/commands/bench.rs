@@ -25,7 +25,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         arrive_tokens: args.arrive,
         turn_tokens: args.turns,
     };
-    let path = super::model_path(&args.model)?;
+    let path = args.model.path()?;
     let mut loading = output::LoadProgress::default();
     let report = bench(&path, &super::options(&args.load), &options, &mut |event| match event {
         BenchEvent::Loading(event) => loading.on(event),

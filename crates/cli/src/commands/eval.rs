@@ -9,6 +9,7 @@ use engine::system::human_bytes;
 use lab::{CompareEvent, CompareOptions, CompareReport, EvalOptions, EvalReport, compare, eval};
 
 use crate::args::EvalArgs;
+use crate::model::ModelName;
 use crate::{demo, output};
 
 /// Window when none is asked for, tokens.
@@ -55,11 +56,11 @@ fn run_eval(args: &EvalArgs, text: &str, options: &EvalOptions) -> anyhow::Resul
 
 fn run_comparison(
     args: &EvalArgs,
-    reference: &str,
+    reference: &ModelName,
     text: &str,
     eval: EvalOptions,
 ) -> anyhow::Result<CompareReport> {
-    let (model, reference) = (super::model_path(&args.model)?, super::model_path(reference)?);
+    let (model, reference) = (args.model.path()?, reference.path()?);
     let spill_dir = args.spill_dir.clone().unwrap_or_else(demo::cache_dir);
     let options = CompareOptions { eval, reference_kv: args.against_kv, spill_dir };
     let (mut loading, mut bar) = (output::LoadProgress::default(), Bar::default());

@@ -21,7 +21,7 @@ const TIERS: [(&str, &str); 6] = [
 ];
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let path = super::model_path(&args.model)?;
+    let path = args.model.path()?;
     let found = inspect(&path)?;
     let mut stdout = io::stdout().lock();
     if args.json {

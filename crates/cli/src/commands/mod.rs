@@ -4,40 +4,33 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod eval;
 pub(crate) mod inspect;
+pub(crate) mod list;
 pub(crate) mod logits;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod pull;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod simulate;
 pub(crate) mod synth;
-
-use std::path::PathBuf;
 
 use engine::system::{self, human_bytes};
 use engine::{Engine, EngineOptions, Input};
 
 use crate::advice::Trial;
 use crate::args::LoadArgs;
-use crate::{demo, output};
-
-/// The directory of a model: `demo` is unpacked into the user's cache on first use.
-pub(crate) fn model_path(model: &str) -> anyhow::Result<PathBuf> {
-    match model {
-        "demo" => demo::path(),
-        path => Ok(PathBuf::from(path)),
-    }
-}
+use crate::model::ModelName;
+use crate::output;
 
 /// A command on a model, for its errors.
-pub(crate) fn trial(model: &str, load: &LoadArgs) -> Trial {
-    Trial { path: model_path(model).unwrap_or_else(|_| model.into()), options: load.options() }
+pub(crate) fn trial(model: &ModelName, load: &LoadArgs) -> Trial {
+    Trial { path: model.path().unwrap_or_else(|_| model.given().into()), options: load.options() }
 }
 
 /// Opens a model for requests made of `input` and shows the progress.
-pub(crate) fn open(model: &str, load: &LoadArgs, input: Input) -> anyhow::Result<Engine> {
-    let path = model_path(model)?;
+pub(crate) fn open(model: &ModelName, load: &LoadArgs, input: Input) -> anyhow::Result<Engine> {
+    let path = model.path()?;
     let mut progress = output::LoadProgress::default();
     let options = EngineOptions { input, ..options(load) };
     let engine = Engine::open(&path, options, &mut |event| progress.on(event));

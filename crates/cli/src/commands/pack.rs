@@ -19,7 +19,7 @@ const MEASURED_FROM_BYTES: u64 = 1 << 30;
 pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     let Some(target) = &args.target else {
         return match args.verify {
-            true => verify(&args.source, args.json),
+            true => verify(&args.source.path()?, args.json),
             false => {
                 Err(Usage("there is no target; write the directory to pack into after the source".into())
                     .into())
@@ -33,7 +33,8 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
     // An unfinished container names the command that resumes it: this one, word for word.
     options.command = Some(shell_words(std::env::args()));
     let started = Instant::now();
-    let plan = pack::plan_model(&args.source, &tiers, engine::files_inside(&args.source)?)?;
+    let source = args.source.path()?;
+    let plan = pack::plan_model(&source, &tiers, engine::files_inside(&source)?)?;
     refuse_requantising(args, &plan)?;
     let report = pack::pack(&plan, target, &options, &PackBar::new("packing"))?;
     let seconds = started.elapsed().as_secs_f64();
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &PackArgs) -> anyhow::Result<()> {
         if args.verify { ", every checksum verified" } else { "" },
     ));
     if report.bytes_out >= MEASURED_FROM_BYTES {
-        print_gain(&args.source, target)?;
+        print_gain(&source, target)?;
     }
     output::note(&format!("run it:  flash-moe run {} \"…\"", target.display()));
     Ok(())
@@ -80,7 +81,7 @@ fn refuse_requantising(args: &PackArgs, plan: &PackPlan) -> anyhow::Result<()> {
             anyhow::bail!(
                 "{}: {option} cannot change weights that are quantised already ({formats}), for quantising twice loses \
                  twice; leave it out to keep them, or pack the bf16 or f16 checkpoint",
-                args.source.display()
+                args.source
             );
         }
     }

@@ -10,6 +10,7 @@ use hub::{Wanted, decimal_bytes};
 use lab::forecast::{Budget, Forecast, ForecastOptions, Target, forecast};
 
 use crate::args::{PlanArgs, Usage};
+use crate::model::Lookup;
 use crate::{demo, download, output};
 
 pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<()> {
@@ -95,26 +96,32 @@ fn tokens_per_s(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
-/// What lies on the disk goes before a preset of the same name.
+/// What lies on the disk goes before a preset of the same name, that before the beginning of a model's
+/// name, and a model that is not here may be on a hub.
 fn target(args: &PlanArgs) -> anyhow::Result<(Target, PathBuf)> {
-    let name = args.model.as_str();
+    let name = args.model.given();
     // A link to nothing is a damaged model, not a preset.
-    if name == "demo" || Path::new(name).symlink_metadata().is_ok() {
-        if let Some(option) = args.quant.given().first() {
-            let what = format!("{option} is for presets; {name} has its formats already: leave it out");
-            return Err(Usage(what).into());
-        }
-        return Ok((Target::Model(super::model_path(name)?), demo::cache_dir()));
+    let exists = Path::new(name).symlink_metadata().is_ok();
+    if let Some(preset) = Preset::find(name).filter(|_| !exists) {
+        let tiers = args.quant.over(preset.tiers(args.quant.experts()));
+        return Ok((Target::Preset(preset, tiers), demo::cache_dir()));
     }
-    let Some(preset) = Preset::find(name) else {
-        if let Ok(Wanted::Repo(name)) = Wanted::parse(name) {
-            let (remote, dir) = download::remote(&name)?;
-            return Ok((Target::Remote(remote), dir));
+    let path = match args.model.look_up()? {
+        Lookup::Here(path) => path,
+        Lookup::Absent(absent) => {
+            if let Some(Wanted::Repo(name)) = &absent.wanted {
+                let (remote, dir) = download::remote(name)?;
+                return Ok((Target::Remote(remote), dir));
+            }
+            let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+            anyhow::bail!("{:#}; presets are {}", absent.error(), known.join(", "));
         }
-        let known: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-        anyhow::bail!("{name}: there is no such model, and no such preset; presets are {}", known.join(", "));
     };
-    Ok((Target::Preset(preset, args.quant.over(preset.tiers(args.quant.experts()))), demo::cache_dir()))
+    if let Some(option) = args.quant.given().first().filter(|_| path.exists()) {
+        let what = format!("{option} is for presets; {name} has its formats already: leave it out");
+        return Err(Usage(what).into());
+    }
+    Ok((Target::Model(path), demo::cache_dir()))
 }
 
 fn print(out: &mut impl Write, found: &Forecast) -> io::Result<()> {

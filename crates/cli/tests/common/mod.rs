@@ -25,23 +25,34 @@ impl Dir {
     }
 }
 
-/// Runs the binary with its cache in the build directory, so that the demo is packed once for all tests.
+/// The binary, seeing nothing of the user's: its cache is in the build directory, so that the demo is
+/// packed once for all tests, and the folders of models and settings there are empty.
+pub(crate) fn command() -> Command {
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let nothing = own.join("nothing");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flash-moe"));
+    command.env("FLASH_MOE_CACHE", own.join("cache")).env("HOME", &nothing).env("USERPROFILE", &nothing);
+    command.env("FLASH_MOE_MODELS", nothing.join("own")).env("OLLAMA_MODELS", nothing.join("ollama"));
+    for name in
+        ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH"]
+    {
+        command.env_remove(name);
+    }
+    for name in ["XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "HF_HUB_OFFLINE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the binary.
 pub(crate) fn flash_moe(args: &[&str]) -> Output {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
-    Command::new(env!("CARGO_BIN_EXE_flash-moe"))
-        .args(args)
-        .env("FLASH_MOE_CACHE", cache)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    command().args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs the binary with `input` on its standard input.
 pub(crate) fn piped(args: &[&str], input: &str) -> Output {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_flash-moe"))
+    let mut child = command()
         .args(args)
-        .env("FLASH_MOE_CACHE", cache)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -53,10 +64,8 @@ pub(crate) fn piped(args: &[&str], input: &str) -> Output {
 
 /// Starts the binary with `input` on its standard input and kills it after a while, wherever it is then.
 pub(crate) fn killed(args: &[&str], input: &str, after: std::time::Duration) {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_flash-moe"))
+    let mut child = command()
         .args(args)
-        .env("FLASH_MOE_CACHE", cache)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

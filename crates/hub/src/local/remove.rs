@@ -27,11 +27,22 @@ pub struct Removal {
 const DEPTH: usize = 12;
 
 impl Removal {
+    /// Whether this program pulled any of the model's files.
+    pub fn is_ours(model: &LocalModel) -> bool {
+        Self::of(model).is_ok()
+    }
+
     /// What removing `model` would do. Nothing is removed yet.
     ///
     /// # Errors
     /// [`HubError::NotOurs`] where this program pulled none of its files; a damaged record.
     pub fn plan(model: &LocalModel) -> Result<Self, HubError> {
+        let mut removal = Self::of(model)?;
+        removal.bytes = removal.freed().iter().map(|(_, bytes)| bytes).sum();
+        Ok(removal)
+    }
+
+    fn of(model: &LocalModel) -> Result<Self, HubError> {
         let not_ours = |reason: String| HubError::NotOurs { name: model.name.clone(), reason };
         let (Source::HuggingFace, Some(commit)) = (model.source, &model.commit) else {
             return Err(not_ours(whose(model)));
@@ -53,16 +64,14 @@ impl Removal {
         if own.is_empty() {
             return Err(not_ours(whose(model)));
         }
-        let mut removal = Self {
+        Ok(Self {
             name: model.name.clone(),
             folder: folder.to_path_buf(),
             commit: commit.clone(),
             own,
             others,
             bytes: 0,
-        };
-        removal.bytes = removal.freed().iter().map(|(_, bytes)| bytes).sum();
-        Ok(removal)
+        })
     }
 
     /// The model's name.
