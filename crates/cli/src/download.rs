@@ -42,7 +42,6 @@ pub(crate) fn look(name: &RepoName) -> anyhow::Result<(Hub, Offer)> {
 ///
 /// # Errors
 /// Nobody can be asked, the answer was no, or the hub cannot give it.
-#[allow(dead_code)] // For names given to commands that open a model.
 pub(crate) fn offer(name: &RepoName) -> anyhow::Result<PathBuf> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         anyhow::bail!("{name} is not on this machine; get it with `flash-moe pull {name}`");
@@ -66,8 +65,7 @@ pub(crate) fn offer(name: &RepoName) -> anyhow::Result<PathBuf> {
 }
 
 /// Whether somebody says yes.
-#[allow(dead_code)]
-fn confirmed(question: &str) -> anyhow::Result<bool> {
+pub(crate) fn confirmed(question: &str) -> anyhow::Result<bool> {
     let mut stderr = io::stderr();
     write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).context("cannot ask")?;
     let mut answer = String::new();

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use std::{env, fs};
 use hub::Wanted;
 use hub::local::{Local, LocalModel, Match, Places, Way, gguf_in};
 
-use crate::{demo, output};
+use crate::{demo, download, output};
 
 /// The model in the binary.
 pub(crate) const DEMO: &str = "demo";
@@ -78,6 +79,28 @@ impl ModelName {
         match self.look_up()? {
             Lookup::Here(path) => Ok(path),
             Lookup::Absent(absent) => Err(absent.error()),
+        }
+    }
+
+    /// Where the model lies; one that is not here is offered to be pulled where somebody can be asked.
+    ///
+    /// # Errors
+    /// As [`ModelName::path`]; the pull failed.
+    pub(crate) fn path_or_pull(&self) -> anyhow::Result<PathBuf> {
+        let absent = match self.look_up()? {
+            Lookup::Here(path) => return Ok(path),
+            Lookup::Absent(absent) => absent,
+        };
+        match &absent.wanted {
+            Some(Wanted::Repo(wanted)) if io::stdin().is_terminal() && io::stderr().is_terminal() => {
+                if !absent.near.is_empty() {
+                    output::note(&format!("note: {} is here", absent.near.join(" or ")));
+                }
+                let path = download::offer(wanted)?;
+                let _ = self.path.set(path.clone());
+                Ok(path)
+            }
+            _ => Err(absent.error()),
         }
     }
 

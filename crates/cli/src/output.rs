@@ -43,11 +43,6 @@ pub(crate) fn aside(text: &str) {
     eprintln!("{}", console::style(text).for_stderr().dim());
 }
 
-/// Prints a question, without an end of the line.
-pub(crate) fn ask(question: &str) {
-    eprint!("{question}");
-}
-
 /// Prints parts of a line, with dots between them, on as many lines as the terminal needs.
 pub(crate) fn parts(parts: &[String]) {
     folded(parts, width()).iter().for_each(|line| note(line));

@@ -23,6 +23,7 @@ const HELP: &str = "\
 A line that ends in \\ goes on in the next; one that begins with // is said with a single /. Ctrl-C stops an answer.";
 
 pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<()> {
+    args.model.path_or_pull()?;
     let interrupt = Interrupt::install()?;
     let engine = super::open(&args.model, &args.load, Input::Chat)?;
     shrink_on_hangup(&engine)?;

@@ -2,12 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::Context;
 use hub::decimal_bytes;
 use hub::local::{Local, LocalModel, Match, Removal, Way};
 
 use crate::args::{RmArgs, Usage};
-use crate::{model, output};
+use crate::{download, model, output};
 
 pub(crate) fn run(args: &RmArgs) -> anyhow::Result<()> {
     let local = Local::find(&model::places());
@@ -87,8 +86,5 @@ fn is_agreed(plan: &Removal) -> anyhow::Result<bool> {
         plan.folder().display(),
         decimal_bytes(plan.bytes())
     ));
-    output::ask("remove it? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    download::confirmed("Remove it?")
 }

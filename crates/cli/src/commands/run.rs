@@ -13,8 +13,9 @@ use crate::summary::{self, Sampled, Stopped};
 use crate::{output, prompt};
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let interrupt = Interrupt::install()?;
     let prompt = prompt::read(args.prompt.as_deref(), args.raw)?;
+    args.model.path_or_pull()?;
+    let interrupt = Interrupt::install()?;
     let engine = super::open(&args.model, &args.load, Input::Text)?;
     shrink_on_hangup(&engine)?;
     let raw = args.raw || !engine.tokenizer()?.has_chat_template();
