@@ -515,8 +515,8 @@ pub(crate) struct SimulateArgs {
     Exit code 1 if it does not fit. How the forecast is made: docs/benchmarking.md.", presets(), formats())
 )]
 pub(crate) struct PlanArgs {
-    /// A GGUF file, a packed or Hugging Face directory, `demo`, a name that `list` shows, a preset, or ORG/NAME:QUANT
-    /// on a hub, of which only the headers are read.
+    /// A GGUF file, a packed or Hugging Face directory, `demo`, a name that `list` shows, a preset, or
+    /// ORG/NAME:QUANT on a hub, of which only the headers are read.
     pub(crate) model: ModelName,
     #[command(flatten)]
     pub(crate) quant: QuantArgs,
