@@ -202,9 +202,14 @@ impl Backend for CpuBackend {
         dst.0[at..][..src.len()].copy_from_slice(src);
     }
 
-    fn read(&mut self, src: &CpuBuffer, at: usize, dst: &mut [f32]) -> Result<(), OpError> {
-        dst.copy_from_slice(&src.0[at..][..dst.len()]);
-        Ok(())
+    fn read_with<T>(
+        &mut self,
+        src: &CpuBuffer,
+        at: usize,
+        len: usize,
+        reader: impl FnOnce(&[f32]) -> T,
+    ) -> Result<T, OpError> {
+        Ok(reader(&src.0[at..][..len]))
     }
 
     fn clear(&mut self, dst: &mut CpuBuffer, at: usize, len: usize) {

@@ -65,7 +65,6 @@ pub struct Scratch<B: Backend> {
     head_rows: B::Buffer, // [LOGIT_ROWS_MAX, H], rows whose logits are wanted
     head_h: B::Buffer,    // the same, normed
     logits: B::Buffer,    // [LOGIT_ROWS_MAX, V]
-    host_logits: Vec<f32>,
     attention: AttentionScratch<B>,
     delta_net: Option<DeltaNetScratch<B>>,
     moe: MoeScratch<B>,
@@ -88,7 +87,6 @@ impl<B: Backend> Scratch<B> {
             head_rows: backend.buffer(head * hidden)?,
             head_h: backend.buffer(head * hidden)?,
             logits: backend.buffer(head * spec.vocab_size)?,
-            host_logits: vec![0.0; head * spec.vocab_size],
             attention: AttentionScratch::new(backend, spec, n)?,
             delta_net: DeltaNetScratch::new(backend, spec, n)?,
             moe: MoeScratch::new(backend, spec, n)?,
@@ -107,7 +105,7 @@ impl<B: Backend> Scratch<B> {
 
     /// Bytes that the host's vectors take.
     fn host_bytes(&self) -> u64 {
-        (size_of::<f32>() * self.host_logits.len()) as u64 + self.moe.host_bytes()
+        self.moe.host_bytes()
     }
 }
 
@@ -326,9 +324,9 @@ impl<B: Backend> Model<B> {
             let (norm, products) = (self.norm_of(&self.norm), [(head, &mut s.logits)]);
             let n = block.len();
             run.backend.norm_products(NormProducts { x: &s.head_rows, norm, n, h: &mut s.head_h, products });
-            let host = &mut s.host_logits[..n * vocab];
-            run.backend.read(&s.logits, 0, host)?;
-            host.chunks_exact(vocab).zip(block).for_each(|(logits, row)| sink(*row, logits));
+            run.backend.read_with(&s.logits, 0, n * vocab, |host| {
+                host.chunks_exact(vocab).zip(block).for_each(|(logits, row)| sink(*row, logits));
+            })?;
         }
         Ok(())
     }

@@ -316,11 +316,25 @@ pub trait Backend {
 
     /// Copies `src` to `dst[at..]`.
     fn write(&mut self, dst: &mut Self::Buffer, at: usize, src: &[f32]);
-    /// The explicit readback: copies `src[at..at + dst.len()]` to the host.
+    /// The explicit readback: lends `src[at..at + len]` to `reader` on the host. A CPU lends its own memory,
+    /// a device what it mapped or copied.
     ///
     /// # Errors
-    /// The first error of the ops recorded since the last readback.
-    fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [f32]) -> Result<(), OpError>;
+    /// The first error of the ops recorded since the last readback; `reader` is not called then.
+    fn read_with<T>(
+        &mut self,
+        src: &Self::Buffer,
+        at: usize,
+        len: usize,
+        reader: impl FnOnce(&[f32]) -> T,
+    ) -> Result<T, OpError>;
+    /// Copies `src[at..at + dst.len()]` to the host.
+    ///
+    /// # Errors
+    /// As [`Backend::read_with`].
+    fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [f32]) -> Result<(), OpError> {
+        self.read_with(src, at, dst.len(), |values| dst.copy_from_slice(values))
+    }
     /// Zeroes `dst[at..at + len]`.
     fn clear(&mut self, dst: &mut Self::Buffer, at: usize, len: usize);
     /// Copies `len` floats from `src[src_at..]` to `dst[dst_at..]`.

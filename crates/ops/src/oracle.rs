@@ -296,12 +296,15 @@ impl Backend for OracleBackend {
         }
     }
 
-    fn read(&mut self, src: &OracleBuffer, at: usize, dst: &mut [f32]) -> Result<(), OpError> {
-        let src = &src.0[at..][..dst.len()];
-        for (dst, &src) in dst.iter_mut().zip(src) {
-            *dst = src as f32;
-        }
-        Ok(())
+    fn read_with<T>(
+        &mut self,
+        src: &OracleBuffer,
+        at: usize,
+        len: usize,
+        reader: impl FnOnce(&[f32]) -> T,
+    ) -> Result<T, OpError> {
+        let values: Vec<f32> = src.0[at..][..len].iter().map(|&value| value as f32).collect();
+        Ok(reader(&values))
     }
 
     fn clear(&mut self, dst: &mut OracleBuffer, at: usize, len: usize) {

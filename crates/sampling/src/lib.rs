@@ -50,6 +50,7 @@ mod error;
 mod params;
 mod rng;
 mod sampler;
+mod scan;
 mod select;
 
 pub use defaults::{EOS_TOKEN_IDS_MAX, GENERATION_CONFIG_BYTES_MAX, GenerationDefaults};
@@ -57,3 +58,4 @@ pub use error::SamplingError;
 pub use params::SamplingParams;
 pub use rng::Rng;
 pub use sampler::Sampler;
+pub use scan::first_not_finite;

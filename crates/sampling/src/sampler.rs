@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use crate::scan;
 use crate::select::{self, Candidate, best_first};
 use crate::{Rng, SamplingError, SamplingParams};
 
@@ -230,20 +231,19 @@ impl Sampler {
 /// The first token with the highest logit, and that logit. Checks every logit on the way.
 fn argmax(logits: &[f32]) -> Result<(u32, f32), SamplingError> {
     let vocab_size = logits.len();
-    let (mut token, mut max) = (0, f32::NEG_INFINITY);
-    let mut all_usable = true;
-    for (id, &logit) in logits.iter().enumerate() {
-        all_usable &= logit < f32::INFINITY; // false for NaN, too
-        if logit > max {
-            (token, max) = (id, logit);
+    let (mut first, mut max) = (0, f32::NEG_INFINITY);
+    for (index, chunk) in logits.chunks(scan::CHUNK).enumerate() {
+        let highest = scan::highest(chunk);
+        if highest == f32::INFINITY || scan::any_nan(chunk) {
+            let bad = chunk.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY).unwrap_or(0);
+            let token = index * scan::CHUNK + bad;
+            return Err(SamplingError::BadLogit { token, value: logits[token], vocab_size });
+        }
+        if highest > max {
+            (first, max) = (index * scan::CHUNK, highest);
         }
     }
-    if !all_usable {
-        let bad = logits.iter().copied().enumerate().find(|&(_, l)| l.is_nan() || l == f32::INFINITY);
-        if let Some((token, value)) = bad {
-            return Err(SamplingError::BadLogit { token, value, vocab_size });
-        }
-    }
+    let token = first + logits[first..].iter().position(|&logit| logit == max).unwrap_or(0);
     if vocab_size == 0 {
         return Err(SamplingError::NoLogits);
     }

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::scan;
+
 /// A token that may be drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
@@ -35,13 +37,18 @@ pub(crate) fn best(logits: &[f32], count: usize, out: &mut Vec<Candidate>) {
     let capacity = count.saturating_mul(2).min(logits.len()).max(1);
     // Ids rise during the pass, so a later logit equal to the bar loses to what is kept.
     let mut bar = f32::NEG_INFINITY;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit > bar {
-            out.push(candidate(token, logit));
-            if out.len() >= capacity && out.len() > count {
-                out.select_nth_unstable_by(count - 1, best_first);
-                out.truncate(count);
-                bar = out[count - 1].logit;
+    for (index, chunk) in logits.chunks(scan::CHUNK).enumerate() {
+        if scan::highest(chunk) <= bar {
+            continue;
+        }
+        for (token, &logit) in (index * scan::CHUNK..).zip(chunk) {
+            if logit > bar {
+                out.push(candidate(token, logit));
+                if out.len() >= capacity && out.len() > count {
+                    out.select_nth_unstable_by(count - 1, best_first);
+                    out.truncate(count);
+                    bar = out[count - 1].logit;
+                }
             }
         }
     }

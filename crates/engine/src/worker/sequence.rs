@@ -158,9 +158,9 @@ impl Sequence {
         if matches!(self.chosen, Some(Err(_))) {
             return;
         }
-        if let Some((token, &value)) = logits.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        if let Some(token) = sampling::first_not_finite(logits) {
             self.spoilt = true;
-            self.chosen = Some(Err(EngineError::LogitsNotFinite { position, token, value }));
+            self.chosen = Some(Err(EngineError::LogitsNotFinite { position, token, value: logits[token] }));
             return;
         }
         let last = position + 1 == self.tokens.len();

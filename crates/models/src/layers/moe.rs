@@ -35,7 +35,6 @@ pub struct MoeScratch<B: Backend> {
     logits: B::Buffer,            // [n, E]
     pub(super) routed: B::Buffer, // [n, K, H]: each expert's output where its token and rank put it, whenever it arrives
     pub(super) shared: B::Buffer, // [n, H]
-    host_logits: Vec<f32>,
     pub(super) routing: Routing,
     guess: GuessScratch<B>,
     pub(crate) phases: Phases,
@@ -53,7 +52,6 @@ impl<B: Backend> MoeScratch<B> {
             logits: backend.buffer(n * experts)?,
             routed: backend.buffer(n * k * spec.hidden_size)?,
             shared: backend.buffer(if has_shared { n * spec.hidden_size } else { 0 })?,
-            host_logits: vec![0.0; n * experts],
             routing: Routing::new(experts, k, n),
             guess: GuessScratch::new(backend, spec, n)?,
             phases: Phases::default(),
@@ -62,7 +60,7 @@ impl<B: Backend> MoeScratch<B> {
 
     /// Bytes that the host's vectors take.
     pub(crate) fn host_bytes(&self) -> u64 {
-        (size_of::<f32>() * self.host_logits.len()) as u64 + self.routing.bytes() + self.guess.host_bytes()
+        self.routing.bytes() + self.guess.host_bytes()
     }
 }
 
@@ -128,9 +126,11 @@ impl<B: Backend> Moe<B> {
         let Residual { norm, x, h, .. } = residual;
         let products = [(&self.router_weight, &mut s.logits)];
         backend.norm_products(NormProducts { x, norm, n, h, products });
-        let host_logits = &mut s.host_logits[..n * self.router.experts()];
-        backend.read(&s.logits, 0, host_logits)?;
-        for row in s.routing.route(&self.router, host_logits) {
+        let routing = &mut s.routing;
+        backend.read_with(&s.logits, 0, n * self.router.experts(), |logits| {
+            routing.route(&self.router, logits);
+        })?;
+        for row in routing.not_finite() {
             failures.add_row(batch, *row, || ModelError::RouterNotFinite { layer: self.layer });
         }
         let mut laps = Laps::start();

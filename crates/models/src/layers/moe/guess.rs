@@ -19,7 +19,6 @@ pub(super) struct GuessScratch<B: Backend> {
     x: B::Buffer,      // [g, H], what is known of the residual stream
     h: B::Buffer,      // [g, H], normed
     logits: B::Buffer, // [g, E]
-    host_logits: Vec<f32>,
     routing: Routing,
     weights: Vec<f32>, // [g, K], of the experts that are computed; 0 for the others
 }
@@ -60,7 +59,6 @@ impl<B: Backend> GuessScratch<B> {
             x: backend.buffer(tokens * spec.hidden_size)?,
             h: backend.buffer(tokens * spec.hidden_size)?,
             logits: backend.buffer(tokens * experts)?,
-            host_logits: vec![0.0; tokens * experts],
             routing: Routing::new(experts, k, tokens),
             weights: vec![0.0; tokens * k],
         })
@@ -68,8 +66,7 @@ impl<B: Backend> GuessScratch<B> {
 
     /// Bytes that the host's vectors take.
     pub(super) fn host_bytes(&self) -> u64 {
-        let floats = self.host_logits.len() + self.weights.len();
-        (size_of::<f32>() * floats) as u64 + self.routing.bytes()
+        size_of_val(&self.weights[..]) as u64 + self.routing.bytes()
     }
 
     /// Takes the weights of these experts from a layer's routing, and 0 for all others.
@@ -160,9 +157,9 @@ impl<B: Backend> Upcoming<'_, B> {
         let (s, experts, known) = (scratch, self.moe.router.experts(), self.n.min(GUESS_TOKENS_MAX));
         let products = [(&self.moe.router_weight, &mut s.logits)];
         backend.norm_products(NormProducts { x: &s.x, norm: self.norm, n: known, h: &mut s.h, products });
-        let host_logits = &mut s.host_logits[..known * experts];
-        backend.read(&s.logits, 0, host_logits)?;
-        if s.routing.route(&self.moe.router, host_logits).is_empty() {
+        let routing = &mut s.routing;
+        let route = |logits: &[f32]| routing.route(&self.moe.router, logits).is_empty();
+        if backend.read_with(&s.logits, 0, known * experts, route)? {
             s.rank_experts(self.n, experts, ranked);
         }
         Ok(())
@@ -183,7 +180,6 @@ mod tests {
             x: backend.buffer(1).unwrap(),
             h: backend.buffer(1).unwrap(),
             logits: backend.buffer(1).unwrap(),
-            host_logits: Vec::new(),
             routing: Routing::new(4, 2, 3),
             weights: vec![0.0; 2],
         };
