@@ -26,6 +26,51 @@ pub struct Demand<'a> {
     pub phase: Phase,
     /// Rows that the experts are for.
     pub tokens: usize,
+    /// Those of the rows that are of prompts; `None` if there are none.
+    pub prompt: Option<PromptUse<'a>>,
+}
+
+/// How many rows of prompts chose each expert of a demand.
+#[derive(Copy, Clone, Debug)]
+pub struct PromptUse<'a> {
+    /// Rows of prompts, at most all rows of the demand.
+    pub tokens: usize,
+    /// [expert of the demand]: rows of prompts that chose it; 0 where a decoding row did.
+    pub rows: &'a [u32],
+}
+
+/// What a demand says about the future of one of its experts.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Used {
+    /// Share of the coming tokens that will choose it, as far as this demand tells: 1 for a
+    /// decoding row, else the share of the prompt's rows that chose it.
+    pub share: f32,
+    /// Tokens that the demand stands for: those of a prompt that has no company, else 1.
+    pub tokens: u32,
+}
+
+impl Used {
+    /// By a decoding row.
+    pub const ONCE: Used = Used { share: 1.0, tokens: 1 };
+
+    /// By a demand of `tokens` rows, `prompt_tokens` of them of prompts, `rows` of which chose it
+    /// (0: a decoding row did).
+    pub(crate) fn new(tokens: usize, prompt_tokens: usize, rows: u32) -> Self {
+        let alone = prompt_tokens > 0 && prompt_tokens == tokens;
+        let share = if rows == 0 { 1.0 } else { (rows as f32 / prompt_tokens as f32).min(1.0) };
+        Used { share, tokens: if alone { u32::try_from(tokens).unwrap_or(u32::MAX) } else { 1 } }
+    }
+}
+
+impl Demand<'_> {
+    /// What it says about the expert at `position` of its list.
+    pub(crate) fn used(&self, position: usize) -> Used {
+        let (prompt_tokens, rows) = match self.prompt {
+            None => (0, 0),
+            Some(prompt) => (prompt.tokens, prompt.rows.get(position).copied().unwrap_or(0)),
+        };
+        Used::new(self.tokens, prompt_tokens, rows)
+    }
 }
 
 /// The demand that a prefetch is for, before its router has chosen.

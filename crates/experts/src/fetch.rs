@@ -10,8 +10,8 @@ use storage::{Completion, StorageError};
 
 use crate::loader::{Landed, Loader};
 use crate::lookahead::Lookahead;
-use crate::slots::Place;
-use crate::{Demand, ExpertId, ExpertsError, Failed};
+use crate::slots::{Hold, Place};
+use crate::{Demand, ExpertId, ExpertsError, Failed, Used};
 
 /// The fetch under way.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Fetch {
     number: u64,
     /// As demanded.
     experts: Vec<u32>,
+    /// [experts]
+    used: Vec<Used>,
     /// Slots of the experts that were resident, and how many of them were given out.
     resident: Vec<u32>,
     resident_given: usize,
@@ -84,6 +86,8 @@ impl Fetch {
         self.number += 1;
         self.experts.clear();
         self.experts.extend_from_slice(demand.experts);
+        self.used.clear();
+        self.used.extend((0..demand.experts.len()).map(|position| demand.used(position)));
         self.resident.clear();
         self.resident_given = 0;
         self.missing.clear();
@@ -93,12 +97,12 @@ impl Fetch {
         for (position, &expert) in (0u32..).zip(demand.experts) {
             match loader.slots.place(ExpertId { layer: demand.layer, expert }) {
                 Place::Host(slot) => {
-                    loader.slots.hold(slot, position, self.number);
+                    loader.slots.hold(slot, self.hold(position));
                     self.resident.push(slot);
                 }
                 // A prefetch that is still being read: it is demanded from now on.
                 Place::Reading(slot) => {
-                    loader.slots.hold(slot, position, self.number);
+                    loader.slots.hold(slot, self.hold(position));
                     self.reading += 1;
                 }
                 // A device that holds an expert is asked before the host is.
@@ -109,6 +113,10 @@ impl Fetch {
         self.submit_reads(loader);
     }
 
+    fn hold(&self, position: u32) -> Hold {
+        Hold { position, demand: self.number, used: self.used[position as usize] }
+    }
+
     /// Submits reads of missing experts, in the order demanded, until all are submitted or no slot
     /// is to be had.
     fn submit_reads(&mut self, loader: &mut Loader) {
@@ -116,7 +124,7 @@ impl Fetch {
             let Some(empty) = loader.empty_slot() else { return };
             self.missing_submitted += 1;
             let id = ExpertId { layer: self.layer, expert: self.experts[position as usize] };
-            match loader.read(empty, id, Some((position, self.number))) {
+            match loader.read(empty, id, Some(self.hold(position))) {
                 Ok(_) => {
                     self.reading += 1;
                     self.submitted_at.get_or_insert_with(Instant::now);

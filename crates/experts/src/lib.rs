@@ -36,7 +36,7 @@ mod stats;
 mod store;
 pub mod trace;
 
-pub use demand::{Demand, Failed, Hint, Phase};
+pub use demand::{Demand, Failed, Hint, Phase, PromptUse, Used};
 pub use error::ExpertsError;
 pub use loader::Verify;
 pub use lookahead::LookaheadStats;

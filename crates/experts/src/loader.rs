@@ -8,7 +8,7 @@ use tensor::MatrixView;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::layout::Layout;
-use crate::slots::{EmptySlot, Slots, State};
+use crate::slots::{EmptySlot, Hold, Slots, State};
 use crate::stats::StoreStats;
 use crate::{ExpertId, ExpertsError, Policy};
 
@@ -91,7 +91,7 @@ impl Loader {
         &mut self,
         empty: EmptySlot,
         id: ExpertId,
-        holder: Option<(u32, u64)>,
+        holder: Option<Hold>,
     ) -> Result<u32, ExpertsError> {
         if let Err(error) = self.layout.reads(id, self.slots.reads_mut(&empty)) {
             self.slots.put_back(empty);

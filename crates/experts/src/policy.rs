@@ -11,20 +11,20 @@ use std::str::FromStr;
 
 pub use adaptive::Adaptive;
 
-use crate::ExpertId;
+use crate::{ExpertId, Used};
 
 /// Decides which slot to evict. It hears of every slot that holds an expert or is being read into.
 pub trait Policy: Send {
     /// `slot`, which holds `id`, is used again.
-    fn touch(&mut self, slot: usize, id: ExpertId);
+    fn touch(&mut self, slot: usize, id: ExpertId, used: Used);
 
     /// `slot`, which held nothing, will hold `id`.
-    fn insert(&mut self, slot: usize, id: ExpertId);
+    fn insert(&mut self, slot: usize, id: ExpertId, used: Used);
 
     /// `slot`, which held nothing, will hold `id`, which nobody has asked for yet:
     /// [`Policy::touch`] follows if somebody does.
     fn insert_ahead(&mut self, slot: usize, id: ExpertId) {
-        self.insert(slot, id);
+        self.insert(slot, id, Used::ONCE);
     }
 
     /// `slot` holds nothing any more.
@@ -124,12 +124,12 @@ impl Lru {
 }
 
 impl Policy for Lru {
-    fn touch(&mut self, slot: usize, _id: ExpertId) {
+    fn touch(&mut self, slot: usize, _id: ExpertId, _used: Used) {
         self.remove(slot);
         self.push_newest(slot + 1);
     }
 
-    fn insert(&mut self, slot: usize, _id: ExpertId) {
+    fn insert(&mut self, slot: usize, _id: ExpertId, _used: Used) {
         self.remove(slot);
         self.push_newest(slot + 1);
     }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(Lru::new(0).victim(&|_| false), None);
         let mut lru = Lru::new(2);
         assert_eq!(lru.victim(&|_| false), None);
-        lru.insert(1, ID);
+        lru.insert(1, ID, Used::ONCE);
         assert_eq!(lru.victim(&|slot| slot == 1), None);
         assert_eq!(lru.victim(&|_| false), Some(1));
         lru.remove(1);
@@ -221,9 +221,9 @@ mod tests {
                 }
                 _ => {
                     if held {
-                        lru.touch(slot, ID)
+                        lru.touch(slot, ID, Used::ONCE)
                     } else {
-                        lru.insert(slot, ID)
+                        lru.insert(slot, ID, Used::ONCE)
                     }
                     list.retain(|other| *other != slot);
                     list.push(slot);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceFetch};
 use crate::{ExpertId, Policy};
 
 /// What a replay came to.
@@ -67,9 +67,9 @@ pub fn replay(trace: &Trace, slots: usize, policy: &mut dyn Policy, measure_from
         evictions: 0,
     };
     let mut replayed = Replayed::default();
-    for (index, experts) in fetches.iter().enumerate() {
+    for (index, (experts, recorded)) in fetches.iter().zip(&trace.fetches).enumerate() {
         let before = cache.evictions;
-        let hits = cache.fetch(experts);
+        let hits = cache.fetch(experts, recorded);
         if index >= measure_from {
             replayed.requests += experts.len() as u64;
             replayed.hits += hits;
@@ -93,29 +93,30 @@ struct Cache<'a> {
 
 impl Cache<'_> {
     /// One fetch, taken to its end as the store does: reads are submitted as slots allow, and land in order.
-    fn fetch(&mut self, experts: &[usize]) -> u64 {
+    fn fetch(&mut self, experts: &[usize], recorded: &TraceFetch) -> u64 {
         let mut given = std::collections::VecDeque::new();
         let mut missing = Vec::new();
-        for &number in experts {
+        for (position, &number) in experts.iter().enumerate() {
+            let used = recorded.used(position);
             match self.slot_of[number] {
                 Some(slot) => {
                     self.pinned[slot] = true;
-                    self.policy.touch(slot, self.ids[number]);
+                    self.policy.touch(slot, self.ids[number], used);
                     given.push_back(slot);
                 }
-                None => missing.push(number),
+                None => missing.push((number, used)),
             }
         }
         let hits = given.len() as u64;
         let mut missing = missing.into_iter().peekable();
         loop {
-            while let Some(&number) = missing.peek() {
+            while let Some(&(number, used)) = missing.peek() {
                 let Some(slot) = self.empty_slot() else { break };
                 missing.next();
                 self.slot_of[number] = Some(slot);
                 self.held[slot] = Some(number);
                 self.pinned[slot] = true;
-                self.policy.insert(slot, self.ids[number]);
+                self.policy.insert(slot, self.ids[number], used);
                 given.push_back(slot);
             }
             let Some(slot) = given.pop_front() else { return hits };
@@ -196,7 +197,7 @@ fn next_uses(fetches: &[Vec<usize>], experts: usize) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{TraceFetch, TraceHeader};
+    use crate::trace::TraceHeader;
     use crate::{Lru, PolicyKind};
     use storage::SplitMix64;
 
@@ -213,7 +214,7 @@ mod tests {
                         chosen.push(expert);
                     }
                 }
-                fetches.push(TraceFetch { layer, tokens: 1, experts: chosen });
+                fetches.push(TraceFetch { layer, tokens: 1, experts: chosen, ..Default::default() });
             }
         }
         let header = TraceHeader { layers, slots: 0, slot_bytes: 1, experts: experts * u64::from(layers) };

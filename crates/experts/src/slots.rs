@@ -16,7 +16,7 @@ use std::mem;
 use storage::{AlignedBuf, ReadRequest, Segment, Widened};
 
 use crate::layout::Numbering;
-use crate::{ExpertId, Policy};
+use crate::{ExpertId, Policy, Used};
 
 /// Where an expert is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,16 @@ impl State {
             State::Reading(id) | State::Fresh(id) | State::Resident(id) => Some(id),
         }
     }
+}
+
+/// A demand that holds a slot.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Hold {
+    /// Position in the demand.
+    pub(crate) position: u32,
+    /// Number of the demand.
+    pub(crate) demand: u64,
+    pub(crate) used: Used,
 }
 
 /// Memory for one expert.
@@ -199,26 +209,26 @@ impl Slots {
     }
 
     /// Makes the request that reads an expert into a slot, whose reads are laid out. It is held by
-    /// `holder`, a position in demand number `demand`; without one it is a prefetch.
+    /// `holder`; without one it is a prefetch.
     pub(crate) fn begin_read(
         &mut self,
         EmptySlot(slot): EmptySlot,
         id: ExpertId,
-        holder: Option<(u32, u64)>,
+        holder: Option<Hold>,
     ) -> ReadRequest {
         assert_eq!(self.place(id), Place::Disk, "{id:?} is read twice");
         self.set_place(id, Place::Reading(slot));
         self.reading += 1;
         let number = slot as usize;
         match holder {
-            Some(_) => self.policy.insert(number, id),
+            Some(Hold { used, .. }) => self.policy.insert(number, id, used),
             None => self.policy.insert_ahead(number, id),
         }
         let slot = &mut self.slots[number];
         assert_eq!(slot.state, State::Free);
         slot.state = State::Reading(id);
-        slot.holder = holder.map(|(position, _)| position);
-        slot.used_in = holder.map_or(slot.used_in, |(_, demand)| demand);
+        slot.holder = holder.map(|hold| hold.position);
+        slot.used_in = holder.map_or(slot.used_in, |hold| hold.demand);
         ReadRequest {
             tag: number as u64,
             buf: mem::replace(&mut slot.buf, AlignedBuf::empty()),
@@ -257,14 +267,14 @@ impl Slots {
         *state = State::Resident(id);
     }
 
-    /// Position `position` of demand number `demand` holds a slot from now on.
-    pub(crate) fn hold(&mut self, slot: u32, position: u32, demand: u64) {
+    /// A demand holds a slot from now on.
+    pub(crate) fn hold(&mut self, slot: u32, Hold { position, demand, used }: Hold) {
         let number = slot as usize;
         let id = self.slots[number].state.id().expect("a demand holds slots with an expert only");
         assert_eq!(self.slots[number].holder, None, "slot {slot} is held twice");
         self.slots[number].holder = Some(position);
         self.slots[number].used_in = demand;
-        self.policy.touch(number, id);
+        self.policy.touch(number, id, used);
     }
 
     pub(crate) fn release(&mut self, slot: u32) {

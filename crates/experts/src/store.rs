@@ -118,7 +118,7 @@ impl ExpertStore {
     pub fn start(&mut self, demand: &Demand<'_>) -> Result<(), ExpertsError> {
         self.end();
         self.lists.check(&self.loader.layout, demand.layer, demand.experts)?;
-        self.trace.demanded(demand.layer, demand.tokens, demand.experts);
+        self.trace.demanded(demand);
         let lists = &self.lists;
         self.prefetch.settle(demand.layer, |expert| lists.named(expert), &mut self.loader);
         self.fetch.start(demand, &mut self.loader);

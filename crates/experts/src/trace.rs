@@ -10,10 +10,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::{Demand, Used};
+
 pub use error::TraceError;
 
 /// First bytes of a trace.
-const MAGIC: &[u8; 8] = b"FMTRACE1";
+const MAGIC: &[u8; 8] = b"FMTRACE2";
 /// Magic, layers, slots, bytes of a slot, experts.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8;
 /// No trace is larger: it would not be read into memory.
@@ -42,8 +44,31 @@ pub struct TraceFetch {
     pub layer: u32,
     /// Tokens that the fetch was for.
     pub tokens: u32,
+    /// Those of them that are of prompts.
+    pub prompt_tokens: u32,
     /// Experts in the order of the fetch.
     pub experts: Vec<u32>,
+    /// [experts]: tokens of prompts that chose it, 0 where a decoding token did; empty without prompts.
+    pub rows: Vec<u32>,
+}
+
+impl TraceFetch {
+    /// What the fetch says about the expert at `position`.
+    pub(crate) fn used(&self, position: usize) -> Used {
+        let rows = self.rows.get(position).copied().unwrap_or(0);
+        Used::new(self.tokens as usize, self.prompt_tokens as usize, rows)
+    }
+
+    /// Appends the record.
+    fn put(layer: u32, tokens: u32, prompt_tokens: u32, lists: [&[u32]; 2], target: &mut Vec<u8>) {
+        let [experts, rows] = lists;
+        let count = u32::try_from(experts.len()).unwrap_or(u32::MAX); // Fewer than records.
+        [layer, tokens, prompt_tokens, count].into_iter().for_each(|number| put(target, number));
+        experts.iter().for_each(|expert| put(target, *expert));
+        if prompt_tokens > 0 {
+            (0..experts.len()).for_each(|at| put(target, rows.get(at).copied().unwrap_or(0)));
+        }
+    }
 }
 
 /// A trace in memory.
@@ -73,10 +98,9 @@ impl TraceObserver {
 
     /// Records a demand. An error ends the trace and is kept for [`TraceObserver::flush`]: no demand
     /// fails because it cannot be recorded.
-    pub(crate) fn demanded(&mut self, layer: u32, tokens: usize, experts: &[u32]) {
+    pub(crate) fn demanded(&mut self, demand: &Demand<'_>) {
         let Some(writer) = &mut self.writer else { return };
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        if let Err(error) = writer.record(layer, tokens, experts) {
+        if let Err(error) = writer.record(demand) {
             (self.writer, self.error) = (None, Some(error));
         }
     }
@@ -115,15 +139,16 @@ impl TraceWriter {
         Ok(TraceWriter { path: path.to_path_buf(), file, record: Vec::new(), last_layer: 0 })
     }
 
-    fn record(&mut self, layer: u32, tokens: u32, experts: &[u32]) -> Result<(), TraceError> {
+    fn record(&mut self, demand: &Demand<'_>) -> Result<(), TraceError> {
         self.record.clear();
-        put(&mut self.record, layer);
-        put(&mut self.record, tokens);
-        put(&mut self.record, u32::try_from(experts.len()).unwrap_or(u32::MAX)); // Fewer than records.
-        experts.iter().for_each(|expert| put(&mut self.record, *expert));
+        let [tokens, prompt_tokens] = [demand.tokens, demand.prompt.map_or(0, |prompt| prompt.tokens)]
+            .map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+        let rows = demand.prompt.map_or(&[][..], |prompt| prompt.rows);
+        let lists = [demand.experts, rows];
+        TraceFetch::put(demand.layer, tokens, prompt_tokens, lists, &mut self.record);
         // The layers begin anew: what the last token chose is worth keeping.
-        let turn = layer < self.last_layer;
-        self.last_layer = layer;
+        let turn = demand.layer < self.last_layer;
+        self.last_layer = demand.layer;
         let flushed = if turn { self.file.flush() } else { Ok(()) };
         flushed
             .and_then(|()| self.file.write_all(&self.record))
@@ -205,10 +230,8 @@ impl Trace {
         bytes.extend_from_slice(&header.slot_bytes.to_le_bytes());
         bytes.extend_from_slice(&header.experts.to_le_bytes());
         for fetch in &self.fetches {
-            put(&mut bytes, fetch.layer);
-            put(&mut bytes, fetch.tokens);
-            put(&mut bytes, u32::try_from(fetch.experts.len()).unwrap_or(u32::MAX));
-            fetch.experts.iter().for_each(|expert| put(&mut bytes, *expert));
+            let lists = [&fetch.experts[..], &fetch.rows];
+            TraceFetch::put(fetch.layer, fetch.tokens, fetch.prompt_tokens, lists, &mut bytes);
         }
         bytes
     }
@@ -233,7 +256,11 @@ impl Reader<'_> {
     ) -> Result<Option<TraceFetch>, &'static str> {
         let Some(layer) = self.number()? else { return Ok(None) };
         let Some(tokens) = self.number()? else { return Ok(None) };
+        let Some(prompt_tokens) = self.number()? else { return Ok(None) };
         let Some(count) = self.number()? else { return Ok(None) };
+        if prompt_tokens > tokens {
+            return Err("more tokens of prompts than tokens");
+        }
         if layer >= layers {
             return Err("a layer that the model does not have");
         }
@@ -255,7 +282,17 @@ impl Reader<'_> {
             }
             experts.push(expert);
         }
-        Ok(Some(TraceFetch { layer, tokens, experts }))
+        let mut rows = Vec::new();
+        if prompt_tokens > 0 {
+            for _ in 0..count {
+                let Some(count) = self.number()? else { return Ok(None) };
+                if count > prompt_tokens {
+                    return Err("an expert that more tokens chose than there are");
+                }
+                rows.push(count);
+            }
+        }
+        Ok(Some(TraceFetch { layer, tokens, prompt_tokens, experts, rows }))
     }
 
     fn number(&mut self) -> Result<Option<u32>, &'static str> {
@@ -277,12 +314,18 @@ mod tests {
     use super::*;
     use storage::SplitMix64;
 
+    use crate::{Phase, PromptUse};
+
     fn random_trace(random: &mut SplitMix64) -> Trace {
         let header = TraceHeader { layers: 5, slots: 7, slot_bytes: 1 << 33, experts: 5 << 14 };
-        let fetch = |random: &mut SplitMix64| TraceFetch {
-            layer: random.below(5) as u32,
-            tokens: random.below(1 << 20) as u32,
-            experts: (0..random.below(9) as u32).map(|n| n * 1000 + random.below(1000) as u32).collect(),
+        let fetch = |random: &mut SplitMix64| {
+            let tokens = random.below(1 << 20) as u32;
+            let prompt_tokens = [0, tokens / 2, tokens][random.below(3) as usize];
+            let experts: Vec<u32> =
+                (0..random.below(9) as u32).map(|n| n * 1000 + random.below(1000) as u32).collect();
+            let rows = experts.iter().filter(|_| prompt_tokens > 0);
+            let rows = rows.map(|_| random.below(u64::from(prompt_tokens) + 1) as u32).collect();
+            TraceFetch { layer: random.below(5) as u32, tokens, prompt_tokens, experts, rows }
         };
         let fetches = (0..50).map(|_| fetch(random)).collect();
         Trace { header, fetches, cut_off: false }
@@ -295,7 +338,11 @@ mod tests {
         let path = dir.path().join("trace");
         let mut writer = TraceWriter::create(&path, trace.header).unwrap();
         for fetch in &trace.fetches {
-            writer.record(fetch.layer, fetch.tokens, &fetch.experts).unwrap();
+            let prompt = PromptUse { tokens: fetch.prompt_tokens as usize, rows: &fetch.rows };
+            let (phase, tokens) = (Phase::Prefill, fetch.tokens as usize);
+            let prompt = Some(prompt).filter(|prompt| prompt.tokens > 0);
+            let demand = Demand { layer: fetch.layer, experts: &fetch.experts, phase, tokens, prompt };
+            writer.record(&demand).unwrap();
         }
         writer.flush().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), trace.to_bytes());
@@ -307,10 +354,14 @@ mod tests {
     fn the_documented_example() {
         // docs/trace-format.md, byte by byte.
         let bytes =
-            b"FMTRACE1\x02\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x01\x01\x03\x05\x96\x01\x00";
+            b"FMTRACE2\x02\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x01\x01\x00\x03\x05\x96\x01\x00\
+              \x00\x09\x08\x02\x07\x05\x00\x06";
         let trace = Trace::parse(bytes).unwrap();
         assert_eq!(trace.header, TraceHeader { layers: 2, slots: 8, slot_bytes: 4096, experts: 512 });
-        assert_eq!(trace.fetches, [TraceFetch { layer: 1, tokens: 1, experts: vec![5, 150, 0] }]);
+        let decoding = TraceFetch { layer: 1, tokens: 1, experts: vec![5, 150, 0], ..TraceFetch::default() };
+        let (experts, rows) = (vec![7, 5], vec![0, 6]);
+        let both = TraceFetch { layer: 0, tokens: 9, prompt_tokens: 8, experts, rows };
+        assert_eq!(trace.fetches, [decoding, both]);
     }
 
     #[test]
@@ -346,12 +397,15 @@ mod tests {
             }
         }
         for (bytes, part) in [
-            (&b"FMTRACE1"[..], "cut off"),
-            (b"FMTRACE2\x01\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0", "version"),
-            (b"FMTRACE1\0\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0", "layers"),
-            (b"FMTRACE1\x01\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x01\x01\x00", "layer that"),
+            (&b"FMTRACE2"[..], "cut off"),
+            (b"FMTRACE1\x01\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0", "version"),
+            (b"FMTRACE2\0\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0", "layers"),
             (
-                b"FMTRACE1\x01\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x00\x01\x02\x05\x05",
+                b"FMTRACE2\x01\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x01\x01\x00\x00",
+                "layer that",
+            ),
+            (
+                b"FMTRACE2\x01\0\0\0\x08\0\0\0\0\x10\0\0\0\0\0\0\x00\x02\0\0\0\0\0\0\x00\x01\x00\x02\x05\x05",
                 "twice",
             ),
         ] {

@@ -57,7 +57,9 @@ fn pass(store: &mut ExpertStore, hints: bool) -> usize {
     let mut bytes = 0;
     for layer in [0, 1] {
         for half in experts.chunks(EXPERTS as usize / 2) {
-            store.start(&Demand { layer, experts: half, phase: Phase::Decode, tokens: 3 }).unwrap();
+            store
+                .start(&Demand { layer, experts: half, phase: Phase::Decode, tokens: 3, prompt: None })
+                .unwrap();
             if hints {
                 let hint = Hint { layer: 1 - layer, phase: Phase::Decode, tokens: 3 };
                 store.hint(&hint, &mut |ranked| ranked.extend_from_slice(half)).unwrap();

@@ -43,7 +43,9 @@ fn slots_given_back_leave_the_process() {
     let mut store = ExpertStore::new(table, &files, storage, options).unwrap();
     let all: Vec<u32> = (0..EXPERTS as u32).collect();
     let fill = |store: &mut ExpertStore| {
-        store.start(&Demand { layer: 0, experts: &all, phase: Phase::Prefill, tokens: 9 }).unwrap();
+        store
+            .start(&Demand { layer: 0, experts: &all, phase: Phase::Prefill, tokens: 9, prompt: None })
+            .unwrap();
         while let Some(loaded) = store.next_batch(1, true).next() {
             assert!(loaded.parts[2].bytes.iter().all(|byte| *byte == 1));
         }

@@ -56,7 +56,7 @@ impl Life<'_> {
         }
         let (phase, tokens) = (PHASES[self.random.below(2) as usize], 1 + self.random.below(9) as usize);
         let before = *self.store.stats();
-        self.store.start(&Demand { layer, experts: &list, phase, tokens }).unwrap();
+        self.store.start(&Demand { layer, experts: &list, phase, tokens, prompt: None }).unwrap();
         let stats = *self.store.stats();
         assert_eq!(stats.requests - before.requests, list.len() as u64, "{}", self.context);
         assert_eq!(stats.requests, stats.hits + stats.misses, "{}", self.context);

@@ -6,7 +6,7 @@ mod bank;
 use bank::{Bank, Container, demand, file_storage, random_list};
 use experts::replay::{optimum, replay};
 use experts::trace::Trace;
-use experts::{Demand, ExpertStore, Occupancy, PolicyKind, StoreOptions, Verify};
+use experts::{Demand, ExpertStore, Occupancy, PolicyKind, PromptUse, StoreOptions, Verify};
 use storage::{IoMode, SplitMix64};
 
 fn store(bank: &Bank, slots: usize, policy: PolicyKind) -> ExpertStore {
@@ -31,7 +31,11 @@ fn a_replay_has_the_statistics_of_the_store() {
                 let layer = step % 3;
                 let mut list = random_list(&mut random, bank.bytes[layer as usize].len(), 1);
                 list.truncate(5);
-                store.start(&Demand { tokens: 2, ..demand(layer, &list) }).unwrap();
+                // Decoding rows, a prompt, or both.
+                let rows: Vec<u32> = list.iter().map(|_| random.below(2) as u32).collect();
+                let tokens = [0, 1, 2][random.below(3) as usize];
+                let prompt = Some(PromptUse { tokens, rows: &rows }).filter(|_| tokens > 0);
+                store.start(&Demand { tokens: 2, prompt, ..demand(layer, &list) }).unwrap();
                 bank.drain(layer, 3, &mut store, "");
             }
             store.flush_trace().unwrap();

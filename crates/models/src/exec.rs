@@ -4,7 +4,7 @@
 //! depends on who computed an expert, or when. [`Local`] computes all of them on one back-end from the
 //! store's tiers; experts on other machines will stand behind the same trait.
 
-use experts::{Demand, ExpertStore, ExpertsError, Failed, Hint, LoadedExpert, Phase};
+use experts::{Demand, ExpertStore, ExpertsError, Failed, Hint, LoadedExpert, Phase, PromptUse};
 use ops::{Backend, ExpertRows, ExpertWeights};
 
 use crate::Phases;
@@ -22,6 +22,8 @@ pub struct Chosen<'a, B: Backend> {
     pub phase: ops::Phase,
     /// Rows.
     pub n: usize,
+    /// Those of them that decode, which come first; the others are of prompts.
+    pub decoding: usize,
     /// Who chose what.
     pub routing: &'a Routing,
     /// [n, H], the input of the experts.
@@ -79,12 +81,14 @@ pub trait ExpertExec<B: Backend> {
 pub struct Local {
     store: ExpertStore,
     computed: Vec<u32>,
+    /// [expert of a demand]: see [`PromptUse::rows`].
+    prompt_rows: Vec<u32>,
 }
 
 impl Local {
     /// Takes the store that holds the experts.
     pub fn new(store: ExpertStore) -> Self {
-        Self { store, computed: Vec::new() }
+        Self { store, computed: Vec::new(), prompt_rows: Vec::new() }
     }
 
     /// The store.
@@ -109,11 +113,20 @@ impl Local {
 impl<B: Backend> ExpertExec<B> for Local {
     fn start(&mut self, _backend: &mut B, chosen: &Chosen<'_, B>) -> Result<Progress, ExpertsError> {
         self.computed.clear();
+        self.prompt_rows.clear();
+        let (routing, tokens) = (chosen.routing, chosen.n - chosen.decoding);
+        self.prompt_rows.extend(routing.used().iter().map(|expert| {
+            let rows = routing.rows(*expert).0;
+            // Rows ascend, so one that decodes comes first.
+            if (rows[0] as usize) < chosen.decoding { 0 } else { rows.len() as u32 }
+        }));
+        let prompt = PromptUse { tokens, rows: &self.prompt_rows };
         self.store.start(&Demand {
             layer: chosen.layer as u32, // Layers are numbered in 32 bits.
-            experts: chosen.routing.used(),
+            experts: routing.used(),
             phase: phase(chosen.phase),
             tokens: chosen.n,
+            prompt: Some(prompt).filter(|prompt| prompt.tokens > 0),
         })?;
         Ok(self.progress())
     }
@@ -307,7 +320,8 @@ mod tests {
         let expected = bank.expected(&mut backend, &routing, &h);
         assert!(expected.iter().any(|value| *value != 0.0));
         for phase in [ops::Phase::Decode, ops::Phase::Prefill] {
-            let chosen = Chosen { layer: 0, phase, n: ROWS, routing: &routing, h: &h };
+            let decoding = if phase == ops::Phase::Decode { ROWS } else { 0 };
+            let chosen = Chosen { layer: 0, phase, n: ROWS, decoding, routing: &routing, h: &h };
             for (slots, seed) in [(1, 1), (2, 2), (EXPERTS, 3), (EXPERTS, 4)] {
                 let plan = FaultPlan { seed, latency_us_max: 500, ..Default::default() };
                 let mut local = bank.local(slots, plan);
@@ -327,7 +341,8 @@ mod tests {
     fn a_failed_expert_is_named_and_the_others_are_computed() {
         let (bank, (mut backend, h, routing)) = (Bank::new(), cpu());
         let expected = bank.expected(&mut backend, &routing, &h);
-        let chosen = Chosen { layer: 0, phase: ops::Phase::Decode, n: ROWS, routing: &routing, h: &h };
+        let chosen =
+            Chosen { layer: 0, phase: ops::Phase::Decode, n: ROWS, decoding: ROWS, routing: &routing, h: &h };
         for (nth, &fated) in routing.used().iter().enumerate() {
             let plan = FaultPlan { fail_nth_demand: Some(nth as u64), ..Default::default() };
             let mut local = bank.local(3, plan);
@@ -354,7 +369,8 @@ mod tests {
         assert!(exec.hint(&hint, &mut |ranked| ranked.push(EXPERTS as u32)).is_err());
         let place = |expert| local.store().place(ExpertId { layer: 0, expert }).unwrap();
         assert!(place(5) != Place::Disk && place(0) != Place::Disk && place(1) == Place::Disk);
-        let chosen = Chosen { layer: 0, phase: ops::Phase::Decode, n: ROWS, routing: &routing, h: &h };
+        let chosen =
+            Chosen { layer: 0, phase: ops::Phase::Decode, n: ROWS, decoding: ROWS, routing: &routing, h: &h };
         let got = run(&mut backend, &mut local, &chosen, 0);
         assert_eq!(got, bank.expected(&mut backend, &routing, &h));
         assert_eq!(local.store().lookahead_stats().reads_used, 2);

@@ -90,6 +90,12 @@ impl<'a> Batch<'a> {
         &self.pages[first..first + count]
     }
 
+    /// Rows that decode, before the first row of a prompt.
+    pub fn decoding(&self) -> usize {
+        let decoding = self.rows.iter().take_while(|rows| rows.phase == Phase::Decode);
+        decoding.map(|rows| rows.len as usize).sum()
+    }
+
     /// [`Phase::Prefill`] if any row is of a prompt.
     pub fn phase(&self) -> Phase {
         match self.rows.iter().any(|rows| rows.phase == Phase::Prefill) {

@@ -3,7 +3,10 @@
 //! That is what the optimal policy does with the real next use. Here it is estimated from two
 //! things that are known. First, how often an expert was used of late: two moving averages over
 //! tokens of "was used", a quick one that knows what the last tokens had in common and a slow one
-//! that knows what the text is about, both kept for experts that are not in memory as well. Second,
+//! that knows what the text is about, both kept for experts that are not in memory as well. A chunk
+//! of a prompt counts as its tokens do one after another: an expert that a tenth of them chose was
+//! used in a tenth. So a long prompt, which uses every expert, does not push out those in demand.
+//! Second,
 //! when its layer comes again: layers take turns, so an expert of the layer that has just run
 //! cannot be of use for a whole token, one of the next layer may be at once. An expert that is used
 //! in a share p of the tokens, and whose layer is d layers away, is expected after `d + layers *
@@ -15,7 +18,7 @@
 use std::mem;
 
 use super::Policy;
-use crate::ExpertId;
+use crate::{ExpertId, Used};
 
 /// Tokens after which a use counts half, quick and slow. These and the share were chosen on two
 /// traces of the demo model and held on a third and on a synthetic one
@@ -79,17 +82,17 @@ impl Adaptive {
         [usage.average[0] * left[0], usage.average[1] * left[1]]
     }
 
-    fn used(&mut self, id: ExpertId) {
+    fn used(&mut self, id: ExpertId, used: Used) {
         // Layers take turns: one that lies before the last is the next token's.
         if id.layer < self.layer {
-            self.token = self.token.wrapping_add(1);
+            self.token = self.token.wrapping_add(used.tokens);
         }
         self.layer = id.layer;
         let (layer, expert) = self.known(id);
         let usage = self.usage[layer][expert];
-        let one = self.decay[1];
+        let left = self.decay.get(used.tokens as usize).copied().unwrap_or([0.0; 2]);
         let averages = self.averages(usage);
-        let average = [averages[0] + 1.0 - one[0], averages[1] + 1.0 - one[1]].map(|share| share.min(1.0));
+        let average = [0, 1].map(|speed| (averages[speed] + used.share * (1.0 - left[speed])).min(1.0));
         self.usage[layer][expert] = Usage { average, token: self.token };
     }
 
@@ -145,14 +148,14 @@ impl Adaptive {
 }
 
 impl Policy for Adaptive {
-    fn touch(&mut self, slot: usize, id: ExpertId) {
+    fn touch(&mut self, slot: usize, id: ExpertId, used: Used) {
         self.spare(slot);
-        self.used(id);
+        self.used(id, used);
     }
 
-    fn insert(&mut self, slot: usize, id: ExpertId) {
+    fn insert(&mut self, slot: usize, id: ExpertId, used: Used) {
         self.held[slot] = Some(id);
-        self.used(id);
+        self.used(id, used);
     }
 
     fn insert_ahead(&mut self, slot: usize, id: ExpertId) {
@@ -202,14 +205,14 @@ mod tests {
         for token in 0..6 {
             for layer in 0..2 {
                 match token {
-                    0 => policy.insert(layer as usize, id(layer, 0)),
-                    _ => policy.touch(layer as usize, id(layer, 0)),
+                    0 => policy.insert(layer as usize, id(layer, 0), Used::ONCE),
+                    _ => policy.touch(layer as usize, id(layer, 0), Used::ONCE),
                 }
             }
         }
-        policy.insert(2, id(0, 7));
+        policy.insert(2, id(0, 7), Used::ONCE);
         assert_eq!(policy.victim(&|_| false), Some(2));
-        policy.insert(3, id(1, 7));
+        policy.insert(3, id(1, 7), Used::ONCE);
         // Both were used once in this token; layer 0 comes next, so the one of layer 1 goes.
         assert_eq!(policy.victim(&|_| false), Some(3));
         assert_eq!(policy.victim(&|slot| slot == 3), Some(2));
@@ -227,12 +230,12 @@ mod tests {
         let mut policy = Adaptive::new(slots);
         // Two layers' experts, each used once, one layer after the other; then some of them again.
         for slot in 0..slots {
-            policy.insert(slot, id(slot as u32 % 2, slot as u32 / 2));
+            policy.insert(slot, id(slot as u32 % 2, slot as u32 / 2), Used::ONCE);
         }
         let again = |slot: usize| !slot.is_multiple_of(5);
         (0..slots)
             .filter(|slot| again(*slot))
-            .for_each(|slot| policy.touch(slot, id(slot as u32 % 2, slot as u32 / 2)));
+            .for_each(|slot| policy.touch(slot, id(slot as u32 % 2, slot as u32 / 2), Used::ONCE));
         policy.insert_ahead(0, id(1, 2000)); // Nobody has asked for it: a victim like any other.
         let mut victims = Vec::new();
         for _ in 0..slots / 5 {
@@ -241,7 +244,7 @@ mod tests {
             victims.push(victim);
             if victims.len() == 2 {
                 // One of those found is asked for: it stays.
-                policy.touch(20, id(0, 10));
+                policy.touch(20, id(0, 10), Used::ONCE);
             }
         }
         let mut sorted = victims.clone();
@@ -261,7 +264,7 @@ mod tests {
             for _token in 0..50 {
                 for id in (0..8).flat_map(|layer| (0..4).map(move |expert| id(layer, expert))) {
                     if let Some((slot, _)) = held.iter().find(|(_, other)| *other == id) {
-                        policy.touch(*slot, id);
+                        policy.touch(*slot, id, Used::ONCE);
                         hits += 1;
                         continue;
                     }
@@ -275,7 +278,7 @@ mod tests {
                         }
                     };
                     held.push((slot, id));
-                    policy.insert(slot, id);
+                    policy.insert(slot, id, Used::ONCE);
                 }
             }
             hits
@@ -283,5 +286,56 @@ mod tests {
         assert_eq!(hits(&mut super::super::Lru::new(16)), 0);
         let adaptive = hits(&mut Adaptive::new(16));
         assert!(adaptive > 50 * 32 * 4 / 10, "{adaptive} of {}", 50 * 32);
+    }
+
+    /// A cache of `slots` slots that a policy rules; returns whether the expert was there.
+    fn demand(policy: &mut Adaptive, held: &mut [Option<ExpertId>], id: ExpertId, used: Used) -> bool {
+        if let Some(slot) = held.iter().position(|held| *held == Some(id)) {
+            policy.touch(slot, id, used);
+            return true;
+        }
+        let slot = held.iter().position(Option::is_none).unwrap_or_else(|| {
+            let victim = policy.victim(&|_| false).unwrap();
+            policy.remove(victim);
+            victim
+        });
+        held[slot] = Some(id);
+        policy.insert(slot, id, used);
+        false
+    }
+
+    #[test]
+    fn a_prompt_leaves_the_experts_that_most_of_its_tokens_chose() {
+        // Four layers of 32 experts. Of 256 rows each chose one of the first two and one of the rest.
+        let (mut policy, mut held) = (Adaptive::new(20), [None; 20]);
+        for layer in 0..4 {
+            for expert in 0..32 {
+                let rows = if expert < 2 { 128 } else { 8 };
+                demand(&mut policy, &mut held, id(layer, expert), Used::new(256, 256, rows));
+            }
+        }
+        for id in (0..4).flat_map(|layer| [id(layer, 0), id(layer, 1)]) {
+            assert!(held.contains(&Some(id)), "{id:?} of {held:?}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_in_company_does_not_push_out_what_decoding_rows_use() {
+        // Two layers: decoding uses 6 experts of each, again and again, in 16 slots.
+        let (mut policy, mut held) = (Adaptive::new(16), [None; 16]);
+        let decoding = |layer| (0..6).map(move |expert| id(layer, expert));
+        for id in (0..20).flat_map(|_| (0..2).flat_map(decoding)) {
+            demand(&mut policy, &mut held, id, Used::ONCE);
+        }
+        for _pass in 0..6 {
+            for layer in 0..2 {
+                for id in decoding(layer) {
+                    assert!(demand(&mut policy, &mut held, id, Used::new(513, 512, 0)), "{id:?} was evicted");
+                }
+                for expert in 6..64 {
+                    demand(&mut policy, &mut held, id(layer, expert), Used::new(513, 512, 9));
+                }
+            }
+        }
     }
 }

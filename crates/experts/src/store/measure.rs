@@ -60,7 +60,7 @@ impl ExpertStore {
                 break;
             }
             let experts: Vec<u32> = (0..count as u32).collect();
-            self.start(&Demand { layer, experts: &experts, phase: Phase::Prefill, tokens: 1 })?;
+            self.start(&Demand { layer, experts: &experts, phase: Phase::Prefill, tokens: 1, prompt: None })?;
             while !self.next_batch(1, true).is_empty() {}
             self.end();
             if let Some(failed) = self.failures().first() {

@@ -155,7 +155,7 @@ impl Bank {
 
 /// The demand of one decoding row.
 pub(crate) fn demand(layer: u32, experts: &[u32]) -> Demand<'_> {
-    Demand { layer, experts, phase: Phase::Decode, tokens: 1 }
+    Demand { layer, experts, phase: Phase::Decode, tokens: 1, prompt: None }
 }
 
 /// Names these experts as those that a layer will probably demand.

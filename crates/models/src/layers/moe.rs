@@ -134,7 +134,8 @@ impl<B: Backend> Moe<B> {
             failures.add_row(batch, *row, || ModelError::RouterNotFinite { layer: self.layer });
         }
         let mut laps = Laps::start();
-        let chosen = Chosen { layer: self.layer, phase: batch.phase(), n, routing: &s.routing, h };
+        let (layer, phase, decoding) = (self.layer, batch.phase(), batch.decoding());
+        let chosen = Chosen { layer, phase, n, decoding, routing: &s.routing, h };
         let mut progress = exec.start(backend, &chosen)?;
         s.phases.fetch += laps.lap();
         if let Some(shared) = &self.shared {
