@@ -167,6 +167,21 @@ impl Engine {
 
     /// Hands in a request. Its prompt is rendered and tokenised here, by the caller's thread.
     ///
+    /// ```
+    /// use engine::{Engine, EngineOptions, Event, Request};
+    ///
+    /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/qwen35moe/published").as_ref();
+    /// # let memory_bytes = Some(1 << 30);
+    /// let options = EngineOptions { parallel: Some(2), ctx: Some(256), memory_bytes, ..Default::default() };
+    /// let engine = Engine::open(model, options, &mut |_| {})?;
+    /// let request = |id| Request { max_tokens: 4, stop_ids: vec![], ..engine.request(vec![id, 2, 3]) };
+    /// let (first, second) = (engine.submit(request(1))?, engine.submit(request(7))?);
+    /// drop(second); // Cancels it, and nothing else.
+    /// let tokens = first.filter(|event| matches!(event, Ok(Event::Token { .. })));
+    /// assert_eq!(tokens.count(), 4);
+    /// # Ok::<(), engine::EngineError>(())
+    /// ```
+    ///
     /// # Errors
     /// A prompt that is empty, does not fit or cannot be encoded; unusable sampling parameters;
     /// [`EngineError::QueueFull`]; [`EngineError::Closed`].

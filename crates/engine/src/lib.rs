@@ -1,19 +1,21 @@
 //! The API of flash-moe: an [`Engine`] is a handle on a loaded model, a [`Request`] what to
 //! generate, an [`Event`] what happens meanwhile.
 //!
-//! ```no_run
+//! ```
 //! use std::ops::ControlFlow;
 //!
 //! use engine::{Engine, EngineOptions, Event, Request};
 //!
-//! let engine = Engine::open("models/demo".as_ref(), EngineOptions::default(), &mut |_| {})?;
-//! let request = Request { max_tokens: 64, ..engine.request("Once upon a time") };
-//! engine.generate(request, |event| {
-//!     if let Event::Token { text, .. } = event {
-//!         print!("{text}");
-//!     }
-//!     ControlFlow::Continue(())
+//! # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/qwen35moe/published").as_ref();
+//! let options = EngineOptions { memory_bytes: Some(1 << 30), ctx: Some(256), ..Default::default() };
+//! let engine = Engine::open(model, options, &mut |_| {})?;
+//! // Token ids; with a tokenizer also a text (`"Once upon a time"`) or a list of messages.
+//! let request = Request { max_tokens: 8, stop_ids: vec![], ..engine.request(vec![1, 2, 3]) };
+//! let generation = engine.generate(request, |event| match event {
+//!     Event::Token { id: 0, .. } => ControlFlow::Break(()),
+//!     _ => ControlFlow::Continue(()),
 //! })?;
+//! assert!(generation.tokens.len() <= 8);
 //! # Ok::<(), engine::EngineError>(())
 //! ```
 //!
