@@ -19,7 +19,7 @@ const CLOSING_POLL: Duration = Duration::from_millis(20);
 /// An event, or the error that ended the request.
 pub(crate) type Item = Result<Event, EngineError>;
 
-/// Nothing happened in the time that a caller wanted to wait.
+/// No event came in the caller's waiting time.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct StillRunning;
 
@@ -27,10 +27,10 @@ pub(crate) struct Channel {
     queue: Mutex<Queue>,
     /// There is an event, or no more will come.
     filled: Condvar,
-    /// There is room, or nobody reads any more.
+    /// There is room, or the reader is gone.
     emptied: Condvar,
     cancelled: AtomicBool,
-    /// The engine closes: nobody waits any more.
+    /// The engine closes: waiting ends.
     closing: Arc<AtomicBool>,
     capacity: usize,
 }

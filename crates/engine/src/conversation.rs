@@ -5,7 +5,7 @@ use tokenizer::{Message, MessageContent, TemplateOptions};
 
 use crate::{Engine, EngineError, Generation, Prompt, Request};
 
-/// What was said, and the tokens that it was.
+/// Messages of a conversation, and the tokens of its last turn.
 ///
 /// A prompt is the chat template over all messages. What the model generated is kept as the tokens
 /// that it was, not as the tokens that its text would make, so that the engine need only compute
@@ -14,7 +14,7 @@ use crate::{Engine, EngineError, Generation, Prompt, Request};
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
     messages: Vec<Message>,
-    /// Prompt of the last turn, and what was generated after it.
+    /// Prompt of the last turn, and the tokens generated after it.
     prompt: Vec<u32>,
     generated: Vec<u32>,
 }
@@ -25,7 +25,7 @@ impl Conversation {
         Self { messages: system.map(Message::system).into_iter().collect(), ..Self::default() }
     }
 
-    /// What was said.
+    /// The messages so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
@@ -66,7 +66,7 @@ impl Conversation {
         Ok(None)
     }
 
-    /// Notes what was answered to `text`.
+    /// Notes the answer to `text`.
     pub fn answered(&mut self, text: &str, generation: &Generation) {
         self.messages.push(Message::user(text));
         self.messages.push(Message::assistant(generation.text.as_str()));

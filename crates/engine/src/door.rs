@@ -28,7 +28,7 @@ pub fn load(
     Ok(Box::new(runtime))
 }
 
-/// What measurements use of a loaded model.
+/// Access to a loaded model for measurements.
 impl Engine {
     /// Runs `call` on the engine's thread, between two passes.
     ///
@@ -77,7 +77,7 @@ impl Engine {
         &self.handle().files
     }
 
-    /// What computes.
+    /// Threads and instruction set that compute.
     pub fn compute(&self) -> Compute {
         self.handle().compute
     }

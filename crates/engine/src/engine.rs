@@ -123,12 +123,12 @@ impl Engine {
         self.0.plan()
     }
 
-    /// Why reads go through the page cache although direct ones were asked for.
+    /// Why reads go through the page cache although direct reads were requested.
     pub fn io_fallback(&self) -> Option<String> {
         self.0.storage.fallback_reason()
     }
 
-    /// What does the reading.
+    /// The reader: thread pool or io_uring.
     pub fn io_engine(&self) -> IoEngine {
         self.0.storage.engine()
     }
@@ -284,7 +284,7 @@ impl Engine {
         self.0.halve_slots.clone()
     }
 
-    /// Writes what is left of the trace that was asked for with [`EngineOptions::trace`].
+    /// Writes the rest of the trace that [`EngineOptions::trace`] began.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -292,7 +292,7 @@ impl Engine {
         Ok(self.0.inbox.call(|worker| worker.runtime.flush_trace())??)
     }
 
-    /// What the engine is doing, between two passes.
+    /// Requests, pages and reads at this moment, between two passes.
     ///
     /// # Errors
     /// [`EngineError::Closed`].
@@ -364,7 +364,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ends the request as soon as can be; what was generated until then is its result.
+    /// Ends the request as soon as possible; the tokens generated until then are its result.
     pub fn cancel(&self) {
         self.canceller.cancel();
     }
@@ -385,7 +385,7 @@ impl Running {
         Some(item)
     }
 
-    /// What cancels the request from elsewhere.
+    /// A handle that cancels the request from another thread.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
     }

@@ -20,7 +20,7 @@ pub enum EngineError {
     /// The checkpoint is not a model that this version runs, or a step failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The machine lacks the instruction set that was asked for.
+    /// The machine lacks the requested instruction set.
     #[error(transparent)]
     Isa(#[from] kernels_cpu::MissingIsa),
     /// A pass failed as a whole, and with it every request that took part.
@@ -51,10 +51,10 @@ pub enum EngineError {
         /// Tokens of the longest context of this model.
         limit: usize,
     },
-    /// The context asked for is beyond what the model was made for.
+    /// The requested context is longer than the model's own.
     #[error("a context of {asked} tokens is beyond the model's own limit of {limit}")]
     ContextTooLong {
-        /// Tokens asked for.
+        /// Requested tokens.
         asked: usize,
         /// `max_position_embeddings`.
         limit: usize,
@@ -92,7 +92,7 @@ pub enum EngineError {
     /// The system starts no more threads.
     #[error("cannot start a thread: {source}")]
     Thread {
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The engine is closed, or its thread ended by a fault of its own.
@@ -123,12 +123,12 @@ pub enum EngineError {
     SessionCache {
         /// The directory.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// What a prompt does not fit into.
+/// The bound that a prompt exceeds.
 fn holder(prompt: usize, ctx: usize, limit: usize) -> String {
     match prompt < limit {
         true => format!("the context holds {ctx}"),

@@ -1,4 +1,4 @@
-//! What a GGUF file says besides weights: its tokenizer, its end tokens, how to sample.
+//! Metadata of a GGUF file: its tokenizer, its end tokens, its sampling defaults.
 
 use checkpoint::Checkpoint;
 use checkpoint::gguf::{Gguf, Metadata, Value};
@@ -170,7 +170,7 @@ mod tests {
             let ids = read(".out");
             let texts = read(".inp");
             let mut texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
-            // What is behind the last separator is no text.
+            // The part behind the last separator is no text.
             texts.pop();
             assert_eq!(texts.len(), ids.lines().count(), "{name}");
             let mut composed = 0;

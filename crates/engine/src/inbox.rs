@@ -1,4 +1,4 @@
-//! What callers hand to the engine's thread: requests and calls.
+//! Requests and calls on their way from callers to the engine's thread.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use crate::EngineError;
 /// Something to do on the engine's thread between two passes.
 pub(crate) type Call<W> = Box<dyn FnOnce(&mut W) + Send>;
 
-/// What was handed in and not taken yet.
+/// Requests and calls that were handed in and not taken yet.
 pub(crate) struct Letters<R, W> {
     pub(crate) requests: Vec<R>,
     pub(crate) calls: VecDeque<Call<W>>,
@@ -120,7 +120,7 @@ impl<R, W> Inbox<R, W> {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// What arrived; waits for something if `idle`.
+    /// The letters that arrived; waits for one if `idle`.
     pub(crate) fn take(&self, idle: bool) -> Letters<R, W> {
         let mut letters = self.lock();
         while idle && letters.requests.is_empty() && letters.calls.is_empty() && !letters.poked {
@@ -135,7 +135,7 @@ impl<R, W> Inbox<R, W> {
         }
     }
 
-    /// The worker ends: what was not taken gets no other answer.
+    /// The worker ends: letters that were not taken get no other answer.
     pub(crate) fn shut(&self) -> Letters<R, W> {
         let closed = Letters { closed: true, ..Letters::new() };
         std::mem::replace(&mut *self.lock(), closed)

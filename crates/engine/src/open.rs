@@ -1,4 +1,4 @@
-//! From a path to a loaded model: what is in the files, the memory plan, the weights.
+//! From a path to a loaded model: headers of the files, the memory plan, the weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::plan::{MemoryPlan, ModelSizes, PlanInput};
 use crate::runtime::Loaded;
 use crate::{EngineError, EngineOptions, Isa, gguf};
 
-/// What a dense tensor takes in memory beyond its bytes, at most.
+/// Most bytes that a dense tensor takes in memory beyond its own.
 pub const BUFFER_OVERHEAD_BYTES: u64 = 8192;
 
 /// Progress while a model is opened.
@@ -34,13 +34,13 @@ pub enum Loading<'a> {
         /// Together.
         total: u64,
     },
-    /// Direct reads were asked for and could not be had.
+    /// Direct reads were requested, but the file system refuses them.
     IoFallback(&'a str),
     /// A ring was to read and could not be had.
     EngineFallback(&'a str),
 }
 
-/// What computes.
+/// Threads and instruction set that compute.
 #[derive(Copy, Clone, Debug)]
 pub struct Compute {
     /// Threads.
@@ -49,7 +49,7 @@ pub struct Compute {
     pub isa: Isa,
 }
 
-/// What is known of a checkpoint before anything is loaded.
+/// A checkpoint's headers, before anything is loaded.
 pub struct Opened {
     /// Its files.
     pub checkpoint: Checkpoint,
@@ -82,7 +82,7 @@ impl Opened {
         self.layout.experts.layers.iter().map(|layer| layer.extents.len()).sum()
     }
 
-    /// What the memory plan asks of the files.
+    /// Sizes from the files that the memory plan needs.
     ///
     /// # Errors
     /// Expert records that no slot can take.

@@ -1,4 +1,4 @@
-//! What a caller may choose when a model is opened, and what comes of it.
+//! Options of opening a model, and the values they resolve to.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use storage::{IoEngine, IoMode, Storage};
 
 use crate::{EngineError, system};
 
-/// Context when nobody asks for another, tokens.
+/// Default context, tokens.
 const CTX_DEFAULT: usize = 4096;
-/// Reads in flight when nobody asks for another number.
+/// Default number of reads in flight.
 const IO_THREADS_DEFAULT: usize = 8;
-/// Requests that may wait when nobody asks for another number.
+/// Default bound on waiting requests.
 const QUEUE_DEFAULT: usize = 64;
-/// Longest pass when nobody asks for another.
+/// Default bound on the time of a pass.
 const PASS_TIME_DEFAULT: Duration = Duration::from_secs(1);
-/// Disk that sessions may take when nobody asks for another size, bytes.
+/// Default bound on the disk that sessions take, bytes.
 const SESSION_CACHE_BYTES_DEFAULT: u64 = 8 << 30;
-/// Kept free for the rest of the system when no budget is given: 1/8 of what is available, at least
+/// Kept free for the rest of the system when no budget is given: 1/8 of the available memory, at least
 /// this.
 const RESERVE_BYTES_MIN: u64 = 512 << 20;
-/// Budget where the system does not say what is free.
+/// Budget where the system does not tell free memory.
 const BUDGET_FALLBACK_BYTES: u64 = 4 << 30;
 
-/// What requests will be made of: what a model lacks for it is said before its weights are loaded.
+/// Kind of prompts to come. A model that lacks a part for them is refused before its weights are loaded.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Input {
     /// Token ids; a model without a tokenizer will do.
@@ -44,7 +44,7 @@ pub enum Input {
 /// all cores.
 #[derive(Clone, Default)]
 pub struct EngineOptions {
-    /// Bound on the whole process, bytes; `None`: what is free now, less a reserve.
+    /// Bound on the whole process, bytes; `None`: memory that is free now, less a reserve.
     pub memory_bytes: Option<u64>,
     /// Expert slots instead of the number that the budget gives (tests and measurements).
     pub slots: Option<usize>,
@@ -66,7 +66,7 @@ pub struct EngineOptions {
     pub queue: Option<usize>,
     /// Longest pass in which a prompt has the company of sequences that decode; `None`: 1 s.
     pub pass_time_max: Option<Duration>,
-    /// What requests will be made of.
+    /// Kind of prompts to come.
     pub input: Input,
     /// Directory in which computed prefixes outlive the process.
     pub session_cache: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub struct EngineOptions {
     pub io_threads: Option<usize>,
     /// Direct or through the page cache; `None`: direct, with a fall-back that is reported.
     pub io: Option<IoMode>,
-    /// What does the reading; `None`: the pool of threads.
+    /// The reader; `None`: the pool of threads.
     pub io_engine: Option<IoEngine>,
     /// Whether checksums are verified on the first load of a record or on each; `None`: first.
     pub verify: Option<Verify>,

@@ -18,7 +18,7 @@ const PROCESS_BYTES: u64 = 24 << 20;
 /// A tokenizer in memory against its tokenizer.json: measured 6 to 8 times on vocabularies from 8 k
 /// to 250 k entries.
 const TOKENIZER_FACTOR: u64 = 8;
-/// What a sequence's sampler keeps for each entry of the vocabulary, at most: candidates, weights,
+/// Most bytes that a sequence's sampler keeps for each entry of the vocabulary: candidates, weights,
 /// counts, a row of logits.
 const SAMPLING_BYTES_PER_ENTRY: u64 = 24;
 /// Longest prompt chunk chosen by itself; longer ones were not seen to read less.
@@ -29,19 +29,19 @@ const CHUNK_TOKENS_MIN: usize = 16;
 const CHUNK_SHARE: u64 = 8;
 /// Pages beyond those of the sequences: a prefix that ends within a page is copied from one.
 const SPARE_PAGES: usize = 2;
-/// Most recurrent states that are kept when nobody asks for a number.
+/// Default bound on recurrent states that are kept.
 const SNAPSHOTS_MAX: u64 = 16;
 /// Share of what remains that they may take: 1/32.
 const SNAPSHOT_SHARE: u64 = 32;
 
-/// What the plan is made from.
+/// Input of the memory plan.
 #[derive(Clone, Debug)]
 pub struct PlanInput<'a> {
     /// Hyper-parameters.
     pub config: &'a ModelSpec,
     /// Whole budget, bytes.
     pub budget_bytes: u64,
-    /// What the model's files say.
+    /// Sizes from the model's files.
     pub sizes: ModelSizes,
     /// Context, tokens.
     pub ctx: usize,
@@ -117,7 +117,7 @@ pub(crate) fn kv_name<S: serde::Serializer>(kv: &KvFormat, serializer: S) -> Res
 }
 
 impl<'a> PlanInput<'a> {
-    /// What a plan is made from, whether the model is loaded after it or not.
+    /// Input of a plan, whether the model is loaded after it or not.
     pub fn new(config: &'a ModelSpec, sizes: ModelSizes, options: &ResolvedOptions) -> Self {
         Self {
             config,
@@ -144,7 +144,7 @@ impl<'a> PlanInput<'a> {
     }
 }
 
-/// What makes a plan: its input, and a back-end that says what things take.
+/// Makes a plan: its input, and a back-end that tells footprints.
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
     backend: ThisBackend,
@@ -165,7 +165,7 @@ impl<'a> Planner<'a> {
         kv_tokens.max(ctx).div_ceil(PAGE_TOKENS) + parallel + SPARE_PAGES - 1
     }
 
-    /// Keys, values and `states` recurrent states; what is on its way to the disk.
+    /// Keys, values and `states` recurrent states; pages on their way to the disk.
     fn state_bytes(&self, states: usize) -> u64 {
         let page_bytes = PAGE_TOKENS as u64 * self.input.config.kv_bytes_per_token(self.input.kv);
         let copies = if self.input.session_cache { 2 } else { 0 };
@@ -174,7 +174,7 @@ impl<'a> Planner<'a> {
             + copies * self.recurrent_bytes().max(page_bytes)
     }
 
-    /// States that running sequences need, and those that were asked for.
+    /// States that running sequences need, and the requested snapshots.
     fn states_min(&self) -> usize {
         match self.recurrent_bytes() {
             0 => 0,
@@ -223,7 +223,7 @@ impl<'a> Planner<'a> {
         let PlanInput { config, kv, parallel, .. } = *self.input;
         let rows = PlanInput::scratch_rows(parallel, chunk_tokens);
         let footprint = models::scratch_footprint(&self.backend, config, kv, rows);
-        // What cannot even be counted does not fit.
+        // A footprint that overflows does not fit.
         footprint.map_or(u64::MAX / 4, |footprint| footprint.host_bytes)
     }
 
@@ -330,7 +330,7 @@ impl MemoryPlan {
         Ok(usize::try_from(slots).unwrap_or(usize::MAX).min(self.expert_count).max(slots_min))
     }
 
-    /// What all tiers together take.
+    /// Bytes of all tiers together.
     pub fn total_bytes(&self) -> u64 {
         let slots = self.slots as u64 * self.slot_bytes;
         self.process_bytes + self.dense_bytes + self.state_bytes + self.scratch_bytes + slots

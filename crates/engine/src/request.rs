@@ -5,8 +5,8 @@ use tokenizer::{Message, TemplateOptions};
 
 use crate::RunStats;
 
-/// What a model is to continue. Callers hand in the whole of it every time; the engine finds out
-/// what it has computed before.
+/// A prompt. Callers hand in the whole of it every time; the engine finds the prefix that it has
+/// computed before.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Prompt {
@@ -17,7 +17,7 @@ pub enum Prompt {
     /// A conversation, for the model's chat template. Control tokens that a message spells out stay
     /// text.
     Chat {
-        /// What was said.
+        /// The messages.
         messages: Vec<Message>,
         /// Choices of the template. The prompt for an answer is always added.
         options: TemplateOptions,
@@ -71,10 +71,10 @@ pub enum Logits {
     All,
 }
 
-/// What to generate. [`crate::Engine::request`] makes one with the model's own defaults.
+/// A prompt with its sampling and limits. [`crate::Engine::request`] makes one with the model's own defaults.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What to continue.
+    /// The prompt.
     pub prompt: Prompt,
     /// Most tokens to generate; the context bounds them too.
     pub max_tokens: usize,
@@ -97,7 +97,7 @@ pub struct Request {
     pub forced: Vec<u32>,
 }
 
-/// What happens while a request runs.
+/// An event of a running request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -136,7 +136,7 @@ pub enum Event {
 pub enum FinishReason {
     /// An end token.
     Stop,
-    /// As many tokens as asked for.
+    /// The requested number of tokens.
     Length,
     /// The context is full.
     Context,
@@ -157,6 +157,6 @@ pub struct Generation {
     pub finish_reason: FinishReason,
     /// Seed of the sampler, so that the run can be repeated.
     pub seed: u64,
-    /// What it cost.
+    /// Its times, rates and bytes.
     pub stats: RunStats,
 }

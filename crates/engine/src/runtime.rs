@@ -11,7 +11,7 @@ pub trait Runtime: Send {
     /// One pass; see [`Model::forward`]. `cancel` is called about once for each layer.
     ///
     /// # Errors
-    /// What fails everybody, or [`ModelError::Cancelled`].
+    /// A failure of the whole pass, or [`ModelError::Cancelled`].
     fn forward(
         &mut self,
         step: &Step<'_>,
@@ -46,7 +46,7 @@ pub trait Runtime: Send {
     fn load_state(&mut self, slot: u32, bytes: &[u8]) -> Result<(), ModelError>;
     /// Counters of the expert store since it was opened.
     fn store_stats(&self) -> &StoreStats;
-    /// What reading ahead has done since the model was opened.
+    /// Statistics of prefetching since the model was opened.
     fn lookahead_stats(&self) -> &LookaheadStats;
     /// Where the time of the passes went since the model was opened.
     fn phases(&self) -> Phases;
@@ -60,7 +60,7 @@ pub trait Runtime: Send {
     /// # Errors
     /// No memory for more.
     fn resize_slots(&mut self, slots: usize) -> Result<usize, ModelError>;
-    /// Writes what is left of the trace; see [`experts::ExpertStore::flush_trace`].
+    /// Writes the rest of the trace; see [`experts::ExpertStore::flush_trace`].
     ///
     /// # Errors
     /// The file cannot be written.

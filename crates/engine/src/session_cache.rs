@@ -4,7 +4,7 @@
 //! after which tokens, as a chain of hashes from a secret of the directory, so that no prompt can
 //! be made to look like another. It has a checksum, is written under another name, flushed and then
 //! renamed, so that a process may die at any moment. Files that are damaged are removed when they
-//! are met; what is least recently used goes first when there is too much.
+//! are met; the least recently used file goes first when the directory is full.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ const HEADER_BYTES: usize = 24;
 /// Ends the names of files that are being written.
 const TEMPORARY: &str = ".session-tmp";
 
-/// What a file holds.
+/// Contents of a file.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// Keys and values of a page.
@@ -221,7 +221,7 @@ impl SessionCache {
         self.writer.as_ref().is_some_and(|writer| writer.idle.is_some())
     }
 
-    /// Takes note of what was written; waits for it if asked to.
+    /// Takes note of a finished write; waits for it if `wait`.
     fn collect(&mut self, wait: bool) {
         let Some(writer) = &mut self.writer else { return };
         if writer.idle.is_some() {
@@ -235,7 +235,7 @@ impl SessionCache {
             Ok((name, buffer, written)) => {
                 let bytes = buffer.len() as u64;
                 writer.idle = Some(buffer);
-                // What could not be written is computed again.
+                // A prefix that could not be written will be computed again.
                 if written.is_ok() {
                     self.entries.insert(name, Entry { bytes, used: SystemTime::now() });
                     self.bytes += bytes;
@@ -308,7 +308,7 @@ impl Writer {
     }
 }
 
-/// A number that nobody can guess, drawn when the directory is first used.
+/// A random secret, drawn when the directory is first used.
 fn secret(dir: &Path) -> io::Result<u64> {
     let path = dir.join("session-secret");
     let known = fs::read(&path).ok().and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);

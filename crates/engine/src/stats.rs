@@ -1,4 +1,4 @@
-//! What a run cost, in the words and units of the command-line contract.
+//! Times, rates and bytes of a run, in the words and units of the command-line contract.
 
 use experts::StoreStats;
 use serde::Serialize;
@@ -41,7 +41,7 @@ pub struct RunStats {
     pub peak_resident_bytes: Option<u64>,
     /// The budget that the plan was made for.
     pub memory_budget_bytes: u64,
-    /// Why reads went through the page cache although direct ones were asked for.
+    /// Why reads went through the page cache although direct reads were requested.
     pub io_fallback: Option<String>,
     /// Number format of keys and values.
     pub kv: String,
@@ -49,7 +49,7 @@ pub struct RunStats {
     pub lossy: Vec<String>,
 }
 
-/// What an engine is doing.
+/// Requests, pages and reads of an engine at one moment.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EngineStats {
     /// Requests that run.
@@ -83,7 +83,7 @@ impl Counters {
         Self { requests, hits, bytes_read, read_wait_us }
     }
 
-    /// What was counted since `earlier`.
+    /// The difference from `earlier`.
     pub(crate) fn since(&self, earlier: &Counters) -> Counters {
         Counters {
             requests: self.requests - earlier.requests,

@@ -1,4 +1,4 @@
-//! What this machine has: memory that is free, within the limits of the control group; cores; the
+//! This machine: free memory, within the limits of the control group; cores; the
 //! process's own peak.
 
 use storage::{MemoryProbe, SystemMemory};

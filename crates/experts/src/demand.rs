@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::ExpertsError;
 use crate::layout::Layout;
 
-/// What the rows of a pass are computed for. The caller says it; a pass of one row may be either.
+/// Purpose of the rows of a pass. The caller says it; a pass of one row may be either.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Rows of a prompt, perhaps with decoding rows beside them: most experts of a layer are used.
@@ -22,7 +22,7 @@ pub struct Demand<'a> {
     pub layer: u32,
     /// Numbers of the experts, each once.
     pub experts: &'a [u32],
-    /// What the rows are computed for.
+    /// Purpose of the rows.
     pub phase: Phase,
     /// Rows that the experts are for.
     pub tokens: usize,
@@ -39,7 +39,7 @@ pub struct PromptUse<'a> {
     pub rows: &'a [u32],
 }
 
-/// What a demand says about the future of one of its experts.
+/// Evidence of a demand about the future use of one of its experts.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Used {
     /// Share of the coming tokens that will choose it, as far as this demand tells: 1 for a
@@ -63,7 +63,7 @@ impl Used {
 }
 
 impl Demand<'_> {
-    /// What it says about the expert at `position` of its list.
+    /// Its evidence about the expert at `position` of its list.
     pub(crate) fn used(&self, position: usize) -> Used {
         let (prompt_tokens, rows) = match self.prompt {
             None => (0, 0),
@@ -78,7 +78,7 @@ impl Demand<'_> {
 pub struct Hint {
     /// Index of the layer in the model.
     pub layer: u32,
-    /// What the rows are computed for.
+    /// Purpose of the rows.
     pub phase: Phase,
     /// Rows of the demand to come.
     pub tokens: usize,

@@ -1,4 +1,4 @@
-//! What can go wrong between an expert's number and its matrices.
+//! Errors on the way from an expert's number to its matrices.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub enum ExpertsError {
     /// The slots could not be allocated, or a file could not be examined.
     #[error("{source}")]
     Storage {
-        /// What storage said.
+        /// The error of storage.
         r#source: StorageError,
     },
     /// A layer that the model does not have.
@@ -75,7 +75,7 @@ pub enum ExpertsError {
         offset: u64,
         /// The checksum that the container states.
         expected: u64,
-        /// The checksum of what was read.
+        /// The checksum of the bytes that were read.
         got: u64,
     },
     /// Filling the slots ahead of time failed.
@@ -87,7 +87,7 @@ pub enum ExpertsError {
     /// The trace of fetches cannot be written.
     #[error("trace {source}; no trace is written from here on")]
     Trace {
-        /// What the operating system said.
+        /// The operating system's error.
         r#source: TraceError,
     },
     /// The policy names no slot to evict although one is not in use.
@@ -156,7 +156,7 @@ pub enum ExpertsError {
         layer: usize,
         /// `gate`, `up` or `down`.
         part: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         r#source: TensorError,
     },
     /// A matrix whose size in bytes cannot be addressed.

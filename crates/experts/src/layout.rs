@@ -111,7 +111,7 @@ impl Layout {
         self.files[extent.file as usize]
     }
 
-    /// What to read for an expert, and where its extents then lie in the slot.
+    /// The reads of an expert, and where its extents then lie in the slot.
     pub(crate) fn reads(&self, id: ExpertId, target: &mut Widened) -> Result<(), ExpertsError> {
         let extents = self.extents(id).iter();
         let extents = extents.map(|extent| (self.file(extent), extent.offset, extent.bytes));

@@ -34,19 +34,19 @@ const PAUSE_LAYERS: u32 = 8192;
 /// Ranks that are kept apart; further ones count as the last.
 const RANKS_MAX: usize = 16;
 
-/// What reading ahead has done.
+/// Statistics of prefetching.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LookaheadStats {
     /// Experts guessed, whether read or not.
     pub guessed: u64,
-    /// Of those, experts that were then asked for.
+    /// Of those, experts that were then demanded.
     pub right: u64,
-    /// Reads ahead that were asked for.
+    /// Prefetches that were submitted.
     pub reads: u64,
-    /// Of those, reads that were given up before they were done.
+    /// Of those, reads that were cancelled before they were done.
     pub withdrawn: u64,
-    /// Of those, experts that were then asked for.
+    /// Of those, experts that were then demanded.
     pub reads_used: u64,
     /// Bytes read ahead for nothing.
     pub bytes_wasted: u64,
@@ -69,7 +69,7 @@ pub(crate) struct Lookahead {
     judging: bool,
     /// Moving average: what a read of one expert takes when several are under way.
     read_us: f32,
-    /// What right guesses saved and what guessing cost since the trial began.
+    /// Time that right guesses saved and that guessing cost since the trial began.
     saved_us: f32,
     cost_us: f32,
     trial_layers: u32,
@@ -121,7 +121,7 @@ impl Lookahead {
         (0..experts.len()).take_while(|rank| precision[bucket(*rank, tokens)] >= PRECISION_MIN).count()
     }
 
-    /// The layer's demand is known: judges the guess. `wanted` says whether an expert was asked for.
+    /// The layer's demand is known: judges the guess. `wanted` says whether an expert was demanded.
     pub(crate) fn judge(&mut self, layer: u32, wanted: impl Fn(u32) -> bool) {
         self.judging = self.guess_layer.take() == Some(layer);
         if !self.judging {
@@ -144,7 +144,7 @@ impl Lookahead {
         }
     }
 
-    /// An expert that was read ahead was asked for; `landed` says whether its read had ended by then.
+    /// A prefetched expert was demanded; `landed` says whether its read had ended by then.
     pub(crate) fn used(&mut self, landed: bool) {
         self.stats.reads_used += 1;
         if !self.judging {
@@ -154,7 +154,7 @@ impl Lookahead {
         self.saved_us += if landed { self.read_us } else { since_guess_us.min(self.read_us) };
     }
 
-    /// An expert that was read ahead was not asked for.
+    /// A prefetched expert was not demanded.
     pub(crate) fn wasted(&mut self, bytes: u64) {
         self.stats.bytes_wasted += bytes;
     }

@@ -21,7 +21,7 @@ pub trait Policy: Send {
     /// `slot`, which held nothing, will hold `id`.
     fn insert(&mut self, slot: usize, id: ExpertId, used: Used);
 
-    /// `slot`, which held nothing, will hold `id`, which nobody has asked for yet:
+    /// `slot`, which held nothing, will hold `id`, which was not demanded yet:
     /// [`Policy::touch`] follows if somebody does.
     fn insert_ahead(&mut self, slot: usize, id: ExpertId) {
         self.insert(slot, id, Used::ONCE);
@@ -34,7 +34,7 @@ pub trait Policy: Send {
     /// pinned.
     fn victim(&mut self, pinned: &dyn Fn(usize) -> bool) -> Option<usize>;
 
-    /// What `from` holds is in `to` from now on, which held nothing; nothing is known to have been used.
+    /// The expert of `from` moves to `to`, which held nothing. That is no use of it.
     fn relocate(&mut self, from: usize, to: usize, id: ExpertId);
 
     /// There are `slots` slots from now on. Those that are gone hold nothing.

@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 use crate::trace::{Trace, TraceFetch};
 use crate::{ExpertId, Policy};
 
-/// What a replay came to.
+/// Counts of a replay.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Experts asked for.
+    /// Demanded experts.
     pub requests: u64,
     /// Of those, the ones that were in a slot.
     pub hits: u64,
@@ -22,7 +22,7 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// Share of the experts asked for that were in a slot, 0 if none was asked for.
+    /// Share of the demanded experts that were in a slot, 0 if none was demanded.
     pub fn hit_rate(&self) -> f64 {
         if self.requests == 0 { 0.0 } else { self.hits as f64 / self.requests as f64 }
     }
@@ -82,7 +82,7 @@ pub fn replay(trace: &Trace, slots: usize, policy: &mut dyn Policy, measure_from
 struct Cache<'a> {
     /// [number]: its slot.
     slot_of: Vec<Option<usize>>,
-    /// [slot]: number of what it holds.
+    /// [slot]: number of its expert.
     held: Vec<Option<usize>>,
     pinned: Vec<bool>,
     free: Vec<usize>,
@@ -158,7 +158,7 @@ pub fn optimum(trace: &Trace, slots: usize, measure_from: usize) -> Replayed {
             }
         }
         let mut evictions = 0;
-        // What is asked for now has to be there at the same time, if it can be.
+        // Experts of one demand have to be there at the same time, if they fit.
         while kept.len() + experts.len() > slots && experts.len() <= slots {
             let Some((_, number)) = kept.pop_last() else { break };
             use_of[number] = None;

@@ -1,4 +1,4 @@
-//! Router decisions on file: which experts each layer asked for, in order, for how many tokens.
+//! Router decisions on file: which experts each layer demanded, in order, for how many tokens.
 //!
 //! `docs/trace-format.md` describes the bytes. The writer streams and flushes at each turn of the
 //! layers, so a run that is killed leaves a trace that ends in the middle of a record at worst; the
@@ -24,7 +24,7 @@ const TRACE_BYTES_MAX: u64 = 4 << 30;
 const LAYERS_MAX: u32 = 1 << 16;
 const EXPERTS_MAX: u32 = 1 << 20;
 
-/// What a trace was recorded from.
+/// Sizes of the model and the run that a trace was recorded from.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceHeader {
     /// Layers of the model.
@@ -53,7 +53,7 @@ pub struct TraceFetch {
 }
 
 impl TraceFetch {
-    /// What the fetch says about the expert at `position`.
+    /// Evidence of the fetch about the expert at `position`.
     pub(crate) fn used(&self, position: usize) -> Used {
         let rows = self.rows.get(position).copied().unwrap_or(0);
         Used::new(self.tokens as usize, self.prompt_tokens as usize, rows)
@@ -74,7 +74,7 @@ impl TraceFetch {
 /// A trace in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// What it was recorded from.
+    /// Sizes of the model and the run.
     pub header: TraceHeader,
     /// The fetches in order.
     pub fetches: Vec<TraceFetch>,
@@ -236,7 +236,7 @@ impl Trace {
         bytes
     }
 
-    /// Experts asked for.
+    /// Demanded experts.
     pub fn requests(&self) -> u64 {
         self.fetches.iter().map(|fetch| fetch.experts.len() as u64).sum()
     }

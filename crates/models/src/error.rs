@@ -1,4 +1,4 @@
-//! Errors of this crate: what is wrong with a configuration, a tensor or a step, and what to do about it.
+//! Errors of this crate: faults of a configuration, a tensor or a step, with advice.
 
 use std::path::PathBuf;
 

@@ -72,7 +72,7 @@ pub struct Expected {
     pub layer: Option<usize>,
 }
 
-/// The tensors of a checkpoint, sorted out: what the text model uses and what it leaves alone.
+/// The tensors of a checkpoint, sorted into those that the text model uses and those that it ignores.
 #[derive(Debug)]
 pub struct Layout {
     /// Prefix of the text model's tensor names.

@@ -30,7 +30,7 @@ pub const F16_CACHE_TOLERANCE: f64 = 3e-4;
 /// Allowed ratio of the largest difference to the tolerance: five standard deviations, and some.
 pub const LARGEST_TO_RMS: f64 = 8.0;
 
-/// What a back-end computed in one case.
+/// Output of a back-end in one case.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Op and shape.

@@ -15,7 +15,7 @@ use crate::runtime::Runtime;
 pub(crate) struct KvCache {
     pub(crate) blocks: BlockManager,
     pub(crate) prefixes: PrefixCache,
-    /// Recurrent slots that nobody has.
+    /// Free recurrent slots.
     free_slots: Vec<u32>,
     slots: usize,
 }
@@ -47,7 +47,7 @@ impl KvCache {
         self.slots > 0
     }
 
-    /// Recurrent slots that nobody has.
+    /// Free recurrent slots.
     #[cfg(test)]
     pub(crate) fn free_slots(&self) -> usize {
         self.free_slots.len()
@@ -67,7 +67,7 @@ impl KvCache {
             0 => Match::default(),
             max => self.prefixes.lookup(tokens, max.min(tokens.len())),
         };
-        // What was found must not be evicted on the way.
+        // The prefix that was found must not be evicted meanwhile.
         found.pages.iter().for_each(|page| self.blocks.retain(*page));
         let held = self.take_pages(&found, total).and_then(|pages| self.take_slot(&found, pages));
         let shared = found.len / PAGE_TOKENS;

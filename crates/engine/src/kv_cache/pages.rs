@@ -24,7 +24,7 @@ impl BlockManager {
         self.refs.len()
     }
 
-    /// Pages that nobody holds.
+    /// Free pages.
     pub(crate) fn free(&self) -> usize {
         self.free.len()
     }

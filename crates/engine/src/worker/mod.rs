@@ -48,7 +48,7 @@ pub(crate) struct Limits {
     pub(crate) slots_min: usize,
 }
 
-/// What the engine's thread owns.
+/// The state of the engine's thread.
 pub(crate) struct Worker {
     pub(crate) runtime: Box<dyn Runtime>,
     pub(crate) cache: KvCache,
@@ -72,7 +72,7 @@ pub(crate) struct Worker {
     sessions: Option<Sessions>,
 }
 
-/// What a worker is made of.
+/// Arguments of [`Worker::new`].
 pub(crate) struct Parts {
     pub(crate) runtime: Box<dyn Runtime>,
     pub(crate) cache: KvCache,
@@ -143,7 +143,7 @@ impl Worker {
         true
     }
 
-    /// Ends what its caller has given up.
+    /// Ends cancelled requests.
     fn end_cancelled(&mut self) {
         let counters = self.counters();
         let mut left = 0;
@@ -290,7 +290,7 @@ impl Worker {
         Counters::of(self.runtime.store_stats())
     }
 
-    /// What goes on.
+    /// Requests, pages and reads at this moment.
     pub(crate) fn stats(&self) -> EngineStats {
         EngineStats {
             running: self.running.len(),

@@ -278,7 +278,7 @@ impl Worker {
         }
     }
 
-    /// What failed everybody, or was given up by everybody.
+    /// Ends a pass that failed as a whole, or that all its callers cancelled.
     fn fail_all(&mut self, error: ModelError) {
         let cancelled = matches!(error, ModelError::Cancelled);
         let error = Arc::new(error);
@@ -294,7 +294,7 @@ impl Worker {
         }
     }
 
-    /// Notes what was computed.
+    /// Advances the sequences by the rows of the pass.
     fn advance(&mut self) {
         for (rows, index) in self.pass.rows.iter().zip(&self.pass.members) {
             self.running[*index].computed += rows.len as usize;

@@ -1,4 +1,4 @@
-//! Who takes part in the next pass, and with how much: pure functions of what is there.
+//! Which sequences take part in the next pass, and with how many rows: pure functions.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use ops::DELTA_BLOCK_TOKENS;
 
 use crate::Priority;
 
-/// Rows of a prompt part whose time nobody knows yet, when others decode meanwhile.
+/// Rows of the first prompt part beside decoding sequences, before any part was timed.
 const FIRST_ROWS: usize = 256;
 
 /// Prompt parts after which a background prompt that got no rows is treated as an interactive one.
@@ -67,7 +67,7 @@ pub(crate) fn share_out(
         left -= end - claim.pos;
         ends.push(end);
     }
-    // What was left, and those for whom a fair share was less than the grid: served longest ago
+    // The rest, and those for whom a fair share was less than the grid: served longest ago
     // first.
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by_key(|&index| (ends[index] > claims[index].pos, index));
@@ -106,7 +106,7 @@ impl Pace {
     }
 
     /// Rows of a new part in company, at most `most`: as many as a layer can take in the time, by
-    /// what is known.
+    /// the layers timed so far.
     pub(crate) fn rows(&self, most: usize) -> usize {
         let fits = |class: &usize| self.layer[*class].is_some_and(|time| time <= self.room());
         let known = (0..32).rev().find(fits);

@@ -19,7 +19,7 @@ const PERIODIC_TOKENS: usize = 512;
 pub(crate) struct Sequence {
     pub(crate) id: u64,
     pub(crate) request: Request,
-    /// The prompt, then what was generated.
+    /// The prompt, then the generated tokens.
     pub(crate) tokens: Vec<u32>,
     pub(crate) prompt_len: usize,
     /// Most tokens that it can get to.
@@ -34,7 +34,7 @@ pub(crate) struct Sequence {
     pub(crate) spoilt: bool,
     /// When it last took part in a prompt part.
     pub(crate) served: u64,
-    /// What the pass that just ran chose for it.
+    /// The token chosen from the pass that just ran.
     pub(crate) chosen: Option<Result<u32, EngineError>>,
     sampler: Sampler,
     decoder: Option<StreamDecoder<Arc<Tokenizer>>>,
@@ -102,7 +102,7 @@ impl Sequence {
         })
     }
 
-    /// Leading tokens that may come from the cache: all but the last, whose logits are wanted.
+    /// Leading tokens that may come from the cache: all but the last, whose logits are needed.
     pub(crate) fn reuse_max(&self) -> usize {
         match self.request.logits {
             Logits::All => 0,
@@ -152,7 +152,7 @@ impl Sequence {
     }
 
     /// Takes logits after the token at `position`: hands them out, and chooses what follows the
-    /// last token. Logits that are not finite go to nobody and end the request, in whatever row
+    /// last token. Logits that are not finite are not handed out and end the request, in whatever row
     /// they are.
     pub(crate) fn take_logits(&mut self, position: usize, logits: &[f32]) {
         if matches!(self.chosen, Some(Err(_))) {

@@ -12,7 +12,7 @@ use crate::session_cache::{Kind, SessionCache};
 /// Prefixes that wait to be written; of more, the oldest are not.
 const PREFIXES_MAX: usize = 16;
 
-/// The directory, and what is still to go there.
+/// The directory, and the prefixes still to be written.
 pub(super) struct Sessions {
     cache: SessionCache,
     prefixes: VecDeque<Vec<u32>>,
@@ -60,7 +60,7 @@ impl Sessions {
                 return;
             }
             let found = kv.prefixes.lookup(tokens, tokens.len());
-            // What memory has no longer cannot be written.
+            // Pages that were evicted meanwhile cannot be written.
             let pages = found.pages.iter().enumerate().filter(|_| found.len == tokens.len());
             let page = pages
                 .map(|(index, page)| (tokens.len().min((index + 1) * PAGE_TOKENS), *page))

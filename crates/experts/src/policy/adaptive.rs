@@ -13,7 +13,7 @@
 //! (1/p - 1)` layers.
 //!
 //! The second part is what keeps some hits where memory holds less than one token's experts: least
-//! recently used evicts there what is needed next, and finds nothing.
+//! recently used evicts there the expert that is needed next, and finds nothing.
 
 use std::mem;
 
@@ -41,7 +41,7 @@ const VICTIMS_MAX: usize = 64;
 /// The policy. Finding victims looks at every slot, some ten nanoseconds each, hence several at once.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
-    /// [slot]: what it holds.
+    /// [slot]: the expert in it.
     held: Vec<Option<ExpertId>>,
     /// The slots found last that hold what they held then and were not used since, the furthest at the end.
     victims: Vec<(f32, usize)>,
@@ -50,7 +50,7 @@ pub struct Adaptive {
     /// Tokens (or prompt chunks) so far, and the layer that is running.
     token: u32,
     layer: u32,
-    /// [tokens]: what is left of the averages after so many tokens.
+    /// [tokens]: share of the averages that is left after so many tokens.
     decay: Vec<[f32; 2]>,
 }
 
@@ -120,7 +120,7 @@ impl Adaptive {
 }
 
 impl Adaptive {
-    /// What `slot` held when victims were found is of use now, or gone.
+    /// The expert in `slot`, which was a victim to be, is in use now or gone.
     fn spare(&mut self, slot: usize) {
         self.victims.retain(|(_, victim)| *victim != slot);
     }
@@ -236,14 +236,14 @@ mod tests {
         (0..slots)
             .filter(|slot| again(*slot))
             .for_each(|slot| policy.touch(slot, id(slot as u32 % 2, slot as u32 / 2), Used::ONCE));
-        policy.insert_ahead(0, id(1, 2000)); // Nobody has asked for it: a victim like any other.
+        policy.insert_ahead(0, id(1, 2000)); // Never demanded: a victim like any other.
         let mut victims = Vec::new();
         for _ in 0..slots / 5 {
             let victim = policy.victim(&|slot| slot == 10).unwrap();
             policy.remove(victim);
             victims.push(victim);
             if victims.len() == 2 {
-                // One of those found is asked for: it stays.
+                // One of those found is demanded: it stays.
                 policy.touch(20, id(0, 10), Used::ONCE);
             }
         }

@@ -1,9 +1,9 @@
-//! What can go wrong with a trace.
+//! Errors of traces.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What went wrong with a trace.
+/// A trace that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TraceError {
@@ -12,7 +12,7 @@ pub enum TraceError {
     Io {
         /// The trace.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         r#source: io::Error,
     },
     /// The bytes are no trace, or a damaged one.
@@ -22,7 +22,7 @@ pub enum TraceError {
         path: PathBuf,
         /// Where in the file.
         offset: usize,
-        /// What is wrong there.
+        /// The reason.
         reason: &'static str,
     },
 }
