@@ -41,7 +41,7 @@ static TRACE: LazyLock<Trace> = LazyLock::new(|| {
                 }
             }
             before.clone_from(&experts);
-            fetches.push(TraceFetch { layer, tokens: 1, experts });
+            fetches.push(TraceFetch { layer, tokens: 1, experts, ..TraceFetch::default() });
         }
     }
     let experts = EXPERTS * u64::from(LAYERS);
