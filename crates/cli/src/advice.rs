@@ -50,6 +50,12 @@ impl fmt::Display for Advised {
 impl std::error::Error for Advised {}
 
 impl Trial {
+    /// With a text in memory beside the model.
+    pub(crate) fn with_text(mut self, bytes: u64) -> Self {
+        self.options.text_bytes = bytes;
+        self
+    }
+
     /// The error, with the advice that works if there is any.
     pub(crate) fn advise(&self, error: impl Into<anyhow::Error>) -> anyhow::Error {
         let error = error.into();
@@ -59,6 +65,7 @@ impl Trial {
         });
         let lab = error.chain().find_map(|cause| cause.downcast_ref::<LabError>());
         let advice = match (engine, lab) {
+            (Some(EngineError::PromptTooLong { exact: false, .. }), _) => Some("use a shorter prompt".into()),
             (Some(EngineError::PromptTooLong { prompt, .. }), _) => {
                 Some(self.room_for(prompt + 1, "a shorter prompt"))
             }

@@ -10,8 +10,10 @@ use anyhow::Context;
 use crate::args::Usage;
 use crate::output;
 
-/// Longest text read from standard input, bytes.
+/// Longest text read from standard input, bytes: so much, and this share of the memory budget.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
+const STDIN_BYTES_MIN: u64 = 1 << 20;
+const STDIN_SHARE: u64 = 8;
 /// Standard input that is silent for so long beside an argument is spoken of.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -19,16 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`Usage`] where there is nothing to ask; input that is too long or is not UTF-8.
-pub(crate) fn read(argument: Option<&str>, raw: bool) -> anyhow::Result<String> {
+pub(crate) fn read(argument: Option<&str>, raw: bool, memory: Option<u64>) -> anyhow::Result<String> {
+    let most = stdin_bytes_max(memory);
     let terminal = io::stdin().is_terminal();
     let prompt = match argument {
-        Some("-") => read_stdin()?,
+        Some("-") => read_stdin(most)?,
         Some(text) if terminal => text.to_owned(),
-        Some(text) => joined(&read_stdin_beside_argument()?, text, raw),
+        Some(text) => joined(&read_stdin_beside_argument(most)?, text, raw),
         None if terminal => {
             return Err(Usage("there is no prompt; write one after the model, or pipe it in".into()).into());
         }
-        None => read_stdin()?,
+        None => read_stdin(most)?,
     };
     // Raw text may well be a line's end; a question may not.
     if prompt.is_empty() || !raw && prompt.trim().is_empty() {
@@ -53,23 +56,29 @@ fn joined(context: &str, prompt: &str, raw: bool) -> String {
     }
 }
 
-fn read_stdin() -> anyhow::Result<String> {
+/// Longest text that is read from standard input within a memory budget.
+pub(crate) fn stdin_bytes_max(memory: Option<u64>) -> u64 {
+    memory.map_or(STDIN_BYTES_MAX, |memory| (memory / STDIN_SHARE).clamp(STDIN_BYTES_MIN, STDIN_BYTES_MAX))
+}
+
+fn read_stdin(most: u64) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    let read = io::stdin().take(STDIN_BYTES_MAX + 1).read_to_end(&mut bytes);
+    let read = io::stdin().take(most + 1).read_to_end(&mut bytes);
     read.context("cannot read standard input")?;
     anyhow::ensure!(
-        bytes.len() as u64 <= STDIN_BYTES_MAX,
-        "standard input is longer than {STDIN_BYTES_MAX} bytes; give a shorter text"
+        bytes.len() as u64 <= most,
+        "standard input is longer than the {most} bytes that are read as a prompt within this memory budget; give a \
+         shorter text"
     );
     String::from_utf8(bytes).context("standard input is not UTF-8 text")
 }
 
 /// An open pipe that nobody closes is likely to be an accident: its user is told what is waited for.
-fn read_stdin_beside_argument() -> anyhow::Result<String> {
+fn read_stdin_beside_argument(most: u64) -> anyhow::Result<String> {
     let (sender, receiver) = sync_channel(1);
-    let reader = thread::Builder::new().spawn(move || drop(sender.send(read_stdin())));
+    let reader = thread::Builder::new().spawn(move || drop(sender.send(read_stdin(most))));
     if reader.is_err() {
-        return read_stdin();
+        return read_stdin(most);
     }
     match receiver.recv_timeout(PATIENCE) {
         Ok(text) => text,

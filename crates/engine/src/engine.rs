@@ -11,11 +11,11 @@ use checkpoint::Checkpoint;
 use models::ModelSpec;
 use sampling::GenerationDefaults;
 use storage::{FileId, IoEngine, Storage};
-use tokenizer::{Message, TemplateOptions, Tokenizer};
+use tokenizer::{Message, TemplateOptions, Tokenizer, TokenizerError};
 
 use crate::channel::{Channel, Item, StillRunning};
 use crate::kv_cache::KvCache;
-use crate::open::{Compute, Loading, Opened, Source, load, open_files, open_storage};
+use crate::open::{Compute, Loading, Opened, Source, load, open_files, open_storage, probe_memory};
 use crate::options::ResolvedOptions;
 use crate::plan::MemoryPlan;
 use crate::runtime::Runtime;
@@ -72,6 +72,7 @@ impl Engine {
         let (storage, mut defaults) = (open_storage(&options)?, opened.generation_defaults()?);
         let plan = opened.plan(&options, storage.block_bytes())?;
         progress(Loading::Planned(&plan));
+        probe_memory(&plan)?;
         let tokenizer = opened.tokenizer_for(options.input)?;
         for id in tokenizer.iter().flat_map(|tokenizer| tokenizer.end_token_ids()) {
             // The vocabulary may have tokens that the model has not.
@@ -225,16 +226,23 @@ impl Engine {
     /// The tokens of a prompt.
     ///
     /// # Errors
-    /// There is no tokenizer or template, or it does not accept the text.
+    /// There is no tokenizer or template, or it does not accept the text; [`EngineError::PromptTooLong`].
     pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
-        match prompt {
-            Prompt::Tokens(tokens) => Ok(tokens.clone()),
-            Prompt::Text(text) => Ok(self.tokenizer()?.encode(text, true)?),
+        let (ctx, limit) = (self.0.options.ctx, self.config().max_position_embeddings);
+        let tokens = match prompt {
+            Prompt::Tokens(tokens) => return Ok(tokens.clone()),
+            Prompt::Text(text) => self.tokenizer()?.encode_within(text, true, ctx),
             Prompt::Chat { messages, options } => {
                 let options = TemplateOptions { add_generation_prompt: true, ..options.clone() };
-                Ok(self.tokenizer()?.encode_chat(messages, &options)?)
+                self.tokenizer()?.encode_chat_within(messages, &options, ctx)
             }
-        }
+        };
+        tokens.map_err(|error| match error {
+            TokenizerError::TooManyIds { count: prompt, exact, .. } => {
+                EngineError::PromptTooLong { prompt, exact, ctx, limit }
+            }
+            error => error.into(),
+        })
     }
 
     /// Where the system message ends in the tokens of a conversation: others may begin with it too.
@@ -258,7 +266,7 @@ impl Engine {
         // A request for logits alone needs no room for a token.
         if tokens.len() + usize::from(request.max_tokens > 0) > ctx {
             let limit = self.config().max_position_embeddings;
-            return Err(EngineError::PromptTooLong { prompt: tokens.len(), ctx, limit });
+            return Err(EngineError::PromptTooLong { prompt: tokens.len(), exact: true, ctx, limit });
         }
         match tokens.iter().chain(&request.forced).find(|id| **id as usize >= vocab) {
             Some(id) => Err(EngineError::TokenOutOfRange { id: *id, vocab }),

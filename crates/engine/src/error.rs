@@ -41,11 +41,27 @@ pub enum EngineError {
     /// The least that works does not fit into the budget.
     #[error("{0}")]
     BudgetTooSmall(Box<Shortfall>),
+    /// The system does not give the memory that was planned.
+    #[error(
+        "the system does not give this process {} of memory: a limit on its address space, or too little is \
+         free",
+        human_bytes(*bytes)
+    )]
+    NoMemory {
+        /// What was asked for, bytes.
+        bytes: u64,
+    },
     /// The prompt does not leave room for a single new token.
-    #[error("the prompt has {prompt} tokens and {}", holder(*prompt, *ctx, *limit))]
+    #[error(
+        "the prompt has {}{prompt} tokens and {}",
+        if *exact { "" } else { "at least " },
+        holder(*prompt, *ctx, *limit)
+    )]
     PromptTooLong {
-        /// Tokens of the prompt.
+        /// Tokens of the prompt, or a number that it has at least.
         prompt: usize,
+        /// Whether they were counted.
+        exact: bool,
         /// Tokens of the context.
         ctx: usize,
         /// Tokens of the longest context of this model.

@@ -171,6 +171,21 @@ pub fn plan_for(path: &Path, options: &EngineOptions) -> Result<MemoryPlan, Engi
     opened.plan(&options, BLOCK_BYTES)
 }
 
+/// Asks the system for all that is planned, before anything is loaded: an allocation that fails later on
+/// would end the process without a word.
+///
+/// # Errors
+/// [`EngineError::NoMemory`].
+pub(crate) fn probe_memory(plan: &MemoryPlan) -> Result<(), EngineError> {
+    let bytes = plan.total_bytes();
+    let mut probe: Vec<u8> = Vec::new();
+    let size = usize::try_from(bytes).map_err(|_| EngineError::NoMemory { bytes })?;
+    probe.try_reserve_exact(size).map_err(|_| EngineError::NoMemory { bytes })?;
+    // Given back untouched; a compiler may leave out what nobody looks at.
+    std::hint::black_box(&probe);
+    Ok(())
+}
+
 /// Where weights are read from.
 ///
 /// # Errors

@@ -56,6 +56,8 @@ pub struct EngineOptions {
     pub chunk_tokens: Option<usize>,
     /// Requests that run at once; `None`: 1.
     pub parallel: Option<usize>,
+    /// Length of a text that is kept in memory with its tokens beside the requests, bytes.
+    pub text_bytes: u64,
     /// Tokens for whose keys and values there is room, of all requests together; `None`: `parallel`
     /// times the context. Requests wait for room.
     pub kv_tokens: Option<usize>,
@@ -118,6 +120,7 @@ pub struct ResolvedOptions {
     pub kv: KvFormat,
     pub chunk_tokens: Option<usize>,
     pub parallel: usize,
+    pub text_bytes: u64,
     pub kv_tokens: usize,
     pub snapshots: Option<usize>,
     pub queue: usize,
@@ -157,6 +160,7 @@ impl ResolvedOptions {
             kv: options.kv(),
             chunk_tokens: options.chunk_tokens,
             parallel,
+            text_bytes: options.text_bytes,
             kv_tokens: options.kv_tokens.unwrap_or(parallel.saturating_mul(ctx)).max(ctx),
             snapshots: options.snapshots,
             queue: options.queue.unwrap_or(QUEUE_DEFAULT),

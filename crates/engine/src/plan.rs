@@ -21,6 +21,10 @@ const TOKENIZER_FACTOR: u64 = 8;
 /// Most bytes that a sequence's sampler keeps for each entry of the vocabulary: candidates, weights,
 /// counts, a row of logits.
 const SAMPLING_BYTES_PER_ENTRY: u64 = 24;
+/// Text of a prompt, as messages, in a template's hands and rendered, and its ids, for each token.
+const PROMPT_BYTES_PER_TOKEN: u64 = 96;
+/// A text and its ids against the text: an id of four bytes for each byte, at most.
+const TEXT_FACTOR: u64 = 5;
 /// Longest prompt chunk chosen by itself; longer ones were not seen to read less.
 const CHUNK_TOKENS_MAX: usize = 4096;
 /// Shortest prompt chunk before the plan gives up slots beyond the minimum.
@@ -51,6 +55,8 @@ pub struct PlanInput<'a> {
     pub parallel: usize,
     /// Tokens for whose keys and values there is room.
     pub kv_tokens: usize,
+    /// A text that is kept with its tokens, bytes.
+    pub text_bytes: u64,
     /// Fixed number of recurrent states to go back to, if the caller wants one.
     pub snapshots: Option<usize>,
     /// Whether prefixes go to disk.
@@ -127,6 +133,7 @@ impl<'a> PlanInput<'a> {
             kv: options.kv,
             parallel: options.parallel,
             kv_tokens: options.kv_tokens,
+            text_bytes: options.text_bytes,
             snapshots: options.snapshots,
             session_cache: options.session_cache.is_some(),
             threads: options.threads,
@@ -197,7 +204,10 @@ impl<'a> Planner<'a> {
         // The process was measured with one.
         let samplers = (self.input.parallel - 1) * self.input.config.vocab_size;
         let tokenizer = TOKENIZER_FACTOR * self.input.sizes.tokenizer_json_bytes;
-        PROCESS_BYTES + tokenizer + samplers as u64 * SAMPLING_BYTES_PER_ENTRY
+        let prompts = (self.input.parallel * self.input.ctx) as u64 * PROMPT_BYTES_PER_TOKEN;
+        let text = self.input.text_bytes.saturating_mul(TEXT_FACTOR);
+        let samplers = samplers as u64 * SAMPLING_BYTES_PER_ENTRY;
+        (PROCESS_BYTES + tokenizer + samplers + prompts).saturating_add(text)
     }
 
     fn slots_min(&self) -> usize {
@@ -210,12 +220,13 @@ impl<'a> Planner<'a> {
     }
 
     fn fixed_bytes(&self) -> u64 {
-        self.process_bytes() + self.input.sizes.dense_bytes + self.state_bytes(self.states_min())
+        let given = self.input.sizes.dense_bytes + self.state_bytes(self.states_min());
+        self.process_bytes().saturating_add(given)
     }
 
     fn least_bytes(&self) -> u64 {
         let chunk = self.input.chunk_tokens.unwrap_or(1).min(self.input.ctx);
-        self.fixed_bytes() + self.slots_min_bytes() + self.scratch_bytes(chunk)
+        self.fixed_bytes().saturating_add(self.slots_min_bytes() + self.scratch_bytes(chunk))
     }
 
     /// Activations of the model and of the back-end's own ops.

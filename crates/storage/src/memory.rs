@@ -6,7 +6,7 @@
 //!
 //! | system | available | peak |
 //! |---|---|---|
-//! | Linux | `MemAvailable`, less where a control group says so | `VmHWM` |
+//! | Linux | `MemAvailable`, less where a control group or a limit on the address space says so | `VmHWM` |
 //! | Android | the same, at most what the app was told ([`SystemMemory::at_most`]) | `VmHWM` |
 //! | macOS | free and inactive pages | `getrusage` |
 //! | iOS | `os_proc_available_memory`: what is left before the app is killed | `getrusage` |

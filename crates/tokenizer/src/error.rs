@@ -56,6 +56,16 @@ pub enum TokenizerError {
         /// What the tokenizer said.
         what: String,
     },
+    /// The text has more ids than there is room for.
+    #[error("the text has {}{count} tokens, and there is room for {max}", if *exact { "" } else { "at least " })]
+    TooManyIds {
+        /// Ids of the text, or a number that it has at least.
+        count: usize,
+        /// Whether they were counted.
+        exact: bool,
+        /// How many there is room for.
+        max: usize,
+    },
     /// Ids could not be turned into text.
     #[error("the tokenizer cannot decode {count} ids: {what}")]
     Decode {
@@ -143,6 +153,10 @@ pub enum TokenizerError {
     },
 }
 
+/// What a tokenizer said to a text.
+pub(crate) fn encode_error(text: &str, error: impl std::fmt::Display) -> TokenizerError {
+    TokenizerError::Encode { bytes: text.len(), what: one_line(&error.to_string()) }
+}
 /// Text from a file or a library in the one line and the length that a message has room for.
 pub(crate) fn one_line(text: &str) -> String {
     const CHARS_MAX: usize = 400;

@@ -69,6 +69,16 @@ impl Message {
         Self { role: role.into(), content: content.into(), fields: Map::new() }
     }
 
+    /// Length of the text in the message, bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let of_part = |part: &Value| part.get("text").and_then(Value::as_str).map_or(0, str::len);
+        match &self.content {
+            MessageContent::Text(text) => text.len(),
+            MessageContent::Parts(parts) => parts.iter().map(of_part).sum(),
+            MessageContent::Null | MessageContent::Absent => 0,
+        }
+    }
+
     /// Instructions to the model.
     pub fn system(content: impl Into<MessageContent>) -> Self {
         Self::new("system", content)
@@ -102,8 +112,8 @@ pub struct TemplateOptions {
     /// else `default`.
     pub template: Option<String>,
     /// The time that `strftime_now` tells, in seconds since 1970 of the user's *local* time
-    /// (UTC seconds plus the zone's offset); `None` reads the clock and tells UTC. Set it for a
-    /// reproducible prompt.
+    /// (UTC seconds plus the zone's offset); `None` reads the clock. Set it for a reproducible
+    /// prompt.
     pub now_s: Option<i64>,
 }
 

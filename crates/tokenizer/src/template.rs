@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value as JinjaValue};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value as JinjaValue};
 use serde_json::{Map, Value};
 
 use crate::error::one_line;
 use crate::files::CHAT_TEMPLATE_BYTES_MAX;
-use crate::{TemplateOptions, TokenizerError, python, time};
+use crate::{TemplateOptions, TokenizerError, jinja, time};
 
 /// Work a template may do for one rendering, in minijinja's units: one instruction, 64 bytes
 /// produced, or 2 list items visited cost 1. A full context of 262,144 tokens (1 MB of text in
@@ -105,7 +105,7 @@ impl ChatTemplates {
         }
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         self.templates.retain(|(known, _)| known != name);
-        self.templates.push((name.to_owned(), without_generation_tags(&source)));
+        self.templates.push((name.to_owned(), source));
         Ok(())
     }
 
@@ -226,7 +226,8 @@ fn render_here(
 ) -> Result<String, TokenizerError> {
     let environment = environment(now_s);
     let failed = |error: Error| failure(name, &error);
-    let template = environment.template_from_named_str(name, source).map_err(failed)?;
+    let source = jinja::rewrite(source);
+    let template = environment.template_from_named_str(name, &source).map_err(failed)?;
     let mut out = Limited { bytes: Vec::new(), limit: TEMPLATE_OUTPUT_BYTES_MAX };
     let context = JinjaValue::from(Serde(context));
     template.render_captured_to(context, &mut out).map_err(failed)?;
@@ -266,31 +267,16 @@ fn environment(now_s: Option<i64>) -> Environment<'static> {
     // The default delimiters are always valid.
     env.set_syntax(syntax.unwrap_or_default());
     env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_formatter(write_value);
-    env.set_unknown_method_callback(python::method);
+    env.set_formatter(jinja::write_value);
+    env.set_unknown_method_callback(jinja::method);
     env.set_fuel(Some(TEMPLATE_FUEL));
     env.set_recursion_limit(TEMPLATE_RECURSION_MAX);
-    env.add_filter("tojson", python::tojson);
-    // Not in transformers' templates, and indents so much that a nested value takes gigabytes.
-    env.remove_filter("pprint");
-    env.add_test("sequence", python::is_sequence);
-    env.add_test("iterable", python::is_iterable);
-    env.add_test("mapping", python::is_mapping);
+    jinja::install(&mut env);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", move |format: &str| {
-        time::strftime(format, now_s.unwrap_or_else(utc_now_s))
+        time::strftime(format, now_s.unwrap_or_else(local_now_s))
     });
     env
-}
-
-/// Writes a value where `{{ }}` stands: as Python's `str`.
-fn write_value(out: &mut Output, state: &mut State, value: &JinjaValue) -> Result<(), Error> {
-    match f64::try_from(value.clone()) {
-        Ok(float) if value.is_number() && !value.is_integer() => {
-            out.write_str(&python::float_repr(float)).map_err(Error::from)
-        }
-        _ => minijinja::escape_formatter(out, state, value),
-    }
 }
 
 fn raise_exception(message: &JinjaValue) -> Result<JinjaValue, Error> {
@@ -299,10 +285,11 @@ fn raise_exception(message: &JinjaValue) -> Result<JinjaValue, Error> {
     Err(error.with_source(Raised(message)))
 }
 
-fn utc_now_s() -> i64 {
-    // A clock before 1970 is a broken clock; the template then tells 1970.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+/// Seconds since 1970 of the clock on the wall, as Python's `datetime.now()` tells it.
+fn local_now_s() -> i64 {
+    let now = jiff::Timestamp::now();
+    let offset = jiff::tz::TimeZone::system().to_offset(now);
+    now.as_second().saturating_add(offset.seconds().into())
 }
 
 /// Says in this crate's words what went wrong in a template.
@@ -352,46 +339,15 @@ impl io::Write for Limited {
     }
 }
 
-/// Turns the tags `generation` and `endgeneration`, with which transformers marks the assistant's
-/// words for training, into an `if` that always holds. Everything else stays, also line numbers.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|end| start + end) else { break };
-        let tag = &rest[start + 2..end];
-        let word = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let replacement = match word {
-            "generation" => "if true",
-            "endgeneration" => "endif",
-            _ => word,
-        };
-        out.push_str(&rest[..start + 2]);
-        out.push_str(&if replacement == word { tag.to_owned() } else { tag.replace(word, replacement) });
-        out.push_str("%}");
-        rest = &rest[end + 2..];
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn generation_tags_become_an_if() {
-        let source = "a{%- generation -%}\nb {% endgeneration %}{% if x %}{{ '{%' }}";
-        let expected = "a{%- if true -%}\nb {% endif %}{% if x %}{{ '{%' }}";
-        assert_eq!(without_generation_tags(source), expected);
-        assert_eq!(without_generation_tags("{% generation"), "{% generation");
-    }
 
     /// minijinja folds the constants of this chain again and again while it compiles.
     #[test]
     fn slow_templates_are_given_up() {
         let templates = ChatTemplates::default();
-        let slow = format!("{{{{ {}1 }}}}", "1~".repeat(16_000));
+        let slow = format!("{{{{ {}1 }}}}", "'a'+".repeat(16_000));
         let render =
             |source: &str| templates.render_within(Duration::from_millis(20), "t", source, Map::new(), None);
         for _ in 0..TEMPLATE_ABANDONED_MAX {

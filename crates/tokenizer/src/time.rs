@@ -29,6 +29,20 @@ struct Civil {
     second_of_day: i64,
 }
 
+impl Civil {
+    /// Year and week of ISO 8601: a week belongs to the year that its Thursday is in.
+    fn iso_week(&self) -> (i64, i64) {
+        let thursday = self.day_of_year + 3 - (self.weekday as i64 + 6) % 7;
+        let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = |year: i64| 365 + i64::from(leap(year));
+        match thursday {
+            ..=0 => (self.year - 1, (thursday + days(self.year - 1) - 1) / 7 + 1),
+            day if day > days(self.year) => (self.year + 1, 1),
+            day => (self.year, (day - 1) / 7 + 1),
+        }
+    }
+}
+
 /// Date of a number of seconds since 1970. The year is counted from March, so that the leap day
 /// comes last, in cycles of 400 years (146,097 days).
 fn civil(seconds: i64) -> Civil {
@@ -101,6 +115,11 @@ fn write_directive(out: &mut String, directive: char, padded: bool, time: &Civil
         'f' => (0, 6, '0'),
         'u' => ((time.weekday as i64 + 6) % 7 + 1, 1, '0'),
         'w' => (time.weekday as i64, 1, '0'),
+        // Weeks of the year from its first Sunday, from its first Monday, and as ISO 8601 has them.
+        'U' => ((time.day_of_year + 6 - time.weekday as i64) / 7, 2, '0'),
+        'W' => ((time.day_of_year + 6 - (time.weekday as i64 + 6) % 7) / 7, 2, '0'),
+        'V' => (time.iso_week().1, 2, '0'),
+        'G' => (time.iso_week().0, 4, '0'),
         's' => (seconds, 1, '0'),
         _ => {
             write_text(out, directive, padded, hour, time, seconds);
@@ -168,6 +187,7 @@ mod tests {
             ("%-d %B %y, %a", "1 August 25, Fri"),
             ("%-I:%M %p|%e|%F %T|%u%w", "6:05 AM| 1|2025-08-01 06:05:05|55"),
             ("100%% %Q %-Q %", "100% %Q %-Q %"),
+            ("%U %W %V %G|%Z%z", "30 30 31 2025|"),
         ] {
             assert_eq!(strftime(format, seconds), expected);
         }

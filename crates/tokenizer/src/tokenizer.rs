@@ -5,16 +5,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
-use tokenizers::{
-    AddedToken, AddedVocabulary, DecoderWrapper, Model as _, NormalizerWrapper, PreTokenizer as _,
-};
+use tokenizers::{AddedToken, AddedVocabulary, DecoderWrapper, NormalizerWrapper};
 
 use crate::companions::{Companions, END_TEXTS, end_ids};
 use crate::control::Breaker;
-use crate::error::one_line;
+use crate::error::{encode_error, one_line};
 use crate::files::{
     CHAT_TEMPLATE_BYTES_MAX, TOKENIZER_BYTES_MAX, TOKENIZER_CONFIG_BYTES_MAX, read, read_json,
 };
+use crate::pieces::{Cuts, Pieces, longest_token};
 use crate::template::{ChatTemplates, TEMPLATES_MAX};
 use crate::{Message, TemplateOptions, TokenizerError};
 
@@ -29,6 +28,10 @@ pub struct Tokenizer {
     /// Ids whose text another id has, to that id: a text has one id, an id has a text.
     same_as: HashMap<u32, u32>,
     decoding: Decoding,
+    /// Where long texts can be cut.
+    cuts: Cuts,
+    /// Most bytes of text that one id stands for, if that is known.
+    longest: Option<usize>,
     templates: ChatTemplates,
 }
 
@@ -179,7 +182,9 @@ impl Tokenizer {
         let added = inner.get_added_vocabulary().get_added_tokens_decoder();
         let control = added.values().filter(|token| token.special).map(|t| t.content.clone()).collect();
         let decoding = Decoding::of(inner.get_decoder());
-        Ok(Self { inner, plain, control, same_as, decoding, templates })
+        let cuts = Cuts::of(&inner);
+        let longest = longest_token(&inner, &cuts);
+        Ok(Self { inner, plain, control, same_as, decoding, cuts, longest, templates })
     }
 
     /// The ids of a text. Special tokens in the text are recognised, as rendered templates need;
@@ -189,9 +194,62 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] if the tokenizer cannot represent the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens);
-        let encoding = encoding.map_err(|error| encode_error(text, error))?;
-        Ok(encoding.get_ids().to_vec())
+        let (mut ids, after) = if add_special_tokens { self.around()? } else { Default::default() };
+        self.pieces().encode(text, self.inner.get_added_vocabulary(), &mut |piece| ids.extend(piece))?;
+        ids.extend(after);
+        Ok(ids)
+    }
+
+    /// The ids of a text that may have `max` of them: as [`Self::encode`], but a text that has more is
+    /// refused, before it is encoded where its length alone shows it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TooManyIds`]; as [`Self::encode`].
+    pub fn encode_within(&self, text: &str, special: bool, max: usize) -> Result<Vec<u32>, TokenizerError> {
+        self.check_bytes(text.len(), max)?;
+        if self.fewest_ids(text.len()) <= max {
+            let ids = self.encode(text, special)?;
+            return if ids.len() <= max { Ok(ids) } else { Err(too_many(ids.len(), true, max)) };
+        }
+        Err(too_many(self.count(text, special)?, true, max))
+    }
+
+    /// Refuses a text that is far too long, without looking at it.
+    fn check_bytes(&self, bytes: usize, max: usize) -> Result<(), TokenizerError> {
+        let fewest = self.fewest_ids(bytes);
+        match fewest > max.saturating_mul(FAR_TOO_LONG) {
+            true => Err(too_many(fewest, false, max)),
+            false => Ok(()),
+        }
+    }
+
+    /// How many ids [`Self::encode`] would make, without keeping them.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] if the tokenizer cannot represent the text.
+    pub fn count(&self, text: &str, add_special_tokens: bool) -> Result<usize, TokenizerError> {
+        let (before, after) = if add_special_tokens { self.around()? } else { Default::default() };
+        let mut count = before.len() + after.len();
+        self.pieces().encode(text, self.inner.get_added_vocabulary(), &mut |piece| count += piece.len())?;
+        Ok(count)
+    }
+
+    /// A number of ids that no text of so many bytes has fewer of.
+    pub fn fewest_ids(&self, bytes: usize) -> usize {
+        self.longest.map_or(0, |longest| bytes / longest)
+    }
+
+    /// The ids that are put before and behind every text.
+    fn around(&self) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+        let ids = |special: bool| {
+            let encoding = self.inner.encode_fast("a", special);
+            encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|error| encode_error("a", error))
+        };
+        let (mut whole, bare) = (ids(true)?, ids(false)?);
+        let start = whole.windows(bare.len().max(1)).position(|ids| ids == bare).unwrap_or(0);
+        let after = whole.split_off((start + bare.len()).min(whole.len()));
+        whole.truncate(start);
+        Ok((whole, after))
     }
 
     /// The ids of a text in which nothing is a special token: `<|im_end|>` becomes the ids of its
@@ -200,16 +258,9 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] if the tokenizer cannot represent the text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let inner = &self.inner;
-        let mut pieces = self.plain.extract_and_normalize(inner.get_normalizer(), text);
-        let failed = |error| encode_error(text, error);
-        if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut pieces).map_err(failed)?;
-        }
-        let model = inner.get_model();
-        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
-        let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = Vec::new();
+        self.pieces().encode(text, &self.plain, &mut |piece| ids.extend(piece))?;
+        Ok(ids)
     }
 
     /// The text of ids, all at once. Ids outside the vocabulary have no text; `skip_special`
@@ -285,10 +336,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`].
     pub fn text_prefix(&self) -> Result<Vec<u32>, TokenizerError> {
-        let (mut whole, bare) = (self.encode("a", true)?, self.encode("a", false)?);
-        let prefix = whole.windows(bare.len().max(1)).position(|ids| ids == bare).unwrap_or(0);
-        whole.truncate(prefix);
-        Ok(whole)
+        Ok(self.around()?.0)
     }
 
     /// The id of a token as the vocabulary writes it, for instance `<|im_end|>`.
@@ -342,6 +390,22 @@ impl Tokenizer {
         messages: &[Message],
         options: &TemplateOptions,
     ) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_chat_within(messages, options, usize::MAX)
+    }
+
+    /// As [`Self::encode_chat`], for at most `max` ids. Messages that are many times too long are not
+    /// rendered.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TooManyIds`]; as [`Self::encode_chat`].
+    pub fn encode_chat_within(
+        &self,
+        messages: &[Message],
+        options: &TemplateOptions,
+        max: usize,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        // A template may leave out what was said earlier, but not nearly all of it.
+        self.check_bytes(messages.iter().map(Message::text_bytes).sum(), max)?;
         let mut messages = messages_value(messages)?;
         let mut tools = options.tools.clone().unwrap_or(Value::Null);
         let mut extra = Value::Object(options.extra.clone());
@@ -355,7 +419,7 @@ impl Tokenizer {
             return if text.is_empty() {
                 Err(TokenizerError::EmptyRendering)
             } else {
-                self.encode(&text, false)
+                self.encode_within(&text, false, max)
             };
         }
         let mut options = options.clone();
@@ -367,7 +431,9 @@ impl Tokenizer {
         if text.is_empty() {
             return Err(TokenizerError::EmptyRendering);
         }
-        self.encode_marked(&text, &breaker)
+        self.check_bytes(text.len(), max)?;
+        let ids = self.encode_marked(&text, &breaker)?;
+        if ids.len() <= max { Ok(ids) } else { Err(too_many(ids.len(), true, max)) }
     }
 
     /// Encodes a rendered text with marks: special tokens in it are the template's own; what lies
@@ -392,6 +458,10 @@ impl Tokenizer {
 
     pub(crate) fn decoding(&self) -> Decoding {
         self.decoding
+    }
+
+    pub(crate) fn pieces(&self) -> Pieces<'_> {
+        Pieces { inner: &self.inner, cuts: &self.cuts }
     }
 }
 
@@ -425,6 +495,14 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, companions: &Companions) -> Has
     }
     same_as.retain(|id, known| inner.id_to_token(*id).is_none() && inner.id_to_token(*known).is_some());
     same_as
+}
+
+/// A text whose length alone shows that it has so many times the ids that there is room for is not
+/// looked at.
+const FAR_TOO_LONG: usize = 16;
+
+fn too_many(count: usize, exact: bool, max: usize) -> TokenizerError {
+    TokenizerError::TooManyIds { count, exact, max }
 }
 
 fn malformed(path: &Path, error: &dyn std::fmt::Display) -> TokenizerError {
@@ -462,10 +540,6 @@ fn messages_value(messages: &[Message]) -> Result<Value, TokenizerError> {
     Ok(value)
 }
 
-fn encode_error(text: &str, error: tokenizers::Error) -> TokenizerError {
-    TokenizerError::Encode { bytes: text.len(), what: one_line(&error.to_string()) }
-}
-
 /// The byte that byte-level BPE writes as this character: printable Latin-1 characters are
 /// themselves, the other 68 bytes are U+0100 and following in their order.
 fn byte_of_char(c: char) -> Option<u8> {
@@ -497,6 +571,7 @@ mod tests {
             let code = if printable { u32::from(byte) } else { next };
             next += u32::from(!printable);
             let back = char::from_u32(code).and_then(byte_of_char).unwrap();
+            assert_eq!(u32::from(crate::pieces::char_of_byte(byte)), code);
             assert_eq!(back, byte);
             seen[back as usize] = true;
         }

@@ -1,6 +1,6 @@
 //! `flash-moe chat`: a conversation at a terminal, or with one turn a line of standard input.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::ops::ControlFlow;
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use super::run::shrink_on_hangup;
 use crate::args::ChatArgs;
 use crate::interrupt::Interrupt;
 use crate::output;
+use crate::prompt::stdin_bytes_max;
 use crate::shown::{Shown, take_events};
 use crate::summary::{self, Sampled, Stopped};
 
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::install()?;
     let engine = super::open(&args.model, &args.load, Input::Chat)?;
     shrink_on_hangup(&engine)?;
-    let mut input = Lines::new()?;
+    let mut input = Lines::new(stdin_bytes_max(args.load.memory))?;
     let conversation = Conversation::new(args.system.as_deref());
     let mut chat = Chat { args, engine, conversation, interrupt, last: None };
     if input.is_interactive() {
@@ -52,14 +53,15 @@ fn is_output_error(error: &anyhow::Error) -> bool {
 /// Where turns come from.
 enum Lines {
     Editor(Box<DefaultEditor>),
-    Piped(io::Lines<io::StdinLock<'static>>),
+    /// Standard input, and the longest line that is read, bytes.
+    Piped(io::StdinLock<'static>, u64),
 }
 
 impl Lines {
-    fn new() -> anyhow::Result<Self> {
+    fn new(most: u64) -> anyhow::Result<Self> {
         match io::stdin().is_terminal() {
             true => Ok(Self::Editor(Box::new(DefaultEditor::new().context("cannot use the terminal")?))),
-            false => Ok(Self::Piped(io::stdin().lock().lines())),
+            false => Ok(Self::Piped(io::stdin().lock(), most)),
         }
     }
 
@@ -71,9 +73,22 @@ impl Lines {
     fn line(&mut self) -> anyhow::Result<Option<String>> {
         match self {
             Self::Editor(editor) => edited(editor),
-            Self::Piped(lines) => lines.next().transpose().context("standard input is not UTF-8 text"),
+            Self::Piped(input, most) => piped(input, *most),
         }
     }
+}
+
+/// A line of standard input, of so many bytes at most.
+fn piped(input: &mut io::StdinLock<'_>, most: u64) -> anyhow::Result<Option<String>> {
+    let mut line = String::new();
+    let read = input.take(most + 1).read_line(&mut line);
+    let read = read.context("standard input is not UTF-8 text")?;
+    anyhow::ensure!(
+        read as u64 <= most,
+        "a line of standard input is longer than {most} bytes; say it in shorter ones"
+    );
+    let text = line.strip_suffix('\n').unwrap_or(&line);
+    Ok((read > 0).then(|| text.strip_suffix('\r').unwrap_or(text).to_owned()))
 }
 
 /// A line from the editor, with those that it goes on in.

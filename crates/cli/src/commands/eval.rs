@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 
 use anyhow::Context;
-use engine::Input;
 use engine::system::human_bytes;
+use engine::{EngineError, EngineOptions, Input, plan_for};
 use lab::{CompareEvent, CompareOptions, CompareReport, EvalOptions, EvalReport, compare, eval};
 
 use crate::args::EvalArgs;
@@ -16,11 +16,9 @@ use crate::{demo, output};
 const CTX_DEFAULT: usize = 512;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    let path = args.text.display();
-    let text =
-        fs::read_to_string(&args.text).with_context(|| format!("{path}: cannot be read as UTF-8 text"))?;
     let mut args = args.clone();
     let ctx = *args.load.ctx.get_or_insert(CTX_DEFAULT);
+    let text = read_text(&args)?;
     let options = EvalOptions { ctx, stride: args.stride.unwrap_or(ctx.div_ceil(2)) };
     let mut stdout = io::stdout().lock();
     match &args.against {
@@ -41,13 +39,32 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     }
 }
 
+/// The text, once it is known that there is room for it and its tokens.
+fn read_text(args: &EvalArgs) -> anyhow::Result<String> {
+    let path = args.text.display();
+    let what = || format!("{path}: cannot be read as UTF-8 text");
+    let bytes = fs::metadata(&args.text).with_context(what)?.len();
+    let options = EngineOptions { text_bytes: bytes, ..args.load.options() };
+    if let Err(error @ EngineError::BudgetTooSmall(_)) = plan_for(&args.model.path()?, &options) {
+        let error = super::trial(&args.model, &args.load).with_text(bytes).advise(error);
+        return Err(error.context(format!("no room for {path} with its tokens")));
+    }
+    fs::read_to_string(&args.text).with_context(what)
+}
+
+/// The options that the models are opened with: the text is in memory beside them.
+fn options_beside(args: &EvalArgs, text: &str) -> EngineOptions {
+    EngineOptions { text_bytes: text.len() as u64, ..super::options(&args.load) }
+}
+
 fn print_json(out: &mut impl Write, report: &impl serde::Serialize) -> anyhow::Result<()> {
     serde_json::to_writer(&mut *out, report).map_err(io::Error::from)?;
     Ok(writeln!(out)?)
 }
 
 fn run_eval(args: &EvalArgs, text: &str, options: &EvalOptions) -> anyhow::Result<EvalReport> {
-    let engine = super::open(&args.model, &args.load, Input::Text)?;
+    let options_beside = options_beside(args, text);
+    let engine = super::open_with(&args.model, &args.load, options_beside, Input::Text)?;
     let mut bar = Bar::default();
     let report = eval(&engine, text, options, &mut |done, total| bar.set(done, total));
     bar.finish();
@@ -65,7 +82,7 @@ fn run_comparison(
     let options = CompareOptions { eval, reference_kv: args.against_kv, spill_dir };
     let (mut loading, mut bar) = (output::LoadProgress::default(), Bar::default());
     let report =
-        compare(&model, &reference, text, &super::options(&args.load), &options, &mut |event| match event {
+        compare(&model, &reference, text, &options_beside(args, text), &options, &mut |event| match event {
             CompareEvent::Loading(event) => {
                 bar.finish();
                 loading.on(event);

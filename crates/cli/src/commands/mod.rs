@@ -30,12 +30,23 @@ pub(crate) fn trial(model: &ModelName, load: &LoadArgs) -> Trial {
 
 /// Opens a model for requests made of `input` and shows the progress.
 pub(crate) fn open(model: &ModelName, load: &LoadArgs, input: Input) -> anyhow::Result<Engine> {
+    open_with(model, load, options(load), input)
+}
+
+/// As [`open`], with further choices.
+pub(crate) fn open_with(
+    model: &ModelName,
+    load: &LoadArgs,
+    options: EngineOptions,
+    input: Input,
+) -> anyhow::Result<Engine> {
     let path = model.path()?;
     let mut progress = output::LoadProgress::default();
-    let options = EngineOptions { input, ..options(load) };
+    let text_bytes = options.text_bytes;
+    let options = EngineOptions { input, ..options };
     let engine = Engine::open(&path, options, &mut |event| progress.on(event));
     progress.finish();
-    engine.map_err(|error| trial(model, load).advise(error))
+    engine.map_err(|error| trial(model, load).with_text(text_bytes).advise(error))
 }
 
 /// The options that a model is opened with. A budget beyond what this machine has is spoken of.

@@ -13,7 +13,7 @@ use crate::summary::{self, Sampled, Stopped};
 use crate::{output, prompt};
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let prompt = prompt::read(args.prompt.as_deref(), args.raw)?;
+    let prompt = prompt::read(args.prompt.as_deref(), args.raw, args.load.memory)?;
     args.model.path_or_pull()?;
     let interrupt = Interrupt::install()?;
     let engine = super::open(&args.model, &args.load, Input::Text)?;

@@ -15,7 +15,16 @@ fn available_below(root: &Path) -> Option<u64> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
     let available = meminfo.and_then(|meminfo| kib_field(&meminfo, "MemAvailable:"));
     // The lesser of those that are known.
-    [available, cgroup::room_bytes(root)].into_iter().flatten().min()
+    [available, cgroup::room_bytes(root), address_room(root)].into_iter().flatten().min()
+}
+
+/// What a limit on the process's address space (`ulimit -v`) leaves; `None` without one.
+fn address_room(root: &Path) -> Option<u64> {
+    let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
+    let status = fs::read_to_string(root.join("proc/self/status")).ok()?;
+    Some(limit.saturating_sub(kib_field(&status, "VmSize:")?))
 }
 
 pub(super) fn peak_resident_bytes() -> Option<u64> {
@@ -52,5 +61,10 @@ mod tests {
         assert_eq!(available_below(root.path()), Some(5 << 20));
         write("proc/meminfo", "MemAvailable:    1024 kB\n");
         assert_eq!(available_below(root.path()), Some(1 << 20));
+        write("proc/self/status", "VmPeak:\t 900 kB\nVmSize:\t 512 kB\n");
+        write("proc/self/limits", "Max address space         unlimited   unlimited   bytes\n");
+        assert_eq!(available_below(root.path()), Some(1 << 20));
+        write("proc/self/limits", "Max address space         1048576     unlimited   bytes\n");
+        assert_eq!(available_below(root.path()), Some(512 << 10));
     }
 }

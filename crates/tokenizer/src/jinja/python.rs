@@ -1,9 +1,11 @@
-//! What templates take from Python: `json.dumps`, tests and string methods.
+//! What templates take from Python: `json.dumps`, and tests for kinds of values.
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::value::ValueKind;
+use minijinja::{Error, State, Value};
+
+use super::{bind, float_repr, invalid, is_list};
 
 /// Deepest nesting that `tojson` writes; JSON from outside is at most this deep, too.
 const JSON_DEPTH_MAX: usize = 128;
@@ -14,19 +16,11 @@ const JSON_BYTES_PER_FUEL: usize = 4;
 
 /// The filter `tojson` as transformers defines it: `json.dumps(x, ensure_ascii=False,
 /// indent=None, separators=None, sort_keys=False)`, so no HTML escapes and keys in their order.
-pub(crate) fn tojson(
-    state: &State,
-    value: &Value,
-    ensure_ascii: Option<Value>,
-    indent: Option<Value>,
-    kwargs: Kwargs,
-) -> Result<String, Error> {
-    let named = |name| kwargs.get::<Option<Value>>(name);
-    let indent = indent.or(named("indent")?);
-    let separators = named("separators")?.filter(|v| !v.is_none());
-    let ensure_ascii = ensure_ascii.or(named("ensure_ascii")?);
-    let sort_keys = named("sort_keys")?;
-    kwargs.assert_all_used()?;
+pub(crate) fn tojson(state: &mut State, args: Vec<Value>) -> Result<Value, Error> {
+    let names = ["value", "ensure_ascii", "indent", "separators", "sort_keys"];
+    let [value, ensure_ascii, indent, separators, sort_keys] = bind(args, names, 1)?;
+    let (value, state) = (&value.unwrap_or_default(), &*state);
+    let separators = separators.filter(|v| !v.is_none());
     let indent = indent_of(indent)?;
     let (item, key) = match separators {
         Some(pair) => (text_at(&pair, 0)?, text_at(&pair, 1)?),
@@ -43,11 +37,7 @@ pub(crate) fn tojson(
     let mut json = Json { out: String::new(), style, state, charged: 0 };
     json.value(value, 0)?;
     json.charge()?;
-    Ok(json.out)
-}
-
-fn invalid(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, what.into())
+    Ok(json.out.into())
 }
 
 fn text_at(pair: &Value, index: usize) -> Result<String, Error> {
@@ -106,7 +96,10 @@ impl Json<'_, '_, '_> {
             ValueKind::Number => self.number(value),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Map => self.map(value, depth)?,
-            ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
+            ValueKind::Seq | ValueKind::Iterable if is_list(value) => self.list(value, depth)?,
+            ValueKind::Seq | ValueKind::Iterable => {
+                return Err(invalid("generators, ranges and views cannot be written as JSON; use `| list`"));
+            }
             kind => return Err(invalid(format!("{kind} cannot be written as JSON"))),
         }
         self.charge()
@@ -216,27 +209,6 @@ fn json_float(value: f64) -> String {
     }
 }
 
-/// A float as Python's `repr`: the shortest digits that read back the same, with an exponent
-/// below 1e-4 and from 1e16 on.
-pub(crate) fn float_repr(value: f64) -> String {
-    if value.is_nan() {
-        return "nan".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
-    }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = format!("{value}");
-        if plain.contains('.') { plain } else { plain + ".0" }
-    } else {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        format!("{digits}e{sign}{:02}", exponent.abs())
-    }
-}
-
 /// The test `sequence`: what has a length and items, which in Python includes strings and dicts.
 pub(crate) fn is_sequence(value: &Value) -> bool {
     matches!(
@@ -255,84 +227,12 @@ pub(crate) fn is_iterable(value: &Value) -> bool {
     }
 }
 
-/// The test `mapping`: a namespace has attributes and no items.
+/// The test `mapping`: a namespace or a macro has attributes and no items.
 pub(crate) fn is_mapping(value: &Value) -> bool {
-    let namespace = || value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"));
-    value.kind() == ValueKind::Map && !namespace()
-}
-
-/// Python's methods on values: a few more string methods than minijinja-contrib has, then its.
-pub(crate) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    if let Some(result) = value.as_str().and_then(|text| string_method(text, name, args)) {
-        return result;
-    }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
-}
-
-fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {
-    Some(match name {
-        "removeprefix" => one_text(args).map(|p| text.strip_prefix(p).unwrap_or(text).into()),
-        "removesuffix" => one_text(args).map(|s| text.strip_suffix(s).unwrap_or(text).into()),
-        "partition" => one_text(args).map(|separator| match text.split_once(separator) {
-            Some((before, after)) => three(before, separator, after),
-            None => three(text, "", ""),
-        }),
-        "rpartition" => one_text(args).map(|separator| match text.rsplit_once(separator) {
-            Some((before, after)) => three(before, separator, after),
-            None => three("", "", text),
-        }),
-        "rsplit" => rsplit(text, args),
-        "casefold" => no_args(args).map(|()| text.to_lowercase().into()),
-        "index" => one_text(args).and_then(|part| match text.find(part) {
-            Some(byte) => Ok(Value::from(text[..byte].chars().count())),
-            None => Err(invalid("substring not found")),
-        }),
-        _ => return None,
-    })
-}
-
-fn three(before: &str, separator: &str, after: &str) -> Value {
-    Value::from(Tuple::from(vec![before.into(), separator.into(), after.into()]))
-}
-
-fn one_text(args: &[Value]) -> Result<&str, Error> {
-    let (text,): (&str,) = from_args(args)?;
-    Ok(text)
-}
-
-fn no_args(args: &[Value]) -> Result<(), Error> {
-    let Rest(rest): Rest<Value> = from_args::<(Rest<Value>,)>(args)?.0;
-    if rest.is_empty() { Ok(()) } else { Err(Error::from(ErrorKind::TooManyArguments)) }
-}
-
-fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
-    let (separator, count): (Option<&str>, Option<i64>) = from_args(args)?;
-    // A negative count is Python's "no limit".
-    let limit = count.and_then(|n| usize::try_from(n).ok()).map_or(usize::MAX, |n| n + 1);
-    let mut parts: Vec<String> = match separator {
-        Some("") => return Err(invalid("empty separator")),
-        Some(separator) => text.rsplitn(limit, separator).map(str::to_owned).collect(),
-        None => rsplit_whitespace(text, limit),
+    let named = |object: &minijinja::value::DynObject| {
+        ["Namespace", "Macro"].iter().any(|name| object.type_name().ends_with(name))
     };
-    parts.reverse();
-    Ok(Value::from(parts))
-}
-
-/// The words of `text` from the last; the rest before the last allowed split stays one piece.
-fn rsplit_whitespace(text: &str, limit: usize) -> Vec<String> {
-    let mut parts = Vec::new();
-    let mut rest = text.trim_end();
-    while !rest.is_empty() {
-        let cut = if parts.len() + 1 < limit { rest.rfind(char::is_whitespace) } else { None };
-        let Some(cut) = cut else {
-            parts.push(rest.to_owned());
-            break;
-        };
-        let after = cut + rest[cut..].chars().next().map_or(0, char::len_utf8);
-        parts.push(rest[after..].to_owned());
-        rest = rest[..cut].trim_end();
-    }
-    parts
+    value.kind() == ValueKind::Map && !value.as_object().is_some_and(named)
 }
 
 #[cfg(test)]
@@ -340,29 +240,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_read_as_in_python() {
-        for (value, expected) in [
-            (1.0, "1.0"),
-            (-0.0, "-0.0"),
-            (0.1, "0.1"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.5e-5, "1.5e-05"),
-            (0.0001, "0.0001"),
-            (1.2345678901234567e200, "1.2345678901234567e+200"),
-            (f64::INFINITY, "inf"),
-        ] {
-            assert_eq!(float_repr(value), expected);
-        }
+    fn floats_that_json_does_not_have_are_written_as_python_does() {
         assert_eq!(json_float(f64::NEG_INFINITY), "-Infinity");
         assert_eq!(json_float(f64::NAN), "NaN");
-    }
-
-    #[test]
-    fn rsplit_as_in_python() {
-        let run = |text: &str, args: &[Value]| rsplit(text, args).unwrap().to_string();
-        assert_eq!(run("a,b,c", &[",".into(), 1.into()]), "['a,b', 'c']");
-        assert_eq!(run(" a  b c ", &[]), "['a', 'b', 'c']");
-        assert_eq!(run(" a  b c ", &[Value::from(()), 1.into()]), "[' a  b', 'c']");
+        assert_eq!(json_float(1e16), "1e+16");
     }
 }
