@@ -79,10 +79,10 @@ fn read(text: &str) -> Page {
     for (event, range) in Parser::new_ext(text, Options::ENABLE_TABLES).into_offset_iter() {
         let line = text[..range.start].matches('\n').count() + 1;
         match event {
-            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-                if !is_address(&dest_url) {
-                    page.links.push((line, dest_url.into_string()));
-                }
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. })
+                if !is_address(&dest_url) =>
+            {
+                page.links.push((line, dest_url.into_string()));
             }
             Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
             Event::End(TagEnd::Heading(_)) => {
