@@ -64,9 +64,18 @@ fn what_is_not_computed_is_refused() {
     };
     refused("hidden_act", "gelu".into(), "expected silu");
     refused("mlp_bias", true.into(), "expected false");
-    refused("sliding_window", 4096.into(), "expected null");
+    // One that is as long as the context is none.
+    refused("sliding_window", 8.into(), "expected");
     refused("num_key_value_heads", 3.into(), "expected a divisor");
-    let rope = |kind: &str| serde_json::json!({ "rope_type": kind, "high_freq_factor": 0.5 });
+    let rope = |kind: &str| {
+        serde_json::json!({
+            "rope_type": kind,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 0.5,
+            "original_max_position_embeddings": 64,
+        })
+    };
     let error = config_error(directory.path(), |config| config["rope_parameters"] = rope("yarn"));
     assert!(error.contains("`rope_type` is yarn, expected default, linear or llama3"), "{error}");
     let error = config_error(directory.path(), |config| config["rope_parameters"] = rope("llama3"));

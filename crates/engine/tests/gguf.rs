@@ -146,7 +146,12 @@ fn what_the_metadata_of_dense_models_lacks_is_named() {
         }
         // Found by the tensors, where it is not said.
         let width = format!("{prefix}.feed_forward_length");
-        let found = edited(directory.path(), name, &key(&width), &key(&width.replace("feed", "food")));
+        let found = edited(
+            directory.path(),
+            name,
+            &key(&width),
+            &key(&width.replacen(prefix, &format!("{}x", &prefix[1..]), 1)),
+        );
         open(&found, options());
         let entry = |kind: u32, value: [u8; 4]| {
             [&key(&format!("{prefix}.block_count"))[..], &kind.to_le_bytes(), &value].concat()

@@ -13,7 +13,7 @@ use super::{Sequence, Worker};
 use crate::channel::Channel;
 use crate::kv_cache::{Keep, KvCache};
 use crate::stats::Counters;
-use crate::{EngineError, Event, Logits};
+use crate::{EngineError, Event, FinishReason, Logits};
 
 /// Tokens from which on a prompt goes through the recurrent layers in blocks. Shorter ones go token
 /// by token.
@@ -347,6 +347,11 @@ impl Worker {
         let counters = self.counters();
         for sequence in self.running.iter_mut().filter(|sequence| !sequence.ended) {
             let Some(chosen) = sequence.chosen.take() else { continue };
+            // Since then its channel takes no logits any more, so it must not end as if it were whole.
+            if sequence.channel.is_cancelled() {
+                sequence.finish(FinishReason::Cancelled, counters, &self.about);
+                continue;
+            }
             match chosen.and_then(|id| sequence.accept(id)) {
                 Ok(None) => {}
                 Ok(Some(reason)) => sequence.finish(reason, counters, &self.about),
