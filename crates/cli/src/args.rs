@@ -95,6 +95,8 @@ pub(crate) enum Command {
     HF_ENDPOINT     another hub of the same kind [https://huggingface.co]\n  \
     HF_HUB_OFFLINE  1: never ask a hub")]
 pub(crate) struct PullArgs {
+    // The brackets are for people, not for rustdoc.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// ORG/NAME[:QUANT or FILE][@REVISION]; hf.co/ORG/NAME and https addresses of a hub mean the same.
     pub(crate) name: String,
 }

@@ -163,7 +163,7 @@ fn look_up(name: &str) -> anyhow::Result<Lookup> {
 /// The model in a folder of one GGUF model, or the path itself.
 fn in_folder(path: &Path) -> anyhow::Result<PathBuf> {
     let has = |name: &&str| path.join(name).symlink_metadata().is_ok();
-    if !path.is_dir() || MODEL_FILES.iter().any(|name| has(&name)) {
+    if !path.is_dir() || MODEL_FILES.iter().any(has) {
         return Ok(path.to_path_buf());
     }
     match gguf_in(path) {

@@ -35,7 +35,7 @@ pub struct Demand<'a> {
 pub struct PromptUse<'a> {
     /// Rows of prompts, at most all rows of the demand.
     pub tokens: usize,
-    /// [expert of the demand]: rows of prompts that chose it; 0 where a decoding row did.
+    /// Of each expert of the demand: rows of prompts that chose it; 0 where a decoding row did.
     pub rows: &'a [u32],
 }
 

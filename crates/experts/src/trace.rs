@@ -48,7 +48,7 @@ pub struct TraceFetch {
     pub prompt_tokens: u32,
     /// Experts in the order of the fetch.
     pub experts: Vec<u32>,
-    /// [experts]: tokens of prompts that chose it, 0 where a decoding token did; empty without prompts.
+    /// Of each expert: tokens of prompts that chose it, 0 where a decoding token did; empty without prompts.
     pub rows: Vec<u32>,
 }
 

@@ -261,7 +261,7 @@ fn round(_: &mut State, args: Vec<Value>) -> Result<Value, Error> {
     Ok(match method.as_ref().map_or(Some("common"), Value::as_str) {
         Some("ceil") => ((number * power).ceil() / power).into(),
         Some("floor") => ((number * power).floor() / power).into(),
-        Some("common") if precision >= 0 && !(value.is_number() && !value.is_integer()) => {
+        Some("common") if precision >= 0 && (value.is_integer() || !value.is_number()) => {
             integer(&value, "the value")?.into()
         }
         Some("common") if precision >= 0 => {

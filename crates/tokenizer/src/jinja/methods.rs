@@ -214,7 +214,7 @@ fn simple_method(text: &str, name: &str) -> Option<Simple> {
 
 pub(super) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
-    let first = chars.next().map(|first| title_char(first)).unwrap_or_default();
+    let first = chars.next().map(title_char).unwrap_or_default();
     first + &chars.as_str().to_lowercase()
 }
 
