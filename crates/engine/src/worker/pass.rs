@@ -347,7 +347,7 @@ impl Worker {
         let counters = self.counters();
         for sequence in self.running.iter_mut().filter(|sequence| !sequence.ended) {
             let Some(chosen) = sequence.chosen.take() else { continue };
-            // Since then its channel takes no logits any more, so it must not end as if it were whole.
+            // A cancelled channel drops logits, so the request must not end as complete.
             if sequence.channel.is_cancelled() {
                 sequence.finish(FinishReason::Cancelled, counters, &self.about);
                 continue;
